@@ -1,0 +1,35 @@
+# Two commands for a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+RUN = $(VENV)/bin/python
+DEMO = runs/demo
+NOISE = --config.data.noise.kind=symmetric --config.data.noise.rate=0.4 \
+        --config.data.imbalance.kind=exponential --config.data.imbalance.factor=0.1
+
+.PHONY: install demo test lint clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "jaxrobust needs Python 3.11 or newer: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --upgrade pip
+	$(RUN) -m pip install --quiet --editable ".[test]"
+	@touch $@
+
+# Trains on scikit-learn's digits with 40 % wrong labels and a long tail, with two losses.
+demo: install
+	$(RUN) -m jaxrobust.main --config=digits_ce $(NOISE) --workdir=$(DEMO)/ce
+	$(RUN) -m jaxrobust.main --config=digits_dal $(NOISE) --workdir=$(DEMO)/dal
+	$(RUN) -m jaxrobust.compare $(DEMO)/ce $(DEMO)/dal
+
+test: install
+	$(RUN) -m pytest -n 2 $(PYTEST_ARGS)
+
+lint: install
+	$(RUN) -m pip install --quiet ruff
+	$(RUN) -m ruff check .
+
+clean:
+	rm -rf $(VENV) runs .pytest_cache .ruff_cache

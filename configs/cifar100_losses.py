@@ -1,0 +1,31 @@
+"""CIFAR-100 with any robust loss, on the schedule of Li et al. 2023 (DAL).
+
+    python -m jaxrobust.main --config=cifar100_losses:gce --config.data.data_dir=TFDS_DIR \
+        --config.data.noise.kind=symmetric --config.data.noise.rate=0.4 --workdir=runs/cifar100_gce
+
+As cifar10_losses, with the hyper-parameters that each loss's own paper gives for CIFAR-100.
+"""
+
+from jaxrobust.config import load, set_loss
+
+HYPER_PARAMETERS = {
+    "ce": {}, "mae": {}, "rce": {}, "nce": {}, "dal": {"q_start": 0.6, "q_end": 1.5},
+    "gce": {"q": 0.7},
+    "sce": {"alpha": 6.0, "beta": 0.1},
+    "nlnl": {"num_negatives": 110},
+    "bi_tempered": {"t1": 0.7, "t2": 1.5},
+    "nce_rce": {"alpha": 10.0, "beta": 0.1},
+    "tce": {"order": 18},
+    "agce": {"a": 0.6, "q": 0.6},
+    "nce_agce": {"alpha": 10.0, "beta": 0.1, "a": 1.8, "q": 3.0},
+    "ce_sr": {"tau": 0.5, "p": 0.01, "lamb": 4.0, "rho": 1.02},
+    "js": {"pi": 0.5},
+    "ldam": {}, "logit_adjusted": {}, "balanced_softmax": {}, "focal": {},
+}
+
+
+def get_config(loss="dal"):
+    config = load("cifar10_losses:ce")
+    config.data.name = "cifar100"
+    set_loss(config, loss, HYPER_PARAMETERS)
+    return config

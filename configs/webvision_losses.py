@@ -1,0 +1,47 @@
+"""mini-WebVision (the first 50 classes) from a folder, on the schedule of Li et al. 2023 (DAL).
+
+    python -m jaxrobust.main --config=webvision_losses:dal --config.data.path=FOLDER \
+        --workdir=runs/webvision_dal
+
+ResNet-50 at 224, 250 epochs, batch 4 x 128, SGD 0.4 with Nesterov, rate x 0.97 an epoch, gradient
+norm clipped at 5; random resized crop, flip, colour jitter. FOLDER holds train/, val/ (with a
+sub-folder a class) or list files; see docs/data.md. Hyper-parameters: each loss's own paper's for
+WebVision. The folder's val/ is the test set: the last epoch is reported.
+"""
+
+from jaxrobust.config import default_config, set_loss
+
+HYPER_PARAMETERS = {
+    "ce": {}, "mae": {}, "rce": {}, "nce": {}, "dal": {"q_start": 0.4, "q_end": 1.5},
+    "gce": {"q": 0.6},
+    "sce": {"alpha": 10.0, "beta": 1.0},
+    "nlnl": {},
+    "bi_tempered": {"t1": 0.7, "t2": 1.5},
+    "nce_rce": {"alpha": 50.0, "beta": 0.1},
+    "tce": {"order": 18},
+    "agce": {"a": 1e-5, "q": 0.5},
+    "nce_agce": {"alpha": 50.0, "beta": 0.1, "a": 2.5, "q": 3.0},
+    "ce_sr": {"tau": 0.5, "p": 0.01, "lamb": 2.0, "rho": 1.02},
+    "js": {"pi": 0.1},
+    "ldam": {}, "logit_adjusted": {}, "balanced_softmax": {}, "focal": {},
+}
+
+
+def get_config(loss="dal"):
+    config = default_config()
+    config.data.name = "folder"
+    config.data.image_size = 256
+    config.data.on_unreadable = "skip"
+    config.data.validation.fraction = 0.0
+    config.augment.kind = "imagenet"
+    config.network.name = "resnet50"
+    set_loss(config, loss, HYPER_PARAMETERS)
+    config.optimizer.learning_rate = 0.4
+    config.optimizer.nesterov = True
+    config.optimizer.weight_decay = 3e-5
+    config.optimizer.clip_norm = 5.0
+    config.optimizer.schedule = "exponential"
+    config.optimizer.gamma = 0.97
+    config.train.epochs = 250
+    config.train.batch_size = 512
+    return config

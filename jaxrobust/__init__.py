@@ -1,0 +1,19 @@
+"""jaxrobust: learning from partly wrong labels and unequal classes, in JAX.
+
+Sub-packages are imported one by one (`import jaxrobust.losses` needs nothing but jax);
+the names below are loaded when first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+__version__ = "0.1.0"
+_LAZY = {"train": "jaxrobust.training.train"}
+__all__ = ["__version__", *_LAZY]
+
+
+def __getattr__(name: str):
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'jaxrobust' has no attribute {name!r}")

@@ -1,0 +1,193 @@
+"""The gradient of a meta-loss, some optimiser steps ahead, for the parameters of the inner loss.
+
+Symbols: theta `params`, phi `meta_params`, L inner loss, M meta-loss, K look-ahead steps,
+U(g, theta) one step of the optimiser with gradient g. With theta_0 = theta,
+
+    theta_k = U(grad_theta L(theta_{k-1}, phi), theta_{k-1}),    wanted is    d M(theta_K) / d phi.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxrobust.bilevel.look_ahead import Held, LookAhead, inner_product, keep, norm
+from jaxrobust.errors import check, choose
+
+
+class Hypergradient(NamedTuple):
+    """What one look-ahead finds.
+
+    Attributes:
+      grads: d meta-loss / d meta_params.
+      meta_loss: at `params`; with `first_order` at the parameters before the last step.
+      inner_loss: of the first look-ahead step, before it.
+      params: theta_K.
+      aux: what the inner loss returned beside its value in the first look-ahead step, or None.
+    """
+
+    grads: Any
+    meta_loss: jax.Array
+    inner_loss: jax.Array
+    params: Any
+    aux: Any
+
+
+def hypergradient(
+    inner_loss: Callable[[Any, Any, Any], Any],
+    meta_loss: Callable[[Any, Any], jax.Array],
+    optimizer: optax.GradientTransformation,
+    *,
+    steps: int = 1,
+    mode: str = "exact",
+    held: Held | None = None,
+    has_aux: bool = False,
+    axis_name: str | None = None,
+) -> Callable[[Any, Any, Any, Any, Any], Hypergradient]:
+    """Returns `compute(meta_params, params, opt_state, batch, meta_batch) -> Hypergradient`.
+
+    Mode `exact` is reverse mode through everything; `first_order` and `finite_difference`
+    approximate, see the functions of these names. The approximations differentiate the last of
+    K steps only; the first K - 1 are just done.
+
+    Args:
+      inner_loss: `(params, meta_params, batch) -> loss`, or `-> (loss, aux)` with `has_aux`.
+      meta_loss: `(params, meta_batch) -> loss`.
+      optimizer: any optax optimiser; its state is read and not changed.
+      steps: K, all on the same batch.
+      mode: exact, first_order or finite_difference.
+      held: tells by path, as "stage1/conv/kernel", which parameters the look-ahead leaves where
+        they are and does not differentiate.
+      axis_name: of a `pmap` over shards of both batches. The losses are then each device's share
+        of the total: summed over devices they give the loss.
+
+    Raises:
+      UserError: unknown mode, fewer than one step; when traced: no path leads from the
+        meta-parameters to the meta-loss, so that the gradient would be zero for ever.
+    """
+    by_mode = {
+        "exact": exact, "first_order": first_order, "finite_difference": finite_difference
+    }
+    choose("hypergradient mode", mode, by_mode)
+    check(steps >= 1, f"hypergradient: steps must be at least 1, not {steps}.")
+
+    def loss_and_aux(params, meta_params, batch):
+        found = inner_loss(params, meta_params, batch)
+        return found if has_aux else (found, None)
+
+    ahead = LookAhead(loss_and_aux, meta_loss, optimizer, held, axis_name)
+    undifferentiated = 0 if mode == "exact" else steps - 1
+
+    def compute(meta_params, params, opt_state, batch, meta_batch):
+        before = None
+        if undifferentiated:
+            params, opt_state, before = ahead.run(
+                undifferentiated, meta_params, params, opt_state, batch
+            )
+        (grads, value), params, first = by_mode[mode](
+            ahead, steps - undifferentiated, meta_params, params, opt_state, batch, meta_batch
+        )
+        inner, aux = before or first
+        grads, value, inner = ahead.sum((grads, value, inner))
+        return Hypergradient(grads, value, inner, params, aux)
+
+    return compute
+
+
+def exact(ahead: LookAhead, steps, meta_params, params, opt_state, batch, meta_batch):
+    """d M(theta_K) / d phi by reverse mode through the look-ahead.
+
+    Returns:
+      (this device's share of the gradient, M), theta_K, (loss, aux) of the first step.
+    """
+
+    def meta_loss(meta_params):
+        moved, _, first = ahead.run(steps, meta_params, params, opt_state, batch)
+        return ahead.meta_loss(moved, meta_batch), (moved, first)
+
+    (value, (moved, first)), grads = connected_value_and_grad(meta_loss, meta_params)
+    return (grads, value), moved, first
+
+
+def first_order(ahead: LookAhead, steps, meta_params, params, opt_state, batch, meta_batch):
+    """d/dphi of M's tangent at theta, M(theta) + <grad M(theta), theta_1 - theta>.
+
+    Right up to a relative error of the order of the learning rate. Where the optimiser is linear
+    in the gradient, as SGD with momentum, nothing needs the look-ahead's backward pass: it falls
+    away when compiled. Returns as `exact`.
+    """
+    value, v = ahead.meta_gradient(params, meta_batch)
+    devices = ahead.sum(1)  # Each of them holds the whole tangent, and takes its share.
+
+    def tangent(meta_params):
+        moved, _, first = ahead.run(steps, meta_params, params, opt_state, batch)
+        return inner_product(v, moved) / devices, (moved, first)
+
+    (_, (moved, first)), grads = connected_value_and_grad(tangent, meta_params)
+    return (grads, value), moved, first
+
+
+def finite_difference(ahead: LookAhead, steps, meta_params, params, opt_state, batch, meta_batch):
+    """The mixed derivative as a central difference of two first ones.
+
+    With v = grad M(theta_1) and u = (dU/dg)^T v, exactly d M / d phi = d/dphi <grad_theta L, u>;
+    approximately (grad_phi L(theta + e u) - grad_phi L(theta - e u)) / 2e. No second derivative
+    is taken; the error is of order e^2, with e |u| = twice the cube root of the machine's
+    precision: 0.01 in float32. Returns as `exact`.
+
+    Source: DARTS, Liu et al. 2019, arXiv 1806.09055, equation 8; here for any optimiser.
+    """
+    first, g = ahead.gradient(params, meta_params, batch)
+    moved, pull = jax.vjp(lambda g: ahead.move(g, opt_state, params)[0], g)
+    value, v = ahead.meta_gradient(moved, meta_batch)
+    u = keep(jax.tree.map(jnp.zeros_like, params), pull(v)[0], ahead.held)
+    size = norm(u)
+    e = 2 * jnp.cbrt(jnp.finfo(size.dtype).eps) / jnp.where(size > 0, size, 1)
+
+    def mixed(meta_params):
+        return inner_product(u, ahead.gradient(params, meta_params, batch)[1]), None
+
+    jax.eval_shape(lambda phi: connected_value_and_grad(mixed, phi), meta_params)
+
+    def slope(e):
+        at = jax.tree.map(lambda p, d: p + (e * d).astype(p.dtype), params, u)
+        return jax.grad(ahead.inner_loss, argnums=1, has_aux=True)(at, meta_params, batch)[0]
+
+    grads = jax.tree.map(lambda a, b: (a - b) / (2 * e), slope(e), slope(-e))
+    return (grads, value), moved, first
+
+
+def connected_value_and_grad(function: Callable[[Any], tuple[jax.Array, Any]], meta_params: Any):
+    """`jax.value_and_grad(function, has_aux=True)(meta_params)`, if there is a gradient at all.
+
+    JAX calls the derivative rule of `watch` only if a tangent arrives: a symbolic zero does not.
+
+    Raises:
+      UserError: none arrived, so that the gradient is zero whatever the numbers.
+    """
+    arrived = []
+    watch = jax.custom_jvp(lambda x: x)
+
+    @watch.defjvp
+    def rule(primals, tangents):
+        arrived.append(True)
+        return primals[0], tangents[0]
+
+    def watched(meta_params):
+        value, aux = function(meta_params)
+        return watch(value), aux
+
+    found = jax.value_and_grad(watched, has_aux=True)(meta_params)
+    check(
+        bool(arrived),
+        "The meta-gradient is zero: nothing leads from the meta-parameters through the look-ahead "
+        "to the meta-loss. Check that the objective's loss depends on both its parameters and the "
+        "logits (no stop_gradient, argmax or rounding on the way), that the look-ahead moves some "
+        "parameters (skip, held), that the optimiser's update depends on the gradient's size, and "
+        "that the meta-loss depends on the network.",
+    )
+    return found

@@ -1,0 +1,255 @@
+"""One training step of a network together with the objective it is trained on.
+
+    look-ahead    theta' = U(grad_theta L(theta, phi), theta)    on the batch
+    meta-step     phi <- meta-optimiser, on d M(theta') / d phi    on the metadata batch
+    real step     theta <- U(grad_theta L(theta, phi), theta)    on the batch, with the new phi
+
+Keep all three in one `jax.jit`: XLA then runs once what look-ahead and real step have in common.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxrobust import losses
+from jaxrobust.bilevel.hypergradient import hypergradient
+from jaxrobust.bilevel.look_ahead import norm
+from jaxrobust.bilevel.reduce import effective_sample_size, share_of_mean
+from jaxrobust.bilevel.skip import Parts, split
+from jaxrobust.errors import check
+from jaxrobust.objectives import Objective
+
+Batch = dict[str, Any]
+
+
+class State(NamedTuple):
+    """What a step carries on. `network_state` holds batch norm's running statistics."""
+
+    step: jax.Array
+    params: Any
+    network_state: Any
+    opt_state: Any
+    meta_params: Any
+    meta_opt_state: Any
+
+
+class Info(NamedTuple):
+    """What a step tells; everything stays on the device until it is looked at.
+
+    Attributes:
+      loss: of the real step, before it.
+      inner_loss: of the look-ahead, before it; 0 without meta-step.
+      meta_loss: after the look-ahead; 0 without meta-step.
+      meta_grad_norm: norm of the meta-gradient; 0 without meta-step.
+      met: bool, whether there was a meta-step.
+      effective_sample_size: of the objective's weights, in [1/B, 1]; 1 if it has none.
+      weights: [B], those weights, with the new phi; None if it has none.
+      logits: [B, K] of the real step.
+    """
+
+    loss: jax.Array
+    inner_loss: jax.Array
+    meta_loss: jax.Array
+    meta_grad_norm: jax.Array
+    met: jax.Array
+    effective_sample_size: jax.Array
+    weights: jax.Array | None
+    logits: jax.Array
+
+
+class Bilevel(NamedTuple):
+    """`init(key, params, network_state) -> State`; `step(...) -> (State, Info)`; both pure."""
+
+    init: Callable[..., State]
+    step: Callable[..., tuple[State, Info]]
+
+
+def cross_entropy_to_labels(logits: jax.Array, batch: Batch) -> jax.Array:
+    """The default meta-loss: cross-entropy [B] to the metadata's labels."""
+    return losses.cross_entropy(logits, batch["labels"], where=batch.get("where"))
+
+
+def make_bilevel(
+    network: Any,
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    meta_optimizer: optax.GradientTransformation,
+    *,
+    steps: int = 1,
+    mode: str = "exact",
+    skip: int | Callable[[str], bool] = 0,
+    bottom_batch_norm: str = "eval",
+    meta_every: int = 1,
+    meta_loss: Callable[[jax.Array, Batch], jax.Array] = cross_entropy_to_labels,
+    axis_name: str | None = None,
+) -> Bilevel:
+    """Returns `Bilevel(init, step)` that trains a network and its objective together.
+
+    `init(key, params, network_state={}) -> State`.
+
+    `step(state, batch, meta_batch=None, key=None) -> (State, Info)`. A batch is a dictionary: "x",
+    "labels", what the objective reads, and optionally "where" bool [B], the examples that count.
+    The entries of the dictionary batch["real_step"], if there is one, replace the batch's own in
+    the real step: the dynamic loss looks ahead on a weak view and then trains on a strong one.
+    What `objective.observe` draws for the real step comes from the look-ahead's logits at theta.
+    Without `meta_batch` phi stays as it is. `key` is needed by objectives that draw.
+
+    Batch norm runs in train mode in look-ahead, meta-loss and real step; kept are the running
+    statistics of the real step alone, as in the papers' programs.
+
+    Args:
+      network: a `Network` record, or any `apply(params, state, x, train) -> (logits, state)`.
+      objective: see `jaxrobust.objectives`.
+      optimizer: of theta, any of optax; the look-ahead uses it too.
+      meta_optimizer: of phi.
+      steps, mode: see `hypergradient`.
+      skip, bottom_batch_norm: layers left out of the look-ahead, see `bilevel.skip.split`.
+      meta_every: a meta-step every so many steps (of `State.step`).
+      meta_loss: `(logits, meta_batch) -> [B]`.
+      axis_name: of a `pmap` whose devices hold shards of the batches and copies of the rest; the
+        network must then normalise over the same axis. Under `jit` with sharded batches: None.
+
+    Raises:
+      UserError: see `hypergradient` and `split`.
+    """
+    check(meta_every >= 1, f"make_bilevel: meta_every must be at least 1, not {meta_every}.")
+    check(
+        axis_name is None or objective.restart is None,
+        "make_bilevel: weights that belong to the batch cannot be learned over an axis_name; "
+        "shard the batch under jax.jit instead.",
+    )
+    parts = split(network, skip, bottom_batch_norm)
+    inner_loss, outer_loss = _two_losses(parts, objective, meta_loss, axis_name)
+    compute = hypergradient(
+        inner_loss, outer_loss, optimizer,
+        steps=steps, mode=mode, held=parts.held, has_aux=True, axis_name=axis_name,
+    )
+    meta_step = _make_meta_step(parts, objective, compute, meta_optimizer)
+    real_step = _make_real_step(
+        getattr(network, "apply", network), objective, optimizer, axis_name
+    )
+
+    def init(key, params, network_state=None):
+        meta_params = objective.init(key)
+        return State(
+            jnp.zeros((), jnp.int32), params, {} if network_state is None else network_state,
+            optimizer.init(params), meta_params, meta_optimizer.init(meta_params),
+        )
+
+    def step(state, batch, meta_batch=None, key=None):
+        look_key, real_key = (None, None) if key is None else jax.random.split(key)
+        real = batch | batch.get("real_step", {})
+        batch, real = ({k: v for k, v in b.items() if k != "real_step"} for b in (batch, real))
+        met = jnp.asarray(meta_batch is not None) & (state.step % meta_every == 0)
+        if meta_batch is None:
+            state, logits, numbers = _no_meta_step(parts, objective, state, batch)
+        elif meta_every == 1:
+            state, logits, numbers = meta_step(state, batch, meta_batch, look_key)
+        else:
+            state, logits, numbers = jax.lax.cond(
+                met,
+                lambda state: meta_step(state, batch, meta_batch, look_key),
+                lambda state: _no_meta_step(parts, objective, state, batch),
+                state,
+            )
+        real = _observe(objective, real_key, logits, real)
+        state, loss, logits = real_step(state, real)
+        weights, size = None, jnp.ones_like(loss)
+        if objective.weights is not None:
+            weights = objective.weights(state.meta_params, jax.lax.stop_gradient(logits), real)
+            size = effective_sample_size(weights, real.get("where"), axis_name)
+        return state, Info(loss, *numbers, met, size, weights, logits)
+
+    return Bilevel(init, step)
+
+
+def _observe(objective: Objective, key: jax.Array | None, logits: jax.Array, batch: Batch) -> Batch:
+    if objective.observe is None:
+        return batch
+    check(key is not None, "step: this objective draws pseudo-labels; give the step a key.")
+    return objective.observe(key, jax.lax.stop_gradient(logits), batch)
+
+
+def _mean_loss(objective: Objective, meta_params, logits, batch, axis_name) -> jax.Array:
+    values = objective.loss(meta_params, logits, batch)
+    return share_of_mean(values, batch.get("where"), axis_name)
+
+
+def _two_losses(parts: Parts, objective: Objective, meta_loss, axis_name):
+    """Returns the inner loss (with the logits as aux) and the meta-loss, of prepared features."""
+
+    def inner_loss(params, meta_params, inputs):
+        network_state, features, batch, key = inputs
+        logits = parts.top(params, network_state, features)
+        batch = _observe(objective, key, logits, batch)
+        return _mean_loss(objective, meta_params, logits, batch, axis_name), logits
+
+    def outer_loss(params, inputs):
+        network_state, features, batch = inputs
+        values = meta_loss(parts.top(params, network_state, features), batch)
+        return share_of_mean(values, batch.get("where"), axis_name)
+
+    return inner_loss, outer_loss
+
+
+def _make_meta_step(parts: Parts, objective: Objective, compute, meta_optimizer):
+    """Returns `(state, batch, meta_batch, key) -> state with new phi, logits at theta, numbers`."""
+
+    def meta_step(state, batch, meta_batch, key):
+        params, network_state, phi = state.params, state.network_state, state.meta_params
+        if objective.restart is not None:
+            phi = objective.restart(phi)
+        features = parts.bottom(params, network_state, batch["x"])
+        meta_features = parts.bottom(params, network_state, meta_batch["x"])
+        found = compute(
+            phi, params, state.opt_state,
+            (network_state, features, batch, key), (network_state, meta_features, meta_batch),
+        )
+        updates, meta_opt_state = meta_optimizer.update(found.grads, state.meta_opt_state, phi)
+        phi = optax.apply_updates(phi, updates)
+        numbers = (found.inner_loss, found.meta_loss, norm(found.grads))
+        numbers = tuple(v.astype(found.aux.dtype) for v in numbers)
+        logits = None if objective.observe is None else found.aux
+        return state._replace(meta_params=phi, meta_opt_state=meta_opt_state), logits, numbers
+
+    return meta_step
+
+
+def _no_meta_step(parts: Parts, objective: Objective, state: State, batch: Batch):
+    """Returns as a meta-step does; phi stays, and the network runs only if something is drawn."""
+
+    def forward(params, network_state, x):
+        return parts.top(params, network_state, parts.bottom(params, network_state, x))
+
+    inputs = (state.params, state.network_state, batch["x"])
+    zero = jnp.zeros((), jax.eval_shape(forward, *inputs).dtype)
+    logits = None if objective.observe is None else forward(*inputs)
+    return state, logits, (zero, zero, zero)
+
+
+def _make_real_step(apply, objective: Objective, optimizer, axis_name):
+    """Returns `(state, batch) -> state, loss, logits`."""
+
+    def real_step(state, batch):
+        def loss(params):
+            logits, network_state = apply(params, state.network_state, batch["x"], True)
+            value = _mean_loss(objective, state.meta_params, logits, batch, axis_name)
+            return value, (logits, network_state)
+
+        found, grads = jax.value_and_grad(loss, has_aux=True)(state.params)
+        value, (logits, network_state) = found
+        if axis_name is not None:
+            value, grads = jax.lax.psum((value, grads), axis_name)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        state = state._replace(
+            step=state.step + 1, params=optax.apply_updates(state.params, updates),
+            network_state=network_state, opt_state=opt_state,
+        )
+        return state, value, logits
+
+    return real_step

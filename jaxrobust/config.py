@@ -1,0 +1,271 @@
+"""Reading, overriding, checking and writing a run's configuration."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict, config_dict
+
+from jaxrobust.errors import UserError, check, choose, nearest
+from jaxrobust.schema import SCHEMA, Setting
+
+
+def default_config() -> ConfigDict:
+    """Returns every setting at its default, as a locked `ConfigDict` to change and hand on."""
+
+    def build(node):
+        if isinstance(node, Setting):
+            return config_dict.placeholder(node.kind) if node.default is None else node.default
+        return {name: build(child) for name, child in node.items()}
+
+    return ConfigDict(build(SCHEMA)).lock()
+
+
+def settings(node: dict = SCHEMA, prefix: str = "") -> Iterator[tuple[str, Setting]]:
+    """Yields `("data.noise.rate", Setting)` for every setting."""
+    for name, child in node.items():
+        if isinstance(child, Setting):
+            yield prefix + name, child
+        else:
+            yield from settings(child, f"{prefix}{name}.")
+
+
+def unknown_key(key: str) -> UserError:
+    """The error for a setting that does not exist, with the nearest one that does."""
+    inside = [k.removeprefix(key + ".") for k, _ in settings() if k.startswith(key + ".")]
+    if inside:
+        return UserError(f"{key!r} is a group; set one of its settings: {', '.join(inside)}.")
+    return UserError(f"No setting {key!r}.{nearest(key, [k for k, _ in settings()])}")
+
+
+def from_mapping(values: dict[str, Any]) -> ConfigDict:
+    """Returns the default configuration with `values`, a nested mapping, put over it.
+
+    Raises:
+      UserError: a key that is no setting, or a value of the wrong type.
+    """
+    config = default_config()
+    known = dict(settings())
+
+    def put(target, mapping, prefix):
+        for name, value in mapping.items():
+            key = prefix + name
+            if isinstance(value, dict) and name in target and key not in known:
+                put(target[name], value, key + ".")
+            elif key not in known:
+                raise unknown_key(key)
+            else:
+                target[name] = _cast(key, known[key], value)
+
+    put(config, values, "")
+    return config
+
+
+def _cast(key: str, setting: Setting, value: Any) -> Any:
+    if value is None and setting.default is None:
+        return None
+    if setting.kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if setting.kind is tuple and isinstance(value, list):
+        return tuple(value)
+    right = isinstance(value, setting.kind) and (
+        setting.kind is bool or not isinstance(value, bool)
+    )
+    check(right, f"{key}={value!r}: expected {setting.kind.__name__}.")
+    return value
+
+
+def validate(config: ConfigDict) -> ConfigDict:
+    """Checks every value against the schema, and those that must fit together.
+
+    Raises:
+      UserError: names the setting, its value and what it takes.
+    """
+    values = _flat(config.to_dict())
+    for key, setting in settings():
+        check(key in values, f"The configuration lacks {key!r}.")
+        value = values.pop(key)
+        if value is None:
+            continue
+        value = _cast(key, setting, value)
+        if setting.rule is not None and not setting.rule.holds(value):
+            hint = nearest(value, setting.rule.choices) if setting.rule.choices else ""
+            raise UserError(f"{key}={value!r}: must be {setting.rule.text}.{hint}")
+    for key in values:
+        raise unknown_key(key)
+    _check_together(config)
+    return config
+
+
+def _check_together(config: ConfigDict) -> None:
+    noise, imbalance, loss = config.data.noise, config.data.imbalance, config.loss
+    check(
+        noise.kind in ("none", "matrix") or noise.rate > 0,
+        f"data.noise.kind={noise.kind!r} needs data.noise.rate > 0.",
+    )
+    check(
+        noise.kind != "none" or noise.rate == 0,
+        f"data.noise.rate={noise.rate:g} needs data.noise.kind, e.g. symmetric.",
+    )
+    check(
+        imbalance.kind != "none" or imbalance.factor == 1,
+        f"data.imbalance.factor={imbalance.factor:g} needs data.imbalance.kind: "
+        "exponential or step.",
+    )
+    check(
+        (noise.kind == "matrix") == (noise.matrix is not None),
+        "data.noise.kind=matrix and data.noise.matrix=FILE go together.",
+    )
+    check(
+        config.eval.few_below <= config.eval.many_above,
+        f"eval.few_below={config.eval.few_below} must not exceed "
+        f"eval.many_above={config.eval.many_above}.",
+    )
+    warm, epochs = config.optimizer.warmup_epochs, config.train.epochs
+    check(
+        warm < epochs, f"optimizer.warmup_epochs={warm} must be below train.epochs={epochs}."
+    )
+    if loss.name == "dal" and loss.q_start is not None and loss.q_end is not None:
+        check(loss.q_start <= loss.q_end, "loss.q_start must not exceed loss.q_end.")
+
+
+def _flat(values: dict, prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def difference(old: ConfigDict, new: ConfigDict) -> list[str]:
+    """Returns a line `key: old -> new` for every setting in which two configurations differ."""
+    a, b = _flat(json.loads(to_json(old))), _flat(json.loads(to_json(new)))
+    return [f"{k}: {a.get(k)!r} -> {b.get(k)!r}" for k in sorted(a | b) if a.get(k) != b.get(k)]
+
+
+def to_json(config: ConfigDict) -> str:
+    return json.dumps(config.to_dict(), indent=2) + "\n"
+
+
+def load(name: str) -> ConfigDict:
+    """Loads a configuration.
+
+    Args:
+      name: a Python file with `get_config()`, a `config.json`, or the bare name of a recipe
+        (`digits_dal`). A Python file may be followed by `:argument` for `get_config(argument)`.
+
+    Raises:
+      UserError: no such file, no `get_config`, an argument it does not take, bad JSON.
+    """
+    text, _, argument = name.partition(":")
+    path = _find(text)
+    if path.suffix == ".json":
+        try:
+            values = json.loads(path.read_text())
+        except ValueError as error:
+            raise UserError(f"{path} is not valid JSON: {error}") from None
+        check(isinstance(values, dict), f"{path} does not hold a configuration.")
+        return from_mapping(values)
+    try:
+        get_config = runpy.run_path(str(path)).get("get_config")
+        check(callable(get_config), f"{path} defines no get_config().")
+        config = get_config(argument) if argument else get_config()
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{name}: {type(error).__name__}: {error}") from None
+    check(isinstance(config, ConfigDict), f"{path}: get_config() must return a ConfigDict.")
+    return config
+
+
+def recipes() -> dict[str, Path]:
+    """Returns the recipes that come with the package, by bare name."""
+    here = Path(__file__).resolve().parent
+    folder = next((d for d in (here / "configs", here.parent / "configs") if d.is_dir()), here)
+    return {p.stem: p for p in sorted(folder.glob("*.py")) if p.parent.name == "configs"}
+
+
+def _find(text: str) -> Path:
+    path = Path(text)
+    if path.is_dir() and (path / "config.json").is_file():
+        path = path / "config.json"
+    if path.is_file() and path.suffix in (".py", ".json"):
+        return path
+    known = recipes()
+    if path.stem in known and (path.name == path.stem or path.parent.name == "configs"):
+        return known[path.stem]
+    raise UserError(
+        f"No configuration {text!r}: neither a .py or .json file nor a recipe."
+        f"{nearest(path.stem, known)}"
+    )
+
+
+def split_argv(argv: list[str]) -> tuple[str | None, list[str]]:
+    """Takes `--config=NAME` (or `--config NAME`) out of a command line; returns both."""
+    name, rest, words = None, argv[:1], iter(argv[1:])
+    for word in words:
+        flag, equals, value = word.lstrip("-").partition("=")
+        if word.startswith("-") and flag == "config":
+            name = value if equals else next(words, "")
+            check(name, "--config needs a recipe's name, a .py file or a config.json.")
+        else:
+            rest.append(word)
+    return name, rest
+
+
+def explain(error: Exception, argv: list[str], flags: tuple[str, ...]) -> UserError:
+    """Turns what absl or ml_collections said about a command line into one clear line."""
+    known = [key for key, _ in settings()]
+    for word in argv[1:]:
+        flag, equals, value = word.lstrip("-").partition("=")
+        if not word.startswith("-"):
+            continue
+        if flag.startswith("config."):
+            key = flag.removeprefix("config.")
+            if key not in known:
+                return unknown_key(key)
+            if equals and key in str(error):
+                kind = dict(settings())[key].kind.__name__
+                return UserError(f"{key}={value!r}: expected {kind}.")
+        elif flag not in flags and not flag.startswith("no"):
+            return UserError(f"Unknown flag --{flag}.{nearest(flag, flags)}")
+    return UserError(str(error).splitlines()[0])
+
+
+def usage() -> str:
+    """The text of `--help`: flags, then every setting with its default."""
+    lines = [
+        "python -m jaxrobust.main --config=NAME --workdir=FOLDER [--config.SETTING=VALUE …]",
+        "  --config   a recipe's name (" + ", ".join(recipes()) + "), a .py file, a config.json",
+        "  --workdir  folder of the run; the same command again resumes it",
+        "  --mode     train, evaluate, predict (--input=… [--output=…] [--which=selected|last])",
+        "  --distributed=auto (TPU, Slurm) or HOST:PORT,COUNT,ID: one of several processes",
+        "  --dry_run  show configuration, data and sizes; train nothing, write nothing",
+        "",
+        "Settings:",
+    ]
+    for key, setting in settings():
+        rule = f" [{setting.rule.text}]" if setting.rule else ""
+        lines.append(f"  --config.{key}={setting.default}  {setting.doc}{rule}")
+    return "\n".join(lines)
+
+
+def set_loss(config: ConfigDict, name: str, hyper_parameters: dict[str, dict[str, Any]]) -> None:
+    """Sets a loss and its hyper-parameters from a recipe's table; for `configs/`.
+
+    Raises:
+      UserError: a loss that the table does not hold.
+    """
+    config.loss.name = choose("loss", name, hyper_parameters)
+    config.loss.update(hyper_parameters[name])
+
+
+def load_values(recipe: str, name: str) -> Any:
+    """Returns the variable `name` of another recipe; for `configs/`."""
+    return runpy.run_path(str(recipes()[recipe]))[name]

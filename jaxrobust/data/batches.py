@@ -1,0 +1,100 @@
+"""Which examples make up a batch, and the batch itself.
+
+A batch is a pure function of (seed, epoch, step): an epoch's order is drawn from a key that is
+folded with the epoch, and a step reads its row of that order. Shapes: N examples, S steps, B
+examples a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Batch = dict[str, Any]
+
+
+class Order(NamedTuple):
+    """The batches of one pass over the data.
+
+    Attributes:
+      index: int32 [S, B], rows of the data.
+      where: bool [S, B], False where a row only fills up the last batch.
+      meta_index: int32 [S, M] rows of each step's metadata batch, or None.
+    """
+
+    index: jax.Array
+    where: jax.Array
+    meta_index: jax.Array | None = None
+
+
+def num_steps(num_examples: int, batch_size: int, drop_last: bool = False) -> int:
+    """Returns how many batches a pass over the data takes."""
+    return num_examples // batch_size if drop_last else -(-num_examples // batch_size)
+
+
+def shuffled(key: jax.Array, rows: jax.Array, batch_size: int, drop_last: bool = False) -> Order:
+    """Returns batches that hold every one of `rows` once, in random order.
+
+    The last batch is filled up with the first rows of the same order, masked out by `where`:
+    shapes stay fixed, and batch norm sees only real examples.
+    """
+    n = rows.shape[0]
+    steps = num_steps(n, batch_size, drop_last)
+    position = jnp.arange(steps * batch_size, dtype=jnp.int32)
+    index = jax.random.permutation(key, rows)[position % n]
+    shape = (steps, batch_size)
+    return Order(index.reshape(shape), (position < n).reshape(shape))
+
+
+def cycled(key: jax.Array, rows: jax.Array, steps: int, batch_size: int) -> jax.Array:
+    """Returns int32 [steps, batch_size]: `rows` again and again, each time in a new order."""
+    n = rows.shape[0]
+    rounds = -(-steps * batch_size // n)
+    keys = jax.random.split(key, rounds)
+    order = jax.vmap(lambda k: jax.random.permutation(k, rows))(keys).reshape(-1)
+    return order[: steps * batch_size].reshape(steps, batch_size)
+
+
+def take(data: Batch, index: jax.Array, where: jax.Array | None = None) -> Batch:
+    """Returns the batch of the rows `index` [B] of `data`, a dictionary of arrays [N, ...]."""
+    batch = {name: jnp.take(value, index, axis=0) for name, value in data.items()}
+    batch["index"] = index
+    batch["where"] = jnp.ones(index.shape, bool) if where is None else where
+    return batch
+
+
+class _Rows:
+    """The rows of `x` in a given order, as grain wants a source to be."""
+
+    def __init__(self, x: Any, rows: np.ndarray):
+        self.x, self.rows = x, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, k: int) -> np.ndarray:
+        return np.asarray(self.x[int(self.rows[k])])
+
+
+def stream(x: Any, index: np.ndarray, threads: int = 2) -> Iterator[np.ndarray]:
+    """Reads `x` batch by batch, ahead of use, for data that does not fit on the device.
+
+    Args:
+      x: anything with `len` and `[i]`, e.g. a folder of images that decodes when asked.
+      index: int [S, B], the rows of each batch.
+      threads: how many threads read and decode; 0 reads in this one.
+
+    Yields:
+      S arrays [B, ...], in the order of `index`, whatever the number of threads.
+    """
+    rows = grain.MapDataset.source(_Rows(x, index.reshape(-1)))
+    options = grain.ReadOptions(
+        num_threads=threads, prefetch_buffer_size=4 * index.shape[-1] if threads else 0
+    )
+    batches = rows.to_iter_dataset(options).batch(index.shape[-1], drop_remainder=True)
+    yield from batches

@@ -1,0 +1,127 @@
+"""Data sets by name: `load("digits")`, `load("cifar10", data_dir=...)`, `load("folder", ...)`."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from jaxrobust.data import folder, splits, tables, tfds_source
+from jaxrobust.data.examples import Examples, Loaded, Source, take
+from jaxrobust.errors import check
+
+OWN = ("digits", "folder", "npz", "csv")  # names that are not looked up in TFDS
+MAX_BYTES = 1 << 30  # images beyond this stay on disk and are decoded when asked for
+
+
+def load(
+    name: str,
+    *,
+    path: str | None = None,
+    data_dir: str | None = None,
+    label_key: str | None = None,
+    image_size: int | None = None,
+    on_unreadable: str = "error",
+    test_fraction: float | None = None,
+    num_classes: int | None = None,
+    max_bytes: int = MAX_BYTES,
+) -> Source:
+    """Reads a data set.
+
+    A data set without a test split is tested on its validation split; without either, a
+    stratified share is held out, always the same one whatever the seed of the run.
+
+    Args:
+      name: `digits`, `folder`, `npz`, `csv`, or a TFDS builder prepared on disk (`cifar10`,
+        `cifar10_corrupted/brightness_1`).
+      path: file or folder of `folder`, `npz` and `csv`.
+      data_dir: where TFDS keeps prepared data sets.
+      label_key: which labels are given to training, where there are several; the usual ones
+        are then the truth.
+      image_size: images from files: shorter side resized to it, then the central square.
+      on_unreadable: `error`, or `skip` images that cannot be decoded.
+      test_fraction: share held out where there is no test split; 0.3 of digits, else 0.2.
+      num_classes: keep the first classes only (mini-WebVision: 50).
+      max_bytes: images that would take more memory are decoded when asked for.
+
+    Raises:
+      UserError: see `folder.load`, `tables.load_npz`, `tables.load_csv`, `tfds_source.load`.
+    """
+    if name in OWN:
+        check(data_dir is None, f"data_dir is for TFDS data sets; {name!r} takes a path.")
+    else:
+        check(path is None, f"path is for folder, npz and csv; {name!r} takes a data_dir.")
+    images = {"image_size": image_size, "on_unreadable": on_unreadable, "max_bytes": max_bytes}
+    if name == "digits":
+        check(path is None and label_key is None, "digits takes neither a path nor a label key.")
+        loaded = _digits()
+    elif name == "npz":
+        loaded = tables.load_npz(path, label_key=label_key, max_bytes=max_bytes)
+    elif name == "csv":
+        loaded = tables.load_csv(path, label_key=label_key)
+    elif name == "folder":
+        loaded = folder.load(path, label_key=label_key, **images)
+    else:
+        loaded = tfds_source.load(name, data_dir=data_dir, label_key=label_key, **images)
+    if num_classes is not None:
+        loaded = _first_classes(loaded, num_classes)
+    if test_fraction is None:
+        test_fraction = 0.3 if name == "digits" else 0.2
+    return _with_test(name, loaded, test_fraction)
+
+
+def _digits() -> Loaded:
+    """scikit-learn's 1797 digits: uint8 [N, 8, 8, 1], 0 ... 16 scaled to 0 ... 255 and rounded."""
+    from sklearn import datasets
+
+    digits = datasets.load_digits()
+    x = np.round(digits.images * (255 / 16)).astype(np.uint8)[..., None]
+    n = len(x)
+    examples = Examples(x, digits.target.astype(np.int32), None, np.arange(n))
+    return Loaded({"train": examples}, tuple(map(str, range(10))), None, n)
+
+
+def _first_classes(loaded: Loaded, num_classes: int) -> Loaded:
+    check(
+        2 <= num_classes <= len(loaded.class_names),
+        f"num_classes={num_classes}: the data set has {len(loaded.class_names)}.",
+    )
+    kept = {s: np.flatnonzero(e.labels < num_classes) for s, e in loaded.splits.items()}
+    truth = loaded.true_labels
+    if truth is not None:
+        both = (loaded.splits["train"].labels < num_classes) & (truth < num_classes)
+        kept["train"] = np.flatnonzero(both)
+        truth = truth[kept["train"]]
+    check(len(kept["train"]) > 0, f"No example has one of the first {num_classes} classes.")
+    return loaded._replace(
+        splits={s: take(e, kept[s]) for s, e in loaded.splits.items()},
+        class_names=loaded.class_names[:num_classes],
+        true_labels=truth,
+    )
+
+
+def _with_test(name: str, loaded: Loaded, fraction: float) -> Source:
+    train, truth = loaded.splits["train"], loaded.true_labels
+    test, validation = loaded.splits.get("test"), loaded.splits.get("validation")
+    notes = list(loaded.notes)
+    shapes = {tuple(split.x.shape[1:]) for split in loaded.splits.values()}
+    check(
+        len(shapes) == 1,
+        f"{name}: examples of the splits differ in shape, {sorted(shapes)}: choose an image size.",
+    )
+    if test is None and validation is not None:
+        test, validation = validation, None
+        notes.append("No test split: the validation split is the test.")
+    if test is None:
+        check(0 < fraction < 1, f"test_fraction={fraction:g} is outside (0, 1).")
+        strata = train.labels if truth is None else truth
+        total = round(fraction * len(strata))
+        with splits.on_cpu():
+            key = splits.key_for(0, splits.TEST)
+            out = splits.stratified(strata, total, len(loaded.class_names), key, leave=1)
+        check(out.any(), f"{name}: {len(strata)} examples are too few to hold out a test share.")
+        test = take(train._replace(labels=strata), np.flatnonzero(out))
+        train = take(train, np.flatnonzero(~out))
+        truth = None if truth is None else truth[~out]
+        notes.append(f"No test split: {len(test.labels)} examples held out, the same every time.")
+    return Source(
+        name, train, test, validation, loaded.class_names, truth, loaded.num_rows, tuple(notes)
+    )

@@ -1,0 +1,202 @@
+"""Cross-entropy and its robust relatives: functions of the probability of the given label.
+
+Symbols, here and in the neighbouring files: z logits `[..., K]`, p = softmax(z), t the label as a
+distribution `[..., K]` (one-hot for an index y). A loss ℓ that is defined for an index only is
+extended to distributions as the expectation Σₖ tₖ ℓ(z, k).
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from jaxrobust.losses.inputs import masked, number, prepare
+from jaxrobust.losses.special import box_cox
+
+_LOG_ZERO = 1e-4  # reverse cross-entropy: log 0 := log 1e-4, part of its definition
+
+
+def cross_entropy(logits, labels, *, where=None):
+    """Cross-entropy −Σₖ tₖ log pₖ.
+
+    Args (of every loss in this package):
+      logits: `[..., K]`, finite; half precision is computed in float32.
+      labels: integers `[...]` or distributions `[..., K]`. An index outside 0…K-1 gives NaN.
+      where: None or bool `[...]`: False rows give 0, whatever they hold.
+
+    Returns: `[...]`, one loss per example, at least float32.
+
+    Raises:
+      UserError: shapes or dtypes do not fit, or a plain-number hyper-parameter is out of range.
+
+    Example:
+      >>> print(round(float(cross_entropy(jnp.array([2.0, 0.0]), 0)), 4))
+      0.1269
+    """
+    z, t = prepare(logits, labels, where)
+    return masked(-_expect(jax.nn.log_softmax(z), t), where)
+
+
+def mean_absolute_error(logits, labels, *, where=None):
+    """½ Σₖ |pₖ − tₖ|, which is 1 − p_y for an index: half the L1 distance, as released.
+
+    Symmetric: the sum over all labels is K − 1, whatever the logits.
+    Source: Ghosh et al. 2017, arXiv 1712.09482 (there without the ½).
+    """
+    z, t = prepare(logits, labels, where)
+    return masked(jnp.sum(jnp.abs(jax.nn.softmax(z) - t), axis=-1) / 2, where)
+
+
+def reverse_cross_entropy(logits, labels, *, where=None):
+    """−Σₖ pₖ log max(tₖ, 1e-4), which is −log(1e-4) · (1 − p_y) for an index.
+
+    Symmetric. Source: Wang et al. 2019, arXiv 1908.06112.
+    """
+    z, t = prepare(logits, labels, where)
+    return masked(-_expect(jnp.log(jnp.maximum(t, _LOG_ZERO)), jax.nn.softmax(z)), where)
+
+
+def normalized_cross_entropy(logits, labels, *, where=None):
+    """Σₖ tₖ log pₖ / Σₖ log pₖ, in [0, 1]: the sum over all labels is 1.
+
+    Source: Ma et al. 2020, arXiv 2006.13554.
+    """
+    z, t = prepare(logits, labels, where)
+    log_p = jax.nn.log_softmax(z)
+    return masked(_expect(log_p, t) / jnp.sum(log_p, axis=-1), where)
+
+
+def generalized_cross_entropy(logits, labels, *, q=0.7, where=None):
+    """(1 − p_y^q)/q; q = 0 is cross-entropy (exactly, also when traced), q = 1 is 1 − p_y.
+
+    Source: Zhang & Sabuncu 2018, arXiv 1805.07836.
+
+    Args:
+      q: 0.7 (released; CIFAR-10 and CIFAR-100), 0.6 for WebVision.
+
+    Example:
+      >>> print(generalized_cross_entropy(jnp.zeros(4), 2, q=1.0))
+      0.75
+    """
+    z, t = prepare(logits, labels, where)
+    q = number("q", q, z, at_least=0)
+    return masked(-_expect(box_cox(jax.nn.log_softmax(z), q), t), where)
+
+
+def symmetric_cross_entropy(logits, labels, *, alpha=10.0, beta=0.1, where=None):
+    """α · cross-entropy + β · reverse cross-entropy.
+
+    Source: Wang et al. 2019, arXiv 1908.06112.
+
+    Args:
+      alpha, beta: (10, 0.1) as released and for WebVision; CIFAR-10 (0.1, 1),
+        CIFAR-100 (6, 0.1).
+    """
+    active = cross_entropy(logits, labels, where=where)
+    return _combine(alpha, active, beta, reverse_cross_entropy(logits, labels, where=where))
+
+
+def taylor_cross_entropy(logits, labels, *, order=18, where=None):
+    """Σᵢ (1 − p_y)ⁱ / i for i = 1…order: order 1 is 1 − p_y, a high order cross-entropy.
+
+    Source: Feng et al. 2020, "Can cross entropy loss be robust to label noise?", IJCAI.
+
+    Args:
+      order: a whole number >= 1; 18 as released. May be traced (a float is rounded); it has no
+        derivative.
+    """
+    z, t = prepare(logits, labels, where)
+    order = jnp.round(number("order", order, z, at_least=1)).astype(jnp.int32)
+    return masked(_expect(_taylor_series(jax.nn.log_softmax(z), order), t), where)
+
+
+def asymmetric_generalized_cross_entropy(logits, labels, *, a=3.0, q=0.7, where=None):
+    """((a + 1)^q − (a + p_y)^q)/q; at a = 0 the generalised cross-entropy.
+
+    Source: Zhou et al. 2021, arXiv 2106.03110.
+
+    Args:
+      a, q: (3, 0.7) as released; CIFAR (0.6, 0.6), WebVision (1e-5, 0.5).
+    """
+    z, t = prepare(logits, labels, where)
+    a, q = number("a", a, z, at_least=0), number("q", q, z, at_least=0)
+    log_a = jnp.log(jnp.maximum(a, jnp.finfo(z.dtype).tiny))
+    # With u = log((a + p)/(a + 1)): (a + 1)^q (1 − e^(qu))/q, right for every q and tiny p.
+    ratio = jnp.logaddexp(log_a, jax.nn.log_softmax(z)) - jnp.log1p(a)
+    return masked(-jnp.exp(q * jnp.log1p(a)) * _expect(box_cox(ratio, q), t), where)
+
+
+def normalized_and_reverse_cross_entropy(logits, labels, *, alpha=10.0, beta=0.1, where=None):
+    """α · normalised + β · reverse cross-entropy (NCE+RCE), an active and a passive loss.
+
+    Source: Ma et al. 2020, arXiv 2006.13554.
+
+    Args:
+      alpha, beta: (10, 0.1) as released and for CIFAR-100; CIFAR-10 (1, 1), WebVision (50, 0.1).
+    """
+    active = normalized_cross_entropy(logits, labels, where=where)
+    return _combine(alpha, active, beta, reverse_cross_entropy(logits, labels, where=where))
+
+
+def normalized_and_asymmetric_cross_entropy(
+    logits, labels, *, alpha=10.0, beta=0.1, a=3.0, q=0.7, where=None
+):
+    """α · normalised + β · asymmetric generalised cross-entropy (NCE+AGCE).
+
+    Source: Zhou et al. 2021, arXiv 2106.03110.
+
+    Args:
+      alpha, beta, a, q: (10, 0.1, 3, 0.7) as released; CIFAR-10 (1, 4, 6, 1.5),
+        CIFAR-100 (10, 0.1, 1.8, 3), WebVision (50, 0.1, 2.5, 3).
+    """
+    active = normalized_cross_entropy(logits, labels, where=where)
+    passive = asymmetric_generalized_cross_entropy(logits, labels, a=a, q=q, where=where)
+    return _combine(alpha, active, beta, passive)
+
+
+def focal(logits, labels, *, gamma=2.0, where=None):
+    """−(1 − p_y)^γ log p_y; γ = 0 is cross-entropy.
+
+    Source: Lin et al. 2017, arXiv 1708.02002.
+
+    Args:
+      gamma: 2 in the paper; long-tailed CIFAR is usually reported with 1.
+    """
+    z, t = prepare(logits, labels, where)
+    gamma = number("gamma", gamma, z, at_least=0)
+    log_p = jax.nn.log_softmax(z)
+    # 1 − p is zero or at least about eps: the floor only keeps powers below one finite.
+    miss = jnp.maximum(-jnp.expm1(log_p), jnp.finfo(z.dtype).eps ** 2)
+    return masked(-_expect(miss**gamma * log_p, t), where)
+
+
+def _expect(values, distribution):
+    return jnp.sum(distribution * values, axis=-1)
+
+
+def _combine(alpha, active, beta, passive):
+    alpha, beta = number("alpha", alpha, active), number("beta", beta, active)
+    return alpha * active + beta * passive
+
+
+@jax.custom_jvp
+def _taylor_series(log_p, order):
+    """Σ (1 − p)ⁱ / i for i = 1…order. The loop's length is data, so its derivative is by hand."""
+    miss = -jnp.expm1(log_p)
+
+    def add(i, carry):
+        power, total = carry
+        power = power * miss
+        return power, total + power / i
+
+    start = (jnp.ones_like(miss), jnp.zeros_like(miss))
+    return jax.lax.fori_loop(1, order + 1, add, start)[1]
+
+
+@_taylor_series.defjvp
+def _taylor_series_jvp(primals, tangents):
+    # d/d log p = −p Σ (1 − p)^(i−1) = (1 − p)^order − 1.
+    log_p, order = primals
+    p = jnp.minimum(jnp.exp(log_p), 1 - jnp.finfo(log_p.dtype).eps)
+    slope = jnp.expm1(order.astype(log_p.dtype) * jnp.log1p(-p))
+    return _taylor_series(log_p, order), slope * tangents[0]

@@ -1,0 +1,73 @@
+"""Dynamics-aware loss, and the hyper-parameters that move with the epoch."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from jaxrobust.errors import check
+from jaxrobust.losses.cross_entropies import generalized_cross_entropy
+from jaxrobust.losses.inputs import masked, number, prepare
+
+
+def dynamics_aware(logits, labels, *, q=0.6, lamb=0.0, hard=False, where=None):
+    """GCE_q(z, y) + λ · BS(z) / (q · log K), with bootstrapping BS(z) = −Σₖ pₖ log pₖ.
+
+    `dal_schedule` moves (q, λ) from fitting (q < 1, λ = 0) to robustness (q > 1, λ > 0). At
+    q = 0 the second term, defined for q > 0 only, is left out.
+
+    Source: Li et al. 2023, arXiv 2303.11562. Its first version bootstrapped hard.
+
+    Args:
+      q, lamb: the defaults are those of the released schedule's first epoch.
+      hard: bootstrap with −maxₖ log pₖ, cross-entropy to the arg-max, instead of the entropy.
+    """
+    z, t = prepare(logits, labels, where)
+    q, lamb = number("q", q, z, at_least=0), number("lamb", lamb, z, at_least=0)
+    log_p = jax.nn.log_softmax(z)
+    entropy = -jnp.sum(jnp.exp(log_p) * log_p, axis=-1)
+    bootstrap = jnp.where(hard, -jnp.max(log_p, axis=-1), entropy)
+    share = jnp.where(q > 0, lamb / jnp.where(q > 0, q, 1), 0)
+    loss = generalized_cross_entropy(z, t, q=q) + share * bootstrap / math.log(z.shape[-1])
+    return masked(loss, where)
+
+
+def dal_schedule(epoch, epochs, *, q_start=0.6, q_end=1.5):
+    """(q, λ) of epoch i of E: q rises linearly, λ from where q passes 1.
+
+    q = q_s + (q_e − q_s) i/E;  λ = max(0, (i − i₀)/(E − i₀)),  i₀ = (1 − q_s) E/(q_e − q_s).
+
+    Args:
+      epoch: i, 0…E-1; may be traced.
+      q_start, q_end: (0.6, 1.5) as released for CIFAR, (0.4, 1.5) for WebVision.
+
+    Returns: the pair (q, lamb).
+
+    Raises:
+      UserError: not 0 <= q_start < 1 < q_end (plain numbers only).
+
+    Example:
+      >>> q, lamb = dal_schedule(100, 150, q_start=0.6, q_end=1.5)
+      >>> print(round(float(q), 3), round(float(lamb), 3))
+      1.2 0.4
+    """
+    if isinstance(q_start, (int, float)) and isinstance(q_end, (int, float)):
+        check(
+            0 <= q_start < 1 < q_end,
+            f"dal needs 0 <= q_start < 1 < q_end; got q_start {q_start} and q_end {q_end}.",
+        )
+    q = q_start + (q_end - q_start) * (epoch / epochs)
+    turn = (1 - q_start) * epochs / (q_end - q_start)
+    return q, jnp.maximum(0.0, (epoch - turn) / (epochs - turn))
+
+
+def ce_sr_schedule(epoch, *, lamb=8.0, rho=1.02):
+    """λ of epoch i for sparse regularisation: λ ρⁱ; `epoch` may be traced.
+
+    Example:
+      >>> print(ce_sr_schedule(2, lamb=2.0, rho=3.0))
+      18.0
+    """
+    return lamb * rho**epoch

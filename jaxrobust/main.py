@@ -1,0 +1,83 @@
+"""The command line: `python -m jaxrobust.main --config=… --workdir=…`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from jaxrobust import config as configuration
+from jaxrobust.errors import RunError, UserError, check, nearest
+
+FLAGS = ("config", "workdir", "mode", "dry_run", "input", "output", "which", "distributed")
+MODES = ("train", "evaluate", "predict")
+
+
+def parse(argv: list[str]) -> flags.FlagValues:
+    """Parses a command line into flags; `flags.config` is the configuration with overrides.
+
+    Raises:
+      UserError: one line that names the wrong flag, setting or value, and the nearest right one.
+    """
+    name, rest = configuration.split_argv(argv)
+    values = flags.FlagValues()
+    text = {"workdir": "folder of the run", "input": "predict: examples", "output": "predict: CSV",
+            "distributed": "auto, or HOST:PORT,COUNT,ID"}
+    for flag, doc in text.items():
+        flags.DEFINE_string(flag, None, doc, flag_values=values)
+    flags.DEFINE_string("mode", "train", ", ".join(MODES), flag_values=values)
+    flags.DEFINE_string("which", "selected", "predict: selected or last", flag_values=values)
+    flags.DEFINE_boolean("dry_run", False, "show what would be done, and stop", flag_values=values)
+    config = configuration.load(name) if name else configuration.default_config()
+    try:
+        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=rest)
+        left = values(rest)[1:]
+    except (flags.Error, KeyError, TypeError, ValueError) as error:
+        raise configuration.explain(error, rest, FLAGS) from None
+    check(not left, f"Unexpected argument {left[0]!r}; flags begin with --." if left else "")
+    check(values.mode in MODES,
+          f"--mode={values.mode}: one of {', '.join(MODES)}.{nearest(values.mode, MODES)}")
+    check(values.which in ("selected", "last"), f"--which={values.which}: selected or last.")
+    named = name is not None or values.mode != "train"
+    check(named, "Name a configuration: --config=digits_dal, a .py file or a config.json.")
+    check(values.dry_run or values.workdir, "Name a folder for the run: --workdir=runs/NAME.")
+    return values
+
+
+def run(argv: list[str]) -> int:
+    """Does what a command line says; returns the exit code."""
+    if any(a in ("-h", "--help", "-help") for a in argv[1:]):
+        print(configuration.usage())
+        return 0
+    try:
+        values = parse(argv)
+        from jaxrobust.training import commands, sharding  # Import JAX: once the flags are right.
+
+        if values.distributed:
+            sharding.start_processes(values.distributed)
+        return commands.run(values)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except RunError as error:
+        print(f"failed: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        return 130
+
+
+def entry() -> None:
+    """The console script."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    sys.path.insert(0, str(Path.cwd()))
+    code = run(sys.argv)
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    entry()

@@ -1,0 +1,112 @@
+"""The three kinds of step of the dynamic loss: warm-up, look-ahead and real step, fine-tuning.
+
+Each maker returns a `Step` (see `methods.method`) for `methods.dynamic_loss`.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxrobust import losses
+from jaxrobust.bilevel import State
+from jaxrobust.data.augment import mix, mixup_pairs
+from jaxrobust.methods.method import StepInfo, TrainState
+
+
+def _update(network, optimizer, state, x, loss):
+    """One supervised step: `loss(logits) -> [B]` already masked, and its divisor."""
+
+    def objective(params):
+        logits, stats = network.apply(params, state.batch_stats, x, True)
+        return loss(logits), (logits, stats)
+
+    (value, (logits, stats)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    state = TrainState(state.step + 1, params, stats, opt_state, state.memory)
+    return state, value, logits
+
+
+def _with_rank(batch, memory):
+    return batch | {"rank": jnp.take(memory["rank"], batch["index"])}
+
+
+def warm_up_step(network, objective, optimizer, meta_optimizer, strong, fit_steps):
+    def step(state, batch, meta_batch, key, epoch):
+        del meta_batch, epoch
+        labels, where = batch["labels"], batch["where"]
+        fits = state.step < fit_steps
+        state, value, logits = _update(
+            network, optimizer, state, strong(key, batch["x"]),
+            lambda z: losses.mean(losses.cross_entropy(z, labels, where=where), where=where),
+        )
+        scalars = {"loss": value}
+        if objective.weights is not None:
+            memory, fitting = _fit(objective, meta_optimizer, state.memory, logits, batch, fits)
+            state, scalars = state._replace(memory=memory), scalars | {"fitting_loss": fitting}
+        return state, StepInfo(logits, scalars)
+
+    return step
+
+
+def _fit(objective, meta_optimizer, memory, logits, batch, fits):
+    """One step of the corrector towards trusting the given labels; none once `fits` is False."""
+    batch = _with_rank(batch, memory)
+
+    def loss(phi):
+        return losses.mean(objective.fitting_loss(phi, logits, batch), where=batch["where"])
+
+    value, grads = jax.value_and_grad(loss)(memory["phi"])
+    updates, opt_state = meta_optimizer.update(grads, memory["meta_opt_state"], memory["phi"])
+    new = {"phi": optax.apply_updates(memory["phi"], updates), "meta_opt_state": opt_state}
+    old = {name: memory[name] for name in new}
+    return memory | jax.tree.map(lambda a, b: jnp.where(fits, a, b), new, old), value
+
+
+def bilevel_step(bilevel, weak, strong, mixup_alpha, meta_every):
+    def step(state, batch, meta_batch, key, epoch):
+        weak_key, strong_key, meta_key, mix_key, draw_key = jax.random.split(key, 5)
+        batch = _with_rank(batch, state.memory)
+        real = {"x": strong(strong_key, batch["x"])}
+        if mixup_alpha is not None:
+            partner, share = mixup_pairs(mix_key, len(batch["labels"]), mixup_alpha)
+            real = {"x": mix(real["x"], partner, share), "mix_partner": partner,
+                    "mix_share": share}
+        batch = batch | {"x": weak(weak_key, batch["x"]), "real_step": real}
+        meta_batch = meta_batch | {"x": strong(meta_key, meta_batch["x"])}
+        memory = state.memory
+        before = State(state.step, state.params, state.batch_stats, state.opt_state,
+                       memory["phi"], memory["meta_opt_state"])
+        if meta_every == 1:
+            after, info = bilevel.step(before, batch, meta_batch, draw_key)
+        else:
+            after, info = jax.lax.cond(
+                epoch % meta_every == 0,
+                lambda: bilevel.step(before, batch, meta_batch, draw_key),
+                lambda: bilevel.step(before, batch, None, draw_key),
+            )
+        memory = memory | {"phi": after.meta_params, "meta_opt_state": after.meta_opt_state}
+        state = TrainState(
+            after.step, after.params, after.network_state, after.opt_state, memory
+        )
+        names = ("loss", "meta_loss", "meta_grad_norm", "effective_sample_size")
+        return state, StepInfo(info.logits, {name: getattr(info, name) for name in names})
+
+    return step
+
+
+def fine_tune_step(network, objective, optimizer, strong):
+    def step(state, batch, meta_batch, key, epoch):
+        del meta_batch, epoch
+        phi, labels, where = state.memory["phi"], batch["labels"], batch["where"]
+        state, value, logits = _update(
+            network, optimizer, state, strong(key, batch["x"]),
+            lambda z: losses.mean(
+                objective.margin_loss(phi, z, labels, where=where), where=where
+            ),
+        )
+        return state, StepInfo(logits, {"loss": value})
+
+    return step

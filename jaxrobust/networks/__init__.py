@@ -1,0 +1,80 @@
+"""Networks for images and tables, behind one small record of pure functions."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import jax.numpy as jnp
+
+from jaxrobust.errors import UserError, check, choose, nearest
+from jaxrobust.networks.inception import inception_resnet_v2
+from jaxrobust.networks.network import Network, count_parameters, from_linen
+from jaxrobust.networks.resnet import resnet18, resnet32, resnet50, wrn28_10
+from jaxrobust.networks.small import mlp, small_cnn
+from jaxrobust.networks.vgg import vgg19_bn
+
+NETWORKS = {
+    "inception_resnet_v2": inception_resnet_v2,
+    "mlp": mlp,
+    "resnet18": resnet18,
+    "resnet32": resnet32,
+    "resnet50": resnet50,
+    "small_cnn": small_cnn,
+    "vgg19_bn": vgg19_bn,
+    "wrn28_10": wrn28_10,
+}
+
+__all__ = ["NETWORKS", "Network", "count_parameters", "from_linen", "make", "width_of"]
+
+
+def make(
+    name: str,
+    num_classes: int,
+    *,
+    dtype: Any = jnp.float32,
+    axis_name: str | None = None,
+    **sizes: Any,
+) -> Network:
+    """Returns the network called `name`, a key of `NETWORKS`.
+
+    Args:
+      num_classes: K.
+      dtype: of the computation; bfloat16 keeps parameters, statistics and logits float32.
+      axis_name: of a mapped axis over which batch norm shares its statistics, for `pmap` and
+        `shard_map`; not needed under `jit` with a sharded batch.
+      **sizes: what this network's own function takes beside these, such as `width`.
+
+    Raises:
+      UserError: unknown name or size (with the nearest known one), no classes.
+    """
+    build = NETWORKS[choose("network", name, NETWORKS)]
+    takes = _sizes(name)
+    for key in sizes:
+        check(
+            key in takes,
+            f"Network {name!r} has no {key!r}.{nearest(key, takes)} It has: {', '.join(takes)}.",
+        )
+    check(num_classes > 0, f"Network {name!r} needs at least one class, not {num_classes}.")
+    return build(num_classes, dtype=dtype, axis_name=axis_name, **sizes)
+
+
+def width_of(name: str, width: int) -> dict[str, Any]:
+    """Returns what to give `make` for a network `width` units or channels wide.
+
+    Two hidden layers of `width` for mlp, channels of the first stage for the others.
+
+    Raises:
+      UserError: unknown name, or a network whose width is fixed.
+    """
+    choose("network", name, NETWORKS)
+    if name == "mlp":
+        return {"hidden": (width, width)}
+    if "width" in _sizes(name):
+        return {"width": width}
+    raise UserError(f"The width of network {name!r} is fixed: leave out network.width={width}.")
+
+
+def _sizes(name: str) -> list[str]:
+    common = ("num_classes", "dtype", "axis_name")
+    return [key for key in inspect.signature(NETWORKS[name]).parameters if key not in common]

@@ -1,0 +1,81 @@
+"""A 2-d convolution that is quicker to differentiate on CPU."""
+
+from __future__ import annotations
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+CHUNK_BYTES = 2**20
+MAX_CHUNKS = 8
+
+
+class Conv(nn.Module):
+    """`conv2d` as a linen module: kernel [height, width, in, out], the same padding on both sides.
+
+    Attributes:
+      padding: (vertical, horizontal) zeros on each side.
+      dtype: of the computation; parameters are at least float32.
+    """
+
+    channels: int
+    kernel: tuple[int, int]
+    stride: int = 1
+    padding: tuple[int, int] = (0, 0)
+    use_bias: bool = False
+    dtype: jnp.dtype = jnp.float32
+    kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        exact = jnp.promote_types(self.dtype, jnp.float32)
+        shape = (*self.kernel, x.shape[-1], self.channels)
+        kernel = self.param("kernel", self.kernel_init, shape, exact).astype(self.dtype)
+        y = conv2d(x.astype(self.dtype), kernel, self.stride, self.padding)
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, (self.channels,), exact)
+            y = y + bias.astype(self.dtype).reshape(1, 1, 1, -1)
+        return y
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3))
+def conv2d(x: jax.Array, kernel: jax.Array, stride: int, padding: tuple[int, int]) -> jax.Array:
+    """Cross-correlation of x [B, H, W, C] with a kernel [h, w, C, D].
+
+    On CPU, XLA turns both operands of the kernel's gradient over, C first, and recomputes what
+    went before (batch norm, ReLU) in that order, in strides that miss the cache. The derivative
+    is therefore written as that of the convolutions of parts of the batch which fit into it:
+    a training step of ResNet-32 takes about 3/4 of the time. Same derivatives of every order and
+    mode, up to rounding.
+    """
+    return _conv(x, kernel, stride, padding)
+
+
+@conv2d.defjvp
+def _conv2d_jvp(stride, padding, primals, tangents):
+    (x, kernel), (dx, dkernel) = primals, tangents
+    y = conv2d(x, kernel, stride, padding)
+    parts = jnp.split(x, num_chunks(x, y))
+    by_kernel = [_conv(part, dkernel, stride, padding) for part in parts]
+    by_kernel = jnp.concatenate(by_kernel) if len(parts) > 1 else by_kernel[0]
+    return y, _conv(dx, kernel, stride, padding) + by_kernel
+
+
+def num_chunks(x: jax.Array, y: jax.Array) -> int:
+    """How many parts to take the batch in: 1 but on a single CPU device; a divisor of B."""
+    if jax.default_backend() != "cpu" or jax.device_count() > 1:
+        return 1
+    size = max(x.size * x.dtype.itemsize, y.size * y.dtype.itemsize)
+    chunks = 1
+    while chunks < MAX_CHUNKS and size > chunks * CHUNK_BYTES and x.shape[0] % (2 * chunks) == 0:
+        chunks *= 2
+    return chunks
+
+
+def _conv(x, kernel, stride, padding):
+    return jax.lax.conv_general_dilated(
+        x, kernel, (stride, stride), [(p, p) for p in padding],
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )

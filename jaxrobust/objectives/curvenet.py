@@ -1,0 +1,77 @@
+"""CurveNet: from an example's loss curve to its weight (Jiang et al. 2022, arXiv 2201.00849).
+
+The curve is the example's training loss in each epoch of a probing run, less the mean curve of
+its given class. Symbols as in `objective`.
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxrobust import losses
+from jaxrobust.errors import check
+from jaxrobust.objectives.objective import BaseLoss, Objective, Perceptron, xavier_uniform
+
+
+class CurveNet(nn.Module):
+    """w [B] = factor * sigmoid(net(curve, given label)) + bias, figure 3 of the paper.
+
+    T -> 2h -> 2h -> h and a ReLU; plus twice the embedding of the given label (as the released
+    program does); then h -> 2h -> h -> 1.
+    """
+
+    num_classes: int
+    length: int
+    hidden: int = 64
+    factor: float = 1.0
+    bias: float = 0.02
+
+    @nn.compact
+    def __call__(self, curves: jax.Array, labels: jax.Array) -> jax.Array:
+        h = self.hidden
+        found = curves.shape[-1]
+        check(found == self.length, f"CurveNet: curves have length {found}, not {self.length}.")
+        embedding = self.param("class_embedding", xavier_uniform, (self.num_classes, h))
+        features = nn.relu(Perceptron((2 * h, 2 * h, h), name="curve_net")(curves))
+        features = features + 2 * embedding[labels]
+        weight = Perceptron((2 * h, h, 1), 4.5, name="weight_net")(features)[:, 0]
+        return self.factor * nn.sigmoid(weight) + self.bias
+
+
+def curve_weighted(
+    num_classes: int,
+    length: int,
+    hidden: int = 64,
+    *,
+    factor: float = 1.0,
+    bias: float = 0.02,
+    base_loss: BaseLoss = losses.cross_entropy,
+) -> Objective:
+    """Returns w(curve, label) * base_loss(z, label), equation 2 of the paper.
+
+    The batch holds "labels" int [B] and "curve" float [B, T]. The sum of the losses is to be
+    divided by B, not by the sum of the weights.
+    """
+    net = CurveNet(num_classes, length, hidden, factor, bias)
+
+    def init(key):
+        return net.init(key, jnp.zeros((1, length)), jnp.zeros((1,), jnp.int32))["params"]
+
+    def weights(phi, logits, batch):
+        del logits
+        return net.apply({"params": phi}, batch["curve"], batch["labels"])
+
+    def loss(phi, logits, batch):
+        value = base_loss(logits, batch["labels"], where=batch.get("where"))
+        return weights(phi, logits, batch) * value
+
+    return Objective(init, loss, weights=weights)
+
+
+def class_centred(curves: jax.Array, labels: jax.Array, num_classes: int) -> jax.Array:
+    """Subtracts from each curve [N, T] the mean curve of its given class."""
+    sums = jax.ops.segment_sum(curves, labels, num_classes)
+    counts = jnp.bincount(labels, length=num_classes)
+    return curves - (sums / jnp.maximum(counts, 1)[:, None])[labels]

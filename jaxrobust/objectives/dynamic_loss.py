@@ -1,0 +1,190 @@
+"""The dynamic loss: a label corrector and a margin generator (Jiang et al. 2023, arXiv 2211.12506).
+
+The rank r of an example, by its loss among those of the same given label, says how much the label
+is trusted: the corrected label is w * onehot(label) + (1 - w) * prediction with w = g[r, label].
+A margin m per class is added to the logits. Both are learned. Symbols as in `objective`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxrobust import losses
+from jaxrobust.errors import check
+from jaxrobust.objectives.objective import BaseLoss, Batch, Perceptron, xavier_uniform
+
+
+class LabelCorrector(nn.Module):
+    """How far each (rank, class) is trusted: g [R, K] in (0, 1), section 3.2 of the paper.
+
+    A learned embedding per rank, a perceptron h -> h -> h -> K, a sigmoid. With `per_class`
+    False there is one weight per rank, the same for all classes.
+    """
+
+    num_classes: int
+    num_ranks: int = 100
+    hidden: int = 64
+    per_class: bool = True
+
+    @nn.compact
+    def __call__(self) -> jax.Array:
+        embedding = self.param("rank_embedding", xavier_uniform, (self.num_ranks, self.hidden))
+        outputs = self.num_classes if self.per_class else 1
+        net = Perceptron((self.hidden, self.hidden, outputs), 3.98, name="rank_weight_net")
+        return jnp.broadcast_to(nn.sigmoid(net(embedding)), (self.num_ranks, self.num_classes))
+
+
+class MarginGenerator(nn.Module):
+    """An additive margin per class: m [K], section 3.3 of the paper.
+
+    One learned embedding [1, h] and a perceptron h -> h -> h -> K; margins start near 1.
+    """
+
+    num_classes: int
+    hidden: int = 64
+
+    @nn.compact
+    def __call__(self) -> jax.Array:
+        embedding = self.param("class_embedding", xavier_uniform, (1, self.hidden))
+        net = Perceptron((self.hidden, self.hidden, self.num_classes), 1.0, name="margin_net")
+        return net(embedding)[0]
+
+
+class DynamicLoss(NamedTuple):
+    """An `Objective` and the parts of the dynamic loss that its stages need one by one.
+
+    Attributes:
+      init, loss, observe, weights, restart: see `Objective`.
+      rank_weights: `rank_weights(phi) -> g [R, K]`; ones without corrector.
+      margins: `margins(phi) -> m [K]`; zeros without margin generator.
+      corrected_labels: `corrected_labels(phi, batch) -> [B, K]`, from "labels", "rank" and
+        "pseudo_labels" (int [B] or distributions [B, K]).
+      margin_loss: `margin_loss(phi, logits, labels, where=None) -> [B]`, base loss of z + m to
+        any labels; with the given ones this is the fine-tuning loss.
+      fitting_loss: `fitting_loss(phi, logits, batch) -> [B]`, fits the corrector in the warm-up:
+        - log(corrected label of the given class + 1e-8), corrected with softmax(logits).
+    """
+
+    init: Callable[[jax.Array], Any]
+    loss: Callable[[Any, jax.Array, Batch], jax.Array]
+    observe: Callable[[jax.Array, jax.Array, Batch], Batch] | None
+    weights: Callable[[Any, jax.Array, Batch], jax.Array] | None
+    restart: Callable[[Any], Any] | None
+    rank_weights: Callable[[Any], jax.Array]
+    margins: Callable[[Any], jax.Array]
+    corrected_labels: Callable[[Any, Batch], jax.Array]
+    margin_loss: Callable[..., jax.Array]
+    fitting_loss: Callable[[Any, jax.Array, Batch], jax.Array]
+
+
+def dynamic_loss(
+    num_classes: int,
+    num_ranks: int = 100,
+    hidden: int = 64,
+    *,
+    corrector: bool = True,
+    margin: bool = True,
+    base_loss: BaseLoss = losses.cross_entropy,
+    shared_weight: bool = False,
+) -> DynamicLoss:
+    """Returns the dynamic loss, base_loss(z + m, corrected label).
+
+    The batch holds "labels" int [B], "rank" int [B], and "index" int [B] (position in the data:
+    it seeds the draw of each example's pseudo-label, so that the draw does not depend on how the
+    batch is spread over devices). For mixup, "mix_partner" int [B] and "mix_share" float [B]
+    say that an example's target is share * its own + (1 - share) * its partner's corrected label.
+
+    Args:
+      corrector: without it the given label is the target.
+      margin: without it nothing is added to the logits.
+      base_loss: any loss of `jaxrobust.losses`, its hyper-parameters bound.
+      shared_weight: one weight per rank instead of one per rank and class.
+
+    Raises:
+      UserError: both parts are switched off, or sizes are not positive.
+    """
+    check(corrector or margin, "dynamic_loss: corrector and margin are both off: nothing to learn.")
+    check(min(num_classes, num_ranks, hidden) > 0, "dynamic_loss: sizes must be positive.")
+    label_corrector = LabelCorrector(num_classes, num_ranks, hidden, not shared_weight)
+    margin_generator = MarginGenerator(num_classes, hidden)
+
+    def init(key):
+        key_c, key_m = jax.random.split(key)
+        phi = {"corrector": label_corrector.init(key_c)["params"]} if corrector else {}
+        return phi | ({"margin": margin_generator.init(key_m)["params"]} if margin else {})
+
+    def rank_weights(phi):
+        if not corrector:
+            return jnp.ones((num_ranks, num_classes))
+        return label_corrector.apply({"params": phi["corrector"]})
+
+    def margins(phi):
+        if not margin:
+            return jnp.zeros((num_classes,))
+        return margin_generator.apply({"params": phi["margin"]})
+
+    def weights(phi, logits, batch):
+        del logits
+        return rank_weights(phi)[batch["rank"], batch["labels"]]
+
+    def corrected_labels(phi, batch):
+        if not corrector:
+            return jax.nn.one_hot(batch["labels"], num_classes)
+        return _corrected(weights(phi, None, batch), batch["labels"], batch["pseudo_labels"])
+
+    def _corrected(w, labels, prediction):
+        if prediction.ndim == 1:
+            prediction = jax.nn.one_hot(prediction, num_classes, dtype=w.dtype)
+        given = jax.nn.one_hot(labels, num_classes, dtype=w.dtype)
+        return w[:, None] * given + (1 - w)[:, None] * prediction
+
+    def margin_loss(phi, logits, labels, where=None):
+        if margin:
+            logits = logits + margins(phi)[None, :]
+        return base_loss(logits, labels, where=where)
+
+    def loss(phi, logits, batch):
+        target = batch["labels"]
+        if corrector or "mix_share" in batch:
+            target = corrected_labels(phi, batch)
+        if "mix_share" in batch:
+            share = batch["mix_share"][:, None]
+            target = share * target + (1 - share) * target[batch["mix_partner"]]
+        return margin_loss(phi, logits, target, batch.get("where"))
+
+    def observe(key, logits, batch):
+        return batch | {"pseudo_labels": sample_labels(key, logits, batch.get("index"))}
+
+    def fitting_loss(phi, logits, batch):
+        check(corrector, "dynamic_loss: without corrector there is nothing to fit.")
+        prediction = jax.lax.stop_gradient(jax.nn.softmax(logits))
+        w = weights(phi, logits, batch)
+        target = _corrected(w, batch["labels"], prediction)
+        of_given = jnp.take_along_axis(target, batch["labels"][:, None], axis=1)[:, 0]
+        return -jnp.log(of_given + 1e-8)
+
+    return DynamicLoss(
+        init, loss, observe if corrector else None, weights if corrector else None, None,
+        rank_weights, margins, corrected_labels, margin_loss, fitting_loss,
+    )
+
+
+def sample_labels(key: jax.Array, logits: jax.Array, index: jax.Array | None = None) -> jax.Array:
+    """Draws a class from softmax(logits) per example: hard Gumbel-softmax, temperature 1.
+
+    Args:
+      logits: [B, K].
+      index: int [B], the draw's seed beside `key`; default the place in the batch.
+
+    Returns:
+      int32 [B], without gradient.
+    """
+    index = jnp.arange(logits.shape[0]) if index is None else index
+    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
+    draw = jax.vmap(lambda k, z: jax.random.categorical(k, z))
+    return draw(keys, jax.lax.stop_gradient(logits)).astype(jnp.int32)

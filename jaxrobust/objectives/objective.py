@@ -1,0 +1,63 @@
+"""What an objective is, and the small perceptron that all learned ones are made of.
+
+Symbols: B batch, K classes, R ranks, T length of a loss curve, h hidden width, phi the parameters
+of the learned objective, z logits [B, K].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+
+Batch = dict[str, Any]
+"""Arrays with leading axis B: "labels" int32 [B] as given, and what else the objective reads."""
+
+BaseLoss = Callable[..., jax.Array]
+"""`loss(logits [B, K], labels [B] or [B, K], where=None) -> [B]`, see `jaxrobust.losses`."""
+
+xavier_uniform = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
+xavier_normal = nn.initializers.variance_scaling(1.0, "fan_avg", "normal")
+
+
+class Objective(NamedTuple):
+    """A loss with parameters of its own, as pure functions.
+
+    Attributes:
+      init: `init(key) -> phi`.
+      loss: `loss(phi, logits, batch) -> [B]`.
+      observe: `observe(key, logits, batch) -> batch`, adds what is drawn from the logits of the
+        look-ahead (pseudo-labels) and takes no part in any gradient; None if nothing is.
+      weights: `weights(phi, logits, batch) -> [B]`, the weight of each example's given label, to
+        be looked at; None if the objective has none.
+      restart: `restart(phi) -> phi`, where every look-ahead starts; None: from phi itself.
+    """
+
+    init: Callable[[jax.Array], Any]
+    loss: Callable[[Any, jax.Array, Batch], jax.Array]
+    observe: Callable[[jax.Array, jax.Array, Batch], Batch] | None = None
+    weights: Callable[[Any, jax.Array, Batch], jax.Array] | None = None
+    restart: Callable[[Any], Any] | None = None
+
+
+class Perceptron(nn.Module):
+    """Dense layers with ReLU between; Xavier-normal kernels [in, out], biases 0 but the last.
+
+    Attributes:
+      widths: outputs of each layer.
+      last_bias: initial value of the last layer's bias.
+    """
+
+    widths: tuple[int, ...]
+    last_bias: float = 0.0
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for i, width in enumerate(self.widths):
+            last = i == len(self.widths) - 1
+            bias = nn.initializers.constant(self.last_bias if last else 0.0)
+            x = nn.Dense(width, kernel_init=xavier_normal, bias_init=bias, name=f"dense_{i}")(x)
+            x = x if last else nn.relu(x)
+        return x

@@ -1,0 +1,70 @@
+"""Two learned weightings of examples that the field compares with. Symbols as in `objective`."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxrobust import losses
+from jaxrobust.objectives.objective import BaseLoss, Objective, Perceptron
+
+
+def meta_weight_net(
+    hidden: int = 100, *, base_loss: BaseLoss = losses.cross_entropy
+) -> Objective:
+    """Returns w(l) * l with l the base loss and w a perceptron 1 -> hidden -> 1 and a sigmoid.
+
+    The weight depends on the network through the loss, but no gradient flows that way.
+
+    Source: Shu et al. 2019, Meta-Weight-Net, arXiv 1902.07379, equations 1 and 6.
+    """
+    net = Perceptron((hidden, 1))
+
+    def weigh(phi, value):
+        value = jax.lax.stop_gradient(value)
+        return jax.nn.sigmoid(net.apply({"params": phi}, value[:, None]))[:, 0]
+
+    def init(key):
+        return net.init(key, jnp.zeros((1, 1)))["params"]
+
+    def weights(phi, logits, batch):
+        return weigh(phi, base_loss(logits, batch["labels"], where=batch.get("where")))
+
+    def loss(phi, logits, batch):
+        value = base_loss(logits, batch["labels"], where=batch.get("where"))
+        return weigh(phi, value) * value
+
+    return Objective(init, loss, weights=weights)
+
+
+def learning_to_reweight(
+    batch_size: int, *, base_loss: BaseLoss = losses.cross_entropy
+) -> tuple[Objective, optax.GradientTransformation]:
+    """Returns an objective whose phi are the batch's own weights, and its meta-optimiser.
+
+    Every look-ahead starts from weights 0; the meta-optimiser then sets them to
+    max(0, -gradient), normalised to the sum B (to 0 where no gradient is negative), and the
+    real step uses these. Nothing is carried from batch to batch.
+
+    Source: Ren et al. 2018, arXiv 1803.09050, algorithm 1.
+    """
+
+    def weights(phi, logits, batch):
+        del logits, batch
+        return phi
+
+    def loss(phi, logits, batch):
+        return phi * base_loss(logits, batch["labels"], where=batch.get("where"))
+
+    def update(grads, state, phi):
+        positive = jnp.maximum(-grads, 0)
+        total = jnp.sum(positive)
+        normalised = batch_size * positive / jnp.where(total > 0, total, 1)
+        return normalised - phi, state
+
+    objective = Objective(
+        init=lambda key: jnp.zeros((batch_size,)), loss=loss, weights=weights,
+        restart=jnp.zeros_like,
+    )
+    return objective, optax.GradientTransformation(lambda phi: optax.EmptyState(), update)

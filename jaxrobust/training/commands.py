@@ -1,0 +1,48 @@
+"""What each `--mode` does and prints."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from jaxrobust.errors import check
+from jaxrobust.training import inference, results
+from jaxrobust.training.interrupt import Interrupted
+from jaxrobust.training.train import train
+
+
+def run(values) -> int:
+    """Runs the command of parsed flags (see `main.parse`); returns the exit code."""
+    if values.dry_run:
+        print(inference.describe(values.config))
+        return 0
+    workdir = Path(values.workdir)
+    if values.mode == "train":
+        return _train(values.config, workdir)
+    if values.mode == "evaluate":
+        numbers = inference.evaluate(workdir)
+        run = {"selection_split": "validation"} | {
+            which: {"epoch": which} | row for which, row in numbers.items()
+        }
+        print(results.table({workdir.name: run}))
+        print(f"Wrote {workdir / 'evaluation.json'}.")
+        return 0
+    check(values.input, "Name what to predict: --input=FOLDER, .npy, .npz or .csv.")
+    path = inference.predict(workdir, values.input, values.output, values.which)
+    print(f"Wrote {path}.")
+    return 0
+
+
+def _train(config, workdir: Path) -> int:
+    finished = (workdir / "results.json").is_file()
+    try:
+        outcome = train(config, workdir)
+    except Interrupted as stop:
+        print(f"Stopped by {stop}. Run the same command again to go on.", file=sys.stderr)
+        return stop.code
+    if finished:
+        print(f"{workdir} is finished already; its results:")
+    print(results.table({workdir.name: outcome}))
+    names = ("results.json", "metrics.jsonl", "noise.npz", "checkpoints", "tensorboard", "figures")
+    print("Wrote " + ", ".join(str(workdir / n) for n in names if (workdir / n).exists()) + ".")
+    return 0

@@ -1,0 +1,57 @@
+"""Logits of a whole data set, batch by batch, in evaluation mode."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrobust.data import batches
+from jaxrobust.networks import Network
+from jaxrobust.training.sharding import ONE_DEVICE, Layout
+
+Forward = Callable[[Any, Any, Any], jax.Array]
+
+
+def make_forward(
+    network: Network,
+    view: Callable[[jax.Array, jax.Array], jax.Array],
+    batch_size: int,
+    threads: int = 2,
+    layout: Layout = ONE_DEVICE,
+) -> Forward:
+    """Returns `forward(params, batch_stats, x) -> logits [N, K]`, on the device.
+
+    `x` is an array [N, ...] on the device, or anything with `len` and `[i]` on the host, which
+    is then streamed. `view` must not be random. Every call has the same shape: the last batch
+    is filled up with the last example.
+    """
+
+    jit = functools.partial(jax.jit, out_shardings=layout.copies())
+
+    @jit
+    def logits_of(params, batch_stats, x):
+        x = layout.shard(view(jax.random.key(0), x))
+        return network.apply(params, batch_stats, x, False)[0]
+
+    @jit
+    def logits_at(params, batch_stats, x, rows):
+        return logits_of(params, batch_stats, jnp.take(x, rows, axis=0))
+
+    def forward(params, batch_stats, x):
+        n = len(x)
+        size = min(batch_size, n)
+        steps = batches.num_steps(n, size)
+        rows = np.minimum(np.arange(steps * size, dtype=np.int32), n - 1).reshape(steps, size)
+        if isinstance(x, jax.Array):
+            parts = [logits_at(params, batch_stats, x, r) for r in rows]
+        else:
+            stream = map(layout.put, batches.stream(x, rows, threads))
+            parts = [logits_of(params, batch_stats, part) for part in stream]
+        return jnp.concatenate(parts)[:n]
+
+    return forward

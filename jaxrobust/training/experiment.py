@@ -1,0 +1,214 @@
+"""From a configuration to the parts of a run: data, network, views, method.
+
+The one place that reads the configuration; everything below takes plain values.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxrobust import methods, networks
+from jaxrobust.data import augment, sources
+from jaxrobust.data.prepare import Prepared, prepare
+from jaxrobust.errors import check
+from jaxrobust.training import evaluation, optimizers
+from jaxrobust.training.loop import Feed
+from jaxrobust.training.sharding import Layout, make_layout
+
+
+class Experiment(NamedTuple):
+    """The parts of a run. `forward(params, batch_stats, x) -> logits` evaluates."""
+
+    config: ConfigDict
+    data: Prepared
+    network: networks.Network
+    method: methods.Method
+    feed: Feed
+    forward: Callable
+    loop: str
+    layout: Layout
+    key: jax.Array
+
+
+def load_data(config: ConfigDict) -> Prepared:
+    """Loads and prepares the data that a configuration names. Raises `UserError`."""
+    d = config.data
+    source = sources.load(
+        d.name, path=d.path, data_dir=d.data_dir, label_key=d.label_key, image_size=d.image_size,
+        on_unreadable=d.on_unreadable, test_fraction=d.test_fraction, num_classes=d.num_classes,
+    )
+    return prepare(
+        source,
+        seed=config.seed,
+        labels_path=d.labels_file,
+        check_labels=d.check_labels,
+        manifest_path=d.manifest,
+        subset=d.subset,
+        noise_kind=d.noise.kind,
+        noise_rate=d.noise.rate,
+        noise_map=d.noise.map,
+        noise_matrix=d.noise.matrix,
+        imbalance_kind=d.imbalance.kind,
+        imbalance_factor=d.imbalance.factor,
+        metadata_kind=d.metadata.kind,
+        metadata_per_class=d.metadata.per_class,
+        validation_fraction=d.validation.fraction,
+        validation_clean=d.validation.clean,
+    )
+
+
+def make_network(config: ConfigDict, num_classes: int) -> networks.Network:
+    """Returns the network that a configuration names."""
+    name, width = config.network.name, config.network.width
+    extra = {} if width is None else networks.width_of(name, width)
+    return networks.make(name, num_classes, dtype=jnp.dtype(config.network.dtype), **extra)
+
+
+def assemble(config: ConfigDict, data: Prepared | None = None) -> Experiment:
+    """Builds the parts of a run; checks all that can be checked without compiling.
+
+    Raises:
+      UserError: settings that do not fit the data, the loss or each other.
+    """
+    data = load_data(config) if data is None else data
+    n, num_classes = len(data.train.labels), len(data.class_names)
+    check(n > 0, "No training examples are left. Lower data.validation.fraction or metadata.")
+    batch_size = config.train.batch_size
+    check(
+        batch_size <= n,
+        f"train.batch_size={batch_size} exceeds the {n} training examples. "
+        f"Use --config.train.batch_size={2 ** int(math.log2(n))} or less.",
+    )
+    layout = make_layout(batch_size, config.train.devices)
+    views, evaluation_view = make_views(config, data)
+    network = make_network(config, num_classes)
+    example = _example(data.train.x, batch_size)
+    method = methods.make(
+        config, network, functools.partial(make_optimizer, config), views, example=example,
+        labels=jnp.asarray(data.train.labels, jnp.int32), num_classes=num_classes,
+    )
+    forward = evaluation.make_forward(
+        network, evaluation_view, config.eval.batch_size, config.data.workers, layout
+    )
+    shapes = jax.eval_shape(method.init, jax.random.key(0))
+    x = jax.eval_shape(lambda x: evaluation_view(jax.random.key(0), x), example)
+    return Experiment(
+        config, data, network, method, make_feed(config, data, layout), forward,
+        _loop(config, network, shapes, x), layout, jax.random.key(config.seed),
+    )
+
+
+def _example(x: Any, batch_size: int) -> jax.Array:
+    first = np.asarray(x[0])
+    return jnp.broadcast_to(jnp.asarray(first)[None], (batch_size, *first.shape))
+
+
+def make_optimizer(config: ConfigDict, stages):
+    """Returns the optimiser of the network; `stages` as `optimizers.make_schedule` has them."""
+    o = config.optimizer
+    schedule = optimizers.make_schedule(
+        o.schedule, o.learning_rate, stages=stages, per_step=o.per_step, gamma=o.gamma,
+        warmup_epochs=o.warmup_epochs, warmup_start=o.warmup_start, milestones=o.milestones,
+    )
+    return optimizers.make_optimizer(
+        o.name, schedule, momentum=o.momentum, nesterov=o.nesterov,
+        weight_decay=o.weight_decay, clip_norm=o.clip_norm,
+    )
+
+
+def make_views(config: ConfigDict, data: Prepared):
+    """Returns `(views, evaluation view)`; `views(kind)` makes a training view by name."""
+    x, a = data.train.x, config.augment
+    first = np.asarray(x[0])
+    images = first.ndim == 3
+    large = images and min(first.shape[:2]) >= 96
+    mean, std = _statistics(x)
+    plain = images and not large and config.data.name != "digits"
+    default = "imagenet" if large else "crop_flip" if plain else "none"
+    flip = config.data.name != "digits" if a.flip is None else a.flip
+    size = 224 if large else None
+
+    def view(kind=None):
+        return augment.make_view(
+            kind or a.kind or default, mean=mean, std=std, image_size=size, pad=a.pad,
+            pad_mode=a.pad_mode, cutout=a.cutout, flip=flip,
+        )
+
+    evaluation_view = augment.make_view(
+        "imagenet_eval" if large else "none", mean=mean, std=std, image_size=size
+    )
+    return view, evaluation_view
+
+
+def _statistics(x: Any):
+    """Mean and deviation per channel or column, of at most 50,000 training examples."""
+    if isinstance(x, np.ndarray):
+        return augment.statistics(x[:50_000])
+    rows = np.linspace(0, len(x) - 1, min(len(x), 256)).astype(int)
+    return augment.statistics(np.stack([np.asarray(x[int(i)]) for i in rows]))
+
+
+def make_feed(config: ConfigDict, data: Prepared, layout: Layout) -> Feed:
+    """Puts labels, and examples that fit, on the device. Metadata rows follow the training rows."""
+    parts = [data.train] + ([data.metadata] if data.metadata is not None else [])
+    labels = np.concatenate([p.labels for p in parts]).astype(np.int32)
+    truth = None
+    if data.truth_known:
+        truth = np.concatenate([p.true_labels for p in parts]).astype(np.int32)
+    arrays = layout.put({"labels": labels})
+    truth = None if truth is None else layout.put(truth)
+    x = data.train.x
+    if streams(config, x):
+        return Feed(arrays, _Concatenated([p.x for p in parts]), truth, config.data.workers)
+    x = np.concatenate([np.asarray(p.x) for p in parts]) if len(parts) > 1 else np.asarray(x)
+    return Feed(arrays | layout.put({"x": x}), None, truth)
+
+
+def streams(config: ConfigDict, x: Any) -> bool:
+    """Says whether examples are streamed: by choice, or because they would fill the device."""
+    if config.data.residency != "auto":
+        return config.data.residency == "stream"
+    if not isinstance(x, np.ndarray):
+        return True
+    stats = jax.local_devices()[0].memory_stats() or {}
+    return x.nbytes > 0.4 * stats.get("bytes_limit", math.inf)
+
+
+class _Concatenated:
+    """Several random-access sources, one after the other."""
+
+    def __init__(self, parts):
+        self.parts = parts
+
+    def __len__(self):
+        return sum(len(p) for p in self.parts)
+
+    def __getitem__(self, i):
+        for part in self.parts:
+            if i < len(part):
+                return part[i]
+            i -= len(part)
+        raise IndexError(i)
+
+
+def _loop(config: ConfigDict, network, shapes, x) -> str:
+    """Chooses one call an epoch, or one a step.
+
+    XLA runs convolutions within loops many times slower on CPU (jax-ml/jax#12868).
+    """
+    if config.train.loop != "auto":
+        return config.train.loop
+    if jax.default_backend() != "cpu":
+        return "epoch"
+    jaxpr = jax.make_jaxpr(lambda p, s, x: network.apply(p, s, x, True))(
+        shapes.params, shapes.batch_stats, x
+    )
+    return "step" if "conv_general_dilated" in str(jaxpr) else "epoch"

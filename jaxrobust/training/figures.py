@@ -1,0 +1,125 @@
+"""Figures of a run, as PNG files: learning curves, confusion, per-class accuracy, reliability."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from jaxrobust.training import metrics
+
+BLUE, ORANGE, GREEN, GREY = "#3465a4", "#d9711c", "#4e8f3a", "#888888"
+
+
+def canvas(width: float = 6.4, height: float = 4.0, rows: int = 1, columns: int = 1):
+    """Returns `(figure, axes)` that belong to no window and no global state."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, columns)
+    for ax in np.ravel(axes):
+        ax.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def save(figure: Figure, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+    return path
+
+
+def write_all(folder: Path, rows: list[dict[str, Any]], last: dict[str, Any],
+              class_names: Sequence[str], results: dict[str, Any]) -> None:
+    """Draws everything that a finished run shows."""
+    save(learning_curves(rows, results), folder / "learning_curves.png")
+    if last["test"] is not None:
+        logits, labels = last["test"]
+        save(confusion(logits.argmax(-1), labels, class_names), folder / "confusion.png")
+        save(per_class(last["numbers"]["per_class"], class_names, results["noise"]),
+             folder / "per_class_accuracy.png")
+        save(reliability(logits, labels), folder / "reliability.png")
+
+
+def learning_curves(rows: list[dict[str, Any]], results: dict[str, Any]) -> Figure:
+    """Loss; and accuracy on training, validation and test data, with the memorised share."""
+    figure, (left, right) = canvas(9.6, 4.0, 1, 2)
+    series(left, rows, "train_loss", "training", BLUE)
+    left.set(xlabel="epoch", ylabel="loss", title="Training loss")
+    named = [
+        ("train_accuracy", "training (given labels)", GREY),
+        ("validation_balanced_accuracy", "validation, balanced (given labels)", BLUE),
+        ("test_balanced_accuracy", "test, balanced", GREEN),
+        ("memorised", "wrong labels memorised", ORANGE),
+    ]
+    for key, label, colour in named:
+        series(right, rows, key, label, colour)
+    if results["selection_split"]:
+        right.axvline(results["selected"]["epoch"], color="black", lw=0.8, ls=":")
+        right.annotate("selected", (results["selected"]["epoch"], 1.0), fontsize=7, rotation=90,
+                       va="top", ha="right")
+    right.set(xlabel="epoch", ylim=(0, 1.02), title="Accuracy")
+    right.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def series(ax, rows: list[dict[str, Any]], key: str, label: str, colour: str) -> None:
+    """Draws one column of metrics.jsonl; nothing where it is absent."""
+    points = [(row["epoch"], row[key]) for row in rows if row.get(key) is not None]
+    if points:
+        ax.plot(*zip(*points, strict=True), color=colour, label=label, lw=1.4)
+
+
+def confusion(predicted: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> Figure:
+    """Rows: true class; columns: predicted; each row sums to 1."""
+    k = len(class_names)
+    counts = np.zeros((k, k))
+    np.add.at(counts, (labels, predicted), 1)
+    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    side = float(np.clip(0.42 * k + 2, 4, 14))
+    figure, ax = canvas(side + 0.6, side)
+    image = ax.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    if k <= 20:
+        ax.set_xticks(range(k), class_names, rotation=60, ha="right")
+        ax.set_yticks(range(k), class_names)
+        for i, j in np.ndindex(k, k):
+            if share[i, j] >= 0.005:
+                colour = "white" if share[i, j] > 0.5 else "black"
+                ax.text(j, i, f"{100 * share[i, j]:.0f}", ha="center", va="center", fontsize=7,
+                        color=colour)
+    figure.colorbar(image, ax=ax, shrink=0.8)
+    ax.set(xlabel="predicted", ylabel="true", title="Test data, share of the true class (%)")
+    return figure
+
+
+def per_class(accuracy: Sequence[float | None], class_names: Sequence[str],
+              noise: dict[str, Any]) -> Figure:
+    """Accuracy of each class beside the number of its training examples."""
+    figure, ax = canvas(max(6.4, 0.22 * len(class_names)), 4.0)
+    x = np.arange(len(class_names))
+    ax.bar(x, [a or 0 for a in accuracy], color=BLUE)
+    ax.set(ylabel="test accuracy", ylim=(0, 1), title="Accuracy by class")
+    if len(class_names) <= 40:
+        ax.set_xticks(x, class_names, rotation=45, ha="right")
+    counts = ax.twinx()
+    counts.plot(x, noise["given_class_counts"], color=ORANGE, marker="o", ms=3, lw=1)
+    counts.set_ylabel("training examples (given labels)", color=ORANGE)
+    counts.set_ylim(bottom=0)
+    counts.spines["top"].set_visible(False)
+    return figure
+
+
+def reliability(logits: np.ndarray, labels: np.ndarray, bins: int = 15) -> Figure:
+    """Accuracy against confidence; the diagonal is perfect calibration."""
+    confidence, accuracy, share = metrics.reliability(logits, labels, bins)
+    figure, ax = canvas(4.6, 4.4)
+    edges = (np.arange(bins) + 0.5) / bins
+    ax.bar(edges, np.where(share > 0, accuracy, 0), width=0.9 / bins, color=BLUE)
+    ax.plot([0, 1], [0, 1], color="black", lw=0.8, ls=":")
+    ax.plot(confidence[share > 0], accuracy[share > 0], color=ORANGE, marker="o", ms=3, lw=1)
+    error = metrics.expected_calibration_error(logits, labels, bins)
+    ax.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1),
+           title=f"Reliability, calibration error {100 * error:.1f} %")
+    return figure

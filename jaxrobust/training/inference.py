@@ -1,0 +1,143 @@
+"""What to do with a trained workdir: evaluate it, predict with it. And the dry run."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxrobust import config as configuration
+from jaxrobust import networks
+from jaxrobust.data.inputs import load_inputs
+from jaxrobust.errors import check
+from jaxrobust.training import results
+from jaxrobust.training.checkpoints import Checkpoints
+from jaxrobust.training.experiment import Experiment, assemble, streams
+
+
+def open_workdir(workdir: str | Path) -> tuple[Experiment, dict[str, Any]]:
+    """Builds the experiment of a workdir and reads its newest checkpoint.
+
+    Returns:
+      The experiment, and `{"state": TrainState, "selected": (params, batch_stats)}`.
+
+    Raises:
+      UserError: there is no run, or no checkpoint yet.
+    """
+    workdir = Path(workdir)
+    path = workdir / "config.json"
+    check(path.is_file(), f"--workdir={workdir} holds no run (no config.json). Train first.")
+    experiment = assemble(configuration.validate(configuration.load(str(path))))
+    state = jax.jit(experiment.method.init)(experiment.key)
+    target = {"state": state, "selected": (state.params, state.batch_stats)}
+    checkpoints = Checkpoints(workdir / "checkpoints")
+    try:
+        found = checkpoints.restore(target)
+    finally:
+        checkpoints.close()
+    check(found is not None, f"{workdir} holds no checkpoint yet. Train first.")
+    return experiment, found[0]
+
+
+def evaluate(workdir: str | Path) -> dict[str, Any]:
+    """Measures a run's last and selected parameters again; writes evaluation.json."""
+    experiment, arrays = open_workdir(workdir)
+    state = arrays["state"]
+    measured = {
+        "last": results.evaluate_all(experiment, state.params, state.batch_stats)["numbers"],
+        "selected": results.evaluate_all(experiment, *arrays["selected"])["numbers"],
+    }
+    (Path(workdir) / "evaluation.json").write_text(json.dumps(measured, indent=2) + "\n")
+    return measured
+
+
+def predict(
+    workdir: str | Path, inputs: str | Path, output: str | Path | None = None,
+    which: str = "selected",
+) -> Path:
+    """Predicts classes of new examples with a trained run.
+
+    Args:
+      workdir: of a run.
+      inputs: an image, a folder of images (flat or with sub-folders), an .npy array [N, ...], an
+        .npz with `x`, or a .csv table; of the shape that the run was trained on.
+      output: the CSV to write; default `predictions.csv` in the workdir.
+      which: selected or last parameters.
+
+    Returns:
+      The path of the CSV: example, predicted class name, its probability, then every class's.
+    """
+    experiment, arrays = open_workdir(workdir)
+    state = arrays["state"]
+    last = (state.params, state.batch_stats)
+    params, batch_stats = arrays["selected"] if which == "selected" else last
+    x, names = load_inputs(inputs, like=np.asarray(experiment.data.train.x[0]).shape)
+    p = np.asarray(jax.nn.softmax(experiment.forward(params, batch_stats, x)))
+    output = Path(output or Path(workdir) / "predictions.csv")
+    classes = experiment.data.class_names
+    with output.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["example", "predicted_label", "probability", *classes])
+        for name, row in zip(names, p, strict=True):
+            best = int(row.argmax())
+            writer.writerow([name, classes[best], f"{row[best]:.6f}", *(f"{v:.6f}" for v in row)])
+    return output
+
+
+def describe(config: ConfigDict) -> str:
+    """The dry run: resolves the configuration and loads the data, but trains nothing.
+
+    Returns:
+      A text with the configuration, class counts, realised noise, parameter count and an
+      estimate of the memory that data, parameters and optimiser take on the device.
+    """
+    experiment = assemble(configuration.validate(config))
+    data, network = experiment.data, experiment.network
+    shapes = jax.eval_shape(experiment.method.init, jax.random.key(0))
+    noise = results.noise_summary(data)
+    lines = [configuration.to_json(experiment.config), "Classes (training examples, given / true):"]
+    counts = zip(
+        data.class_names, noise["given_class_counts"], noise["class_counts"], strict=True
+    )
+    for name, given, true in counts:
+        lines.append(f"  {name}: {given} / {true if data.truth_known else 'unknown'}")
+    for name in ("train", "metadata", "validation", "test"):
+        part = getattr(data, name)
+        lines.append(f"{name}: {'none' if part is None else len(part.labels)}")
+    if noise["realised_rate"] is not None:
+        lines.append(f"Wrong labels: requested rate {noise['requested_rate']:.3f}, realised "
+                     f"{noise['realised_rate']:.3f}.")
+    held = _bytes(shapes) + _bytes(experiment.feed.arrays)
+    first = np.asarray(data.train.x[0])
+    where = "streamed" if streams(config, data.train.x) else "on the device"
+    lines += [
+        f"Examples: {first.dtype}{list(first.shape)}, {where}.",
+        f"Network {config.network.name}: {networks.count_parameters(shapes.params):,} parameters, "
+        f"stages {', '.join(network.stages)}.",
+        f"Memory on the device before activations: about {held / 2**20:.0f} MiB; "
+        f"one step adds about {_step_bytes(experiment, shapes) / 2**20:.0f} MiB.",
+        *(f"note: {line}" for line in data.warnings),
+        "Nothing was trained or written.",
+    ]
+    return "\n".join(lines)
+
+
+def _bytes(tree: Any) -> int:
+    return sum(int(np.prod(a.shape)) * a.dtype.itemsize for a in jax.tree.leaves(tree))
+
+
+def _step_bytes(experiment: Experiment, shapes: Any) -> int:
+    """Sums what the forward pass of a training batch keeps for the backward pass."""
+    config = experiment.config
+    first = np.asarray(experiment.data.train.x[0])
+    x = jax.ShapeDtypeStruct((config.train.batch_size, *first.shape), np.float32)
+    saved = jax.eval_shape(
+        lambda p, s, x: jax.vjp(lambda p: experiment.network.apply(p, s, x, True)[0], p)[1],
+        shapes.params, shapes.batch_stats, x,
+    )
+    return _bytes(saved) + _bytes(shapes.params)

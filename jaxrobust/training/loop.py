@@ -1,0 +1,252 @@
+"""From a method to a trained state: epochs, passes and steps, compiled and resumable.
+
+How a batch becomes a step: a pass says the epoch's order (`Order`), `take` gathers the rows, the
+method's step turns state and batch into the next state, and `_add` sums what is reported. These
+are one compiled function: a whole epoch of it (`lax.scan`), or one step, called in a loop, where
+that is faster or the data is streamed from the host. Nothing is read back within an epoch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import zlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrobust.data import batches
+from jaxrobust.errors import RunError
+from jaxrobust.methods.method import Method, Pass, StepInfo, TrainState
+from jaxrobust.training.sharding import ONE_DEVICE, Layout
+
+
+class Feed(NamedTuple):
+    """The data as the loop needs it.
+
+    Attributes:
+      arrays: dictionary of device arrays [N, ...]; holds "labels" (given), and "x" unless streamed.
+      host_x: examples that are streamed, or None.
+      truth: int32 [N] true labels, only for reporting, never handed to a method; or None.
+      threads: that read and decode while streaming.
+    """
+
+    arrays: dict[str, jax.Array]
+    host_x: Any = None
+    truth: jax.Array | None = None
+    threads: int = 2
+
+
+@dataclasses.dataclass
+class Place:
+    """Where in a run we are; everything a checkpoint needs beside the arrays."""
+
+    epoch: int = 0
+    pass_index: int = 0
+    position: int = 0
+    sums: dict[str, float] | None = None
+    row: dict[str, float] = dataclasses.field(default_factory=dict)
+    selected_epoch: int = 0
+    selected_value: float | None = None
+
+
+def _add(sums, info: StepInfo, batch, truth, step):
+    """Adds a step's numbers to the running sums of its pass."""
+    where, labels = batch["where"], batch["labels"]
+    predicted = jnp.argmax(info.logits, -1)
+    count = jnp.sum(where)
+    scalars = {f"train_{name}": value for name, value in info.scalars.items()}
+    finite = functools.reduce(jnp.logical_and, [jnp.isfinite(v).all() for v in scalars.values()])
+    sums = dict(sums)
+    for name, value in scalars.items():
+        sums[name] += jnp.float32(value) * count
+    sums["count"] += count
+    sums["train_accuracy"] += jnp.sum(where & (predicted == labels))
+    if truth is not None:
+        wrong = where & (labels != jnp.take(truth, batch["index"]))
+        sums["wrong"] += jnp.sum(wrong)
+        sums["memorised"] += jnp.sum(wrong & (predicted == labels))
+    sums["bad_step"] = jnp.where((sums["bad_step"] < 0) & ~finite, step, sums["bad_step"])
+    return sums
+
+
+def _no_sums(scalars, with_truth: bool):
+    names = ["count", "train_accuracy", *(f"train_{name}" for name in scalars)]
+    names += ["wrong", "memorised"] if with_truth else []
+    return {name: jnp.zeros((), jnp.float32) for name in names} | {"bad_step": jnp.int32(-1)}
+
+
+def means(sums: dict[str, Any]) -> dict[str, float]:
+    """Turns the sums of a pass into the numbers of a row."""
+    sums = {name: float(value) for name, value in sums.items()}
+    count, wrong = max(sums.pop("count"), 1.0), sums.pop("wrong", 0.0)
+    sums.pop("bad_step")
+    row = {}
+    if "memorised" in sums:
+        memorised = sums.pop("memorised")
+        row["memorised"] = memorised / wrong if wrong else None
+    return {name: value / count for name, value in sums.items()} | row
+
+
+class _Compiled(NamedTuple):
+    """A pass, compiled: `many` runs all its steps, `one` runs step i; `info` is for its shapes."""
+
+    order: Callable
+    one: Callable
+    many: Callable
+    info: Callable
+
+
+def compile_pass(
+    pass_: Pass,
+    key: jax.Array,
+    options: dict[str, str] | None = None,
+    layout: Layout = ONE_DEVICE,
+) -> _Compiled:
+    """Compiles a pass; see `Runner`."""
+    step_key, order_key = jax.random.split(key)
+
+    def step(state, data, order, epoch, i, streamed):
+        batch = batches.take(data, order.index[i], order.where[i]) | streamed.get("batch", {})
+        meta = None
+        if order.meta_index is not None:
+            meta = batches.take(data, order.meta_index[i]) | streamed.get("meta", {})
+        batch, meta = layout.shard(batch), layout.shard(meta)
+        key = jax.random.fold_in(step_key, state.step)
+        return *pass_.step(state, batch, meta, key, epoch), batch
+
+    def one(state, sums, data, truth, order, epoch, i, streamed):
+        after, info, batch = step(state, data, order, epoch, i, streamed)
+        return after, _add(sums, info, batch, truth, state.step)
+
+    def many(state, sums, data, truth, order, epoch):
+        def body(carry, i):
+            return one(*carry, data, truth, order, epoch, i, {}), None
+
+        return jax.lax.scan(body, (state, sums), jnp.arange(order.index.shape[0]))[0]
+
+    def order(state, epoch):
+        return pass_.order(state, jax.random.fold_in(order_key, epoch), epoch)
+
+    jit = functools.partial(jax.jit, donate_argnums=(0, 1), compiler_options=options)
+    return _Compiled(jax.jit(order), jit(one), jit(many), lambda *args: step(*args)[1])
+
+
+class Runner:
+    """Runs the epochs of a method over a feed. Keeps its compiled passes."""
+
+    def __init__(self, method: Method, feed: Feed, forward: Callable, key: jax.Array, *,
+                 loop: str, options: dict[str, str] | None = None, layout: Layout = ONE_DEVICE):
+        self.method, self.feed, self.forward, self.loop = method, feed, forward, loop
+        self._key, self._options, self._layout = key, options, layout
+        self._compiled: dict[tuple[str, str], _Compiled] = {}
+
+    def _compile(self, stage, pass_) -> _Compiled:
+        name = (stage.name, pass_.name)
+        if name not in self._compiled:
+            key = self._pass_key(*name)
+            self._compiled[name] = compile_pass(pass_, key, self._options, self._layout)
+        return self._compiled[name]
+
+    def _pass_key(self, *names: str) -> jax.Array:
+        return jax.random.fold_in(self._key, zlib.crc32("/".join(names).encode()))
+
+    def epoch(self, state: TrainState, place: Place, pause: Callable) -> tuple[TrainState, dict]:
+        """Runs what is left of an epoch.
+
+        Args:
+          state: donated.
+          place: says where to begin; kept up to date.
+          pause: `pause(state, place, sums)`, called after each compiled call within a pass; may
+            save, or raise to leave.
+
+        Returns:
+          The state, and the row of the epoch's numbers; a later pass's names carry the pass's.
+
+        Raises:
+          RunError: a loss that is not finite, with the step it happened in.
+        """
+        stage = self.method.stage(place.epoch)
+        for index, pass_ in enumerate(stage.passes):
+            if index < place.pass_index:
+                continue
+            compiled = self._compile(stage, pass_)
+            if place.position == 0 and pass_.prepare is not None:
+                key = jax.random.fold_in(self._pass_key(stage.name, pass_.name, "prepare"),
+                                         place.epoch)
+                state = pass_.prepare(state, self._all_logits, key, place.epoch)
+            state, sums = self._pass(compiled, state, place, pause)
+            bad = int(sums["bad_step"])
+            if bad >= 0:
+                raise NonFinite(bad, place.epoch)
+            names = (lambda n: n) if index == 0 else (lambda n, p=pass_.name: f"{p}_{n}")
+            place.row |= {names(n): v for n, v in means(sums).items()}
+            place.pass_index, place.position, place.sums = index + 1, 0, None
+        row, place.row = place.row, {}
+        place.epoch, place.pass_index = place.epoch + 1, 0
+        return state, row
+
+    def _all_logits(self, state: TrainState) -> jax.Array:
+        x = self.feed.host_x if self.feed.host_x is not None else self.feed.arrays["x"]
+        return self.forward(state.params, state.batch_stats, x)
+
+    def _pass(self, compiled, state, place, pause):
+        feed, epoch = self.feed, jnp.int32(place.epoch)
+        order = compiled.order(state, epoch)
+        sums = self._sums(compiled, state, place, order, epoch)
+        if self.loop == "epoch" and feed.host_x is None:
+            return compiled.many(state, sums, feed.arrays, feed.truth, order, epoch)
+        for i, streamed in self._steps(order, place.position):
+            state, sums = compiled.one(
+                state, sums, feed.arrays, feed.truth, order, epoch, i, streamed
+            )
+            place.position = int(i) + 1
+            pause(state, place, sums)
+        return state, sums
+
+    def _sums(self, compiled, state, place, order, epoch):
+        """Returns the sums of a pass: zero, or where a checkpoint left them."""
+        streamed = {}
+        if self.feed.host_x is not None:
+            first = np.asarray(self.feed.host_x[0])
+            groups = {"batch": order.index, "meta": order.meta_index}
+            streamed = {
+                name: {"x": jax.ShapeDtypeStruct((index.shape[1], *first.shape), first.dtype)}
+                for name, index in groups.items() if index is not None
+            }
+        info = jax.eval_shape(
+            compiled.info, state, self.feed.arrays, order, epoch, jnp.int32(0), streamed
+        )
+        sums = _no_sums(info.scalars, self.feed.truth is not None)
+        if place.sums is not None:
+            sums = {n: jnp.asarray(place.sums[n], v.dtype) for n, v in sums.items()}
+        return self._layout.put(sums)
+
+    def _steps(self, order, start):
+        """Yields the number of each step left, with its examples where these are streamed."""
+        steps = range(start, order.index.shape[0])
+        if self.feed.host_x is None:
+            yield from ((np.int32(i), {}) for i in steps)
+            return
+        groups = {"batch": order.index, "meta": order.meta_index}
+        readers = {
+            name: batches.stream(self.feed.host_x, np.asarray(index)[start:], self.feed.threads)
+            for name, index in groups.items() if index is not None
+        }
+        for i in steps:
+            x = {name: {"x": next(reader)} for name, reader in readers.items()}
+            yield np.int32(i), self._layout.put(x)
+
+
+class NonFinite(RunError):
+    """A loss that became NaN or infinite."""
+
+    def __init__(self, step: int, epoch: int):
+        self.step, self.epoch = step, epoch
+        super().__init__(
+            f"The loss was not finite at step {step} (epoch {epoch + 1}). The last checkpoint "
+            "before it was kept. Try a smaller optimizer.learning_rate, or optimizer.clip_norm."
+        )

@@ -1,0 +1,99 @@
+"""Optimisers and learning-rate schedules of the three papers, from optax's parts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import optax
+
+
+def epoch_of(count, stages: Sequence[tuple[int, int]]):
+    """Returns the epoch, with its fraction, after `count` steps; see `make_schedule`."""
+    count = jnp.asarray(count)
+    t, start = jnp.zeros((), jnp.float32), 0
+    for index, (epochs, steps) in enumerate(stages):
+        last = index == len(stages) - 1
+        within = jnp.clip(count - start, 0, None if last else epochs * steps)
+        # Whole epochs by integer division: a quotient of floats may fall short of one.
+        t += within // steps + (within % steps) / steps
+        start += epochs * steps
+    return t
+
+
+def make_schedule(
+    name: str,
+    learning_rate: float,
+    *,
+    stages: Sequence[tuple[int, int]],
+    per_step: bool = False,
+    warmup_epochs: int = 0,
+    warmup_start: float = 0.0,
+    milestones: tuple[float, ...] = (),
+    gamma: float = 0.1,
+) -> optax.Schedule:
+    """Returns the learning rate as a function of the number of steps taken.
+
+    With t the epoch (whole, as in the papers' programs, unless `per_step`) and E all epochs:
+    `cosine` lr/2 (1 + cos(pi t/E)); `step` lr * gamma^(milestones reached); `exponential`
+    lr * gamma^t; `constant` lr. During the first `warmup_epochs` epochs the rate rises linearly
+    from `warmup_start` to `learning_rate` instead; the cosine then spans the remaining epochs.
+
+    Args:
+      name: constant, cosine, step or exponential.
+      learning_rate: the peak.
+      stages: pairs (epochs, steps an epoch), in order; their epochs sum to E. An epoch may take
+        more steps in one stage than in another.
+      per_step: t is a fraction within an epoch.
+      warmup_epochs, warmup_start: see above.
+      milestones: epochs at which `step` multiplies the rate by `gamma`.
+    """
+
+    epochs = sum(n for n, _ in stages)
+
+    def schedule(count):
+        t = epoch_of(count, stages)
+        t = t if per_step else jnp.floor(t)
+        if name == "cosine":
+            span = max(epochs - warmup_epochs, 1)
+            rate = 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip((t - warmup_epochs) / span, 0, 1)))
+        elif name == "step":
+            reached = sum((t >= m).astype(jnp.float32) for m in milestones)
+            rate = jnp.asarray(gamma, jnp.float32) ** reached
+        elif name == "exponential":
+            rate = jnp.asarray(gamma, jnp.float32) ** t
+        else:
+            rate = jnp.ones_like(t)
+        rate = learning_rate * rate
+        if warmup_epochs:
+            rising = warmup_start + (learning_rate - warmup_start) * t / warmup_epochs
+            rate = jnp.where(t < warmup_epochs, rising, rate)
+        return rate
+
+    return schedule
+
+
+def make_optimizer(
+    name: str,
+    schedule: optax.ScalarOrSchedule,
+    *,
+    momentum: float = 0.9,
+    nesterov: bool = False,
+    weight_decay: float = 0.0,
+    clip_norm: float | None = None,
+) -> optax.GradientTransformation:
+    """Returns the optimiser of the network.
+
+    `sgd` and `adam` add weight decay to the gradient, as PyTorch does; `adamw` decouples it.
+    Clipping by global norm comes first.
+    """
+    parts = [] if clip_norm is None else [optax.clip_by_global_norm(clip_norm)]
+    if weight_decay and name != "adamw":
+        parts.append(optax.add_decayed_weights(weight_decay))
+    if name == "sgd":
+        parts.append(optax.sgd(schedule, momentum=momentum or None, nesterov=nesterov))
+    elif name == "adam":
+        parts.append(optax.adam(schedule))
+    else:
+        parts.append(optax.adamw(schedule, weight_decay=weight_decay))
+    return optax.chain(*parts)

@@ -1,0 +1,183 @@
+"""What a run leaves in its workdir beside checkpoints and metrics."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import math
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxrobust import __version__
+from jaxrobust import config as configuration
+from jaxrobust.data import manifest
+from jaxrobust.errors import RunError
+from jaxrobust.training import metrics
+from jaxrobust.training.log import read_rows
+from jaxrobust.training.sharding import is_first
+
+
+def write_start(experiment, workdir: Path) -> None:
+    """Writes config.json, environment.json and noise.npz; raises `RunError` if it cannot."""
+    if not is_first():
+        return
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        manifest.save(experiment.data.manifest, workdir / "noise.npz")
+        _write_json(workdir / "environment.json", environment())
+        text = configuration.to_json(experiment.config)
+        _replace(workdir / "config.json", text)
+    except OSError as error:
+        raise RunError(f"Cannot write {workdir}: {error.strerror or error}.") from error
+
+
+def environment() -> dict[str, Any]:
+    """Versions and devices: what a number depends on beside the configuration."""
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scikit-learn",
+                "grain", "tensorflow-datasets")
+    device = jax.devices()[0]
+    return {
+        "jaxrobust": __version__,
+        "python": platform.python_version(),
+        "packages": {name: importlib.metadata.version(name) for name in packages},
+        "platform": platform.platform(),
+        "backend": jax.default_backend(),
+        "devices": jax.device_count(),
+        "device_kind": device.device_kind,
+        "processes": jax.process_count(),
+        "command": " ".join(sys.argv),
+    }
+
+
+def write_end(experiment, workdir, state, place, selected, seconds) -> dict[str, Any]:
+    """Measures the last and the selected parameters; writes results.json and figures."""
+    config, data = experiment.config, experiment.data
+    split = "validation" if data.validation is not None else None
+    last = evaluate_all(experiment, state.params, state.batch_stats)
+    chosen = evaluate_all(experiment, *selected) if split else last
+    noise = noise_summary(data)
+    results = {
+        "method": config.method.name,
+        "loss": config.loss.name,
+        "seed": config.seed,
+        "epochs": place.epoch,
+        "steps": int(state.step),
+        "selection_split": split,
+        "selection_metric": config.eval.select if split else None,
+        "last": {"epoch": place.epoch} | last["numbers"],
+        "selected": {"epoch": place.selected_epoch if split else place.epoch} | chosen["numbers"],
+        "noise": noise,
+        "seconds": seconds,
+    }
+    if not is_first():
+        return results
+    try:
+        if config.log.figures:
+            from jaxrobust.training import figures, learned
+
+            rows = read_rows(workdir / "metrics.jsonl")
+            figures.write_all(workdir / "figures", rows, last, data.class_names, results)
+            learned.draw_history(rows, workdir / "figures")
+        _write_json(workdir / "results.json", results)
+    except OSError as error:
+        raise RunError(f"Cannot write {workdir}: {error.strerror or error}.") from error
+    return results
+
+
+def noise_summary(data) -> dict[str, Any]:
+    """Returns what was asked of labels and class sizes, and what came of it, as plain values."""
+    record = data.manifest
+    made = {k: np.asarray(v).tolist() for k, v in manifest.realised(record).items()}
+    if not data.truth_known:
+        made |= {"realised_rate": None, "realised_rate_per_class": None}
+    return {
+        "requested_kind": record.noise_kind,
+        "requested_rate": record.noise_rate,
+        "imbalance_kind": record.imbalance_kind,
+        "imbalance_factor": record.imbalance_factor,
+        "fingerprint": record.fingerprint,
+        **made,
+    }
+
+
+def measure(experiment, logits: Any, labels: np.ndarray) -> dict[str, Any]:
+    """Returns `metrics.classification` with the thresholds of the configuration."""
+    e = experiment.config.eval
+    counts = np.bincount(experiment.data.train.labels, minlength=len(experiment.data.class_names))
+    return metrics.classification(
+        np.asarray(logits), labels, counts, many_above=e.many_above, few_below=e.few_below,
+        bins=e.bins,
+    )
+
+
+def evaluate_all(experiment, params, batch_stats) -> dict[str, Any]:
+    """Returns `numbers` for test, validation and wrong training labels, and the test logits."""
+    data, numbers, kept = experiment.data, {}, {}
+    for name in ("test", "validation"):
+        part = getattr(data, name)
+        if part is None:
+            continue
+        logits = np.asarray(experiment.forward(params, batch_stats, part.x))
+        measured = measure(experiment, logits, part.labels)
+        prefix = "" if name == "test" else "validation_"
+        numbers |= {prefix + key: value for key, value in measured.items()}
+        kept[name] = (logits, part.labels)
+    if data.truth_known:
+        logits = np.asarray(experiment.forward(params, batch_stats, data.train.x))
+        numbers |= metrics.memorisation(logits, data.train.labels, data.train.true_labels)
+    return {"numbers": numbers, "test": kept.get("test")}
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    _replace(path, json.dumps(_plain(values), indent=2, allow_nan=False) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    """Returns a value as strict JSON has it: NaN and infinities become null."""
+    if isinstance(value, dict):
+        return {key: _plain(v) for key, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _replace(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    temporary = path.with_suffix(path.suffix + ".tmp")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+def table(runs: dict[str, dict[str, Any]]) -> str:
+    """Returns a text table of the test numbers of several `results.json`, last and selected."""
+    columns = {
+        "accuracy": "accuracy", "balanced_accuracy": "balanced", "many": "many",
+        "medium": "medium", "few": "few", "negative_log_likelihood": "NLL",
+        "expected_calibration_error": "ECE", "memorised": "memorised",
+    }
+    head = ["run", "epoch", *columns.values()]
+    lines = [head]
+    for name, results in runs.items():
+        rows = ["last"] + (["selected"] if results["selection_split"] else [])
+        for which in rows:
+            numbers = results[which]
+            cells = [f"{name} ({which})", str(numbers["epoch"])]
+            for key in columns:
+                value = numbers.get(key)
+                percent = key not in ("negative_log_likelihood",)
+                cells.append("–" if value is None else f"{100 * value:.1f} %" if percent
+                             else f"{value:.3f}")
+            lines.append(cells)
+    widths = [max(len(row[i]) for row in lines) for i in range(len(head))]
+    out = []
+    for row in lines:
+        first, *rest = (c.ljust(w) if i == 0 else c.rjust(w)
+                        for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+        out.append("  ".join([first, *rest]))
+    out.insert(1, "-" * len(out[0]))
+    return "\n".join(out)

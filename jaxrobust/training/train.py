@@ -1,0 +1,183 @@
+"""`train(config, workdir)`: what the command line calls and notebooks import."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxrobust import config as configuration
+from jaxrobust.errors import UserError, check
+from jaxrobust.training import learned, results
+from jaxrobust.training.checkpoints import Checkpoints
+from jaxrobust.training.experiment import Experiment, assemble
+from jaxrobust.training.interrupt import Interrupt, Interrupted
+from jaxrobust.training.log import Log, Silent
+from jaxrobust.training.loop import Place, Runner
+from jaxrobust.training.sharding import is_first
+
+
+def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
+    """Trains what a configuration says, or goes on with it, and reports.
+
+    Args:
+      config: see `jaxrobust.config`.
+      workdir: folder of the run. If it holds a run of the same configuration that was stopped,
+        the run continues from its last checkpoint, bit-identically; if that run is finished, its
+        results are returned.
+
+    Returns:
+      The contents of `results.json`.
+
+    Raises:
+      UserError: a setting, file or data set that cannot work; before anything is written.
+      RunError: the loss is not finite, the disk is full, no checkpoint can be read.
+      Interrupted: Ctrl-C or SIGTERM, after a checkpoint was saved.
+    """
+    config, workdir = configuration.validate(config), Path(workdir)
+    done = check_workdir(config, workdir)
+    if done is not None:
+        return done
+    experiment = assemble(config)
+    results.write_start(experiment, workdir)
+    return _run(experiment, workdir)
+
+
+def check_workdir(config: ConfigDict, workdir: Path) -> dict[str, Any] | None:
+    """Returns the results of a finished run; raises `UserError` if the workdir is another's."""
+    path = workdir / "config.json"
+    check(not workdir.is_file(), f"--workdir={workdir} is a file.")
+    if not path.is_file():
+        return None
+    changes = configuration.difference(configuration.load(str(path)), config)
+    if changes:
+        raise UserError(
+            f"{workdir} holds a run of another configuration: {'; '.join(changes)}. "
+            "Use another --workdir, or the old settings."
+        )
+    finished = workdir / "results.json"
+    return json.loads(finished.read_text()) if finished.is_file() else None
+
+
+class _Selection:
+    """Keeps, on the host, the parameters of the best epoch on the validation data."""
+
+    def __init__(self, metric: str, state, place: Place):
+        self._metric, self._place = metric, place
+        self.params = jax.device_get((state.params, state.batch_stats))
+
+    def offer(self, state, numbers: dict[str, Any]) -> None:
+        value = numbers[self._metric]
+        value = -value if self._metric == "negative_log_likelihood" else value
+        best = self._place.selected_value
+        if best is None or value > best:
+            self._place.selected_value, self._place.selected_epoch = value, self._place.epoch
+            self.params = jax.device_get((state.params, state.batch_stats))
+
+
+def _run(experiment: Experiment, workdir: Path) -> dict[str, Any]:
+    config, method = experiment.config, experiment.method
+    state = jax.jit(method.init, out_shardings=experiment.layout.copies())(experiment.key)
+    place = Place()
+    selection = _Selection(config.eval.select, state, place)
+    checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep)
+    found = checkpoints.restore({"state": state, "selected": selection.params})
+    problems: list[str] = []
+    if found is not None:
+        arrays, saved, problems = found
+        state, place.__dict__ = arrays["state"], place.__dict__ | saved
+        selection.params = jax.device_get(arrays["selected"])
+    log = (Log if is_first() else Silent)(
+        workdir, epochs=method.epochs, start=place.epoch, tensorboard=config.log.tensorboard,
+        name=config.loss.name if config.method.name == "supervised" else config.method.name,
+    )
+    for line in [*experiment.data.warnings, *problems]:
+        log.say(f"note: {line}")
+    if found is not None:
+        log.say(f"Resuming {workdir} at epoch {place.epoch}, step {int(state.step)}.")
+    try:
+        state, seconds = _epochs(experiment, state, place, selection, checkpoints, log, workdir)
+    finally:
+        log.close()
+        checkpoints.close()
+    return results.write_end(experiment, workdir, state, place, selection.params, seconds)
+
+
+def _epochs(experiment, state, place, selection, checkpoints, log, workdir):
+    config, method, feed = experiment.config, experiment.method, experiment.feed
+    options = dict(item.split("=", 1) for item in config.train.xla_options) or None
+    runner = Runner(method, feed, experiment.forward, experiment.key, loop=experiment.loop,
+                    options=options, layout=experiment.layout)
+    seconds = {"first_epoch": 0.0, "epochs": 0.0, "count": 0}
+    saved_at = time.monotonic()
+
+    def save(state, sums=None):
+        nonlocal saved_at
+        place.sums = None if sums is None else {k: v.item() for k, v in sums.items()}
+        arrays = {"state": state, "selected": selection.params}
+        checkpoints.save(int(state.step), arrays, dict(place.__dict__))
+        saved_at = time.monotonic()
+
+    with Interrupt() as interrupt:
+
+        def pause(state, place, sums):
+            every = config.checkpoint.every_steps
+            due = bool(every) and place.position % every == 0
+            if (due or interrupt.received) and int(sums["bad_step"]) < 0:
+                save(state, sums)
+            if interrupt.received:
+                raise Interrupted(interrupt.received)
+
+        while place.epoch < method.epochs:
+            begin = time.monotonic()
+            state, row = runner.epoch(state, place, pause)
+            first = seconds["count"] == 0
+            seconds["first_epoch" if first else "epochs"] += time.monotonic() - begin
+            seconds["count"] += 1
+            last = place.epoch == method.epochs
+            if last or place.epoch % config.eval.every == 0:
+                row |= _evaluate(experiment, state, selection)
+            row |= _report(experiment, state, place.epoch, workdir)
+            log.write({"epoch": place.epoch, "step": int(state.step)} | row)
+            due = time.monotonic() - saved_at >= config.checkpoint.every_seconds
+            if last or due or interrupt.received:
+                save(state)
+            if interrupt.received and not last:
+                raise Interrupted(interrupt.received)
+    return state, seconds
+
+
+def _report(experiment: Experiment, state, epoch: int, workdir: Path) -> dict[str, Any]:
+    """Holds what the method has learned against the truth; draws it every few epochs."""
+    method, data, log = experiment.method, experiment.data, experiment.config.log
+    if method.report is None:
+        return {}
+    report = {name: np.asarray(value) for name, value in method.report(state).items()}
+    true = data.train.true_labels if data.truth_known else None
+    if log.figures and is_first() and (epoch % log.figures_every == 0 or epoch == method.epochs):
+        last = epoch == method.epochs
+        learned.draw(
+            report, workdir / "figures" / ("." if last else "epochs"), given=data.train.labels,
+            true=true, class_names=data.class_names, prefix="" if last else f"{epoch:04d}_",
+        )
+    return learned.numbers(report, data.train.labels, true)
+
+
+def _evaluate(experiment: Experiment, state, selection) -> dict[str, Any]:
+    """Evaluates on validation and test data; only the former is offered for selection."""
+    row: dict[str, Any] = {}
+    for name in ("validation", "test"):
+        part = getattr(experiment.data, name)
+        if part is None:
+            continue
+        logits = experiment.forward(state.params, state.batch_stats, part.x)
+        numbers = results.measure(experiment, logits, part.labels)
+        if name == "validation":
+            selection.offer(state, numbers)
+        row |= {f"{name}_{k}": v for k, v in numbers.items() if k != "per_class"}
+    return row

@@ -1,0 +1,56 @@
+"""Names, imports and examples of the package."""
+
+import doctest
+import importlib
+import pkgutil
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from jaxrobust import losses
+from jaxrobust.errors import UserError
+
+SHORT_NAMES = """ce mae rce nce gce sce tce agce nce_rce nce_agce js bi_tempered ce_sr nlnl dal
+ldam logit_adjusted balanced_softmax focal""".split()
+MODULES = [f"jaxrobust.losses.{m.name}" for m in pkgutil.iter_modules(losses.__path__)]
+
+
+def test_every_short_name_is_a_public_function():
+    assert sorted(losses.LOSSES) == sorted(SHORT_NAMES)
+    for name in SHORT_NAMES:
+        loss = losses.get(name)
+        assert getattr(losses, loss.__name__) is loss and loss.__name__ in losses.__all__
+        assert loss.__doc__
+    assert all(hasattr(losses, name) for name in losses.__all__)
+
+
+def test_an_unknown_name_says_the_nearest_one():
+    with pytest.raises(UserError, match="Unknown loss 'bitempered'. Did you mean 'bi_tempered'"):
+        losses.get("bitempered")
+
+
+@pytest.mark.parametrize("module", ["jaxrobust.losses", *MODULES])
+def test_the_examples_in_the_docstrings_run(module):
+    names = {"jnp": jax.numpy, "jax": jax}
+    result = doctest.testmod(importlib.import_module(module), extraglobs=names)
+    assert result.failed == 0
+
+
+def test_the_examples_are_found():
+    finder = doctest.DocTestFinder()
+    found = [t for m in MODULES for t in finder.find(importlib.import_module(m)) if t.examples]
+    assert len(found) >= 7
+
+
+def test_importing_the_losses_imports_jax_and_nothing_else():
+    heavy = "flax optax orbax tensorflow_datasets tensorflow torch matplotlib ml_collections chex"
+    program = (
+        "import sys, jax; before = set(sys.modules); import jaxrobust.losses;"
+        "new = {name.split('.')[0] for name in set(sys.modules) - before};"
+        f"print(sorted((new | set(sys.modules)) & set({heavy.split()})),"
+        "sorted(new - {'jaxrobust', 'jax', 'numpy'} - set(sys.stdlib_module_names)))"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert run.stdout.split() == ["[]", "[]"], run.stdout + run.stderr

@@ -1,0 +1,155 @@
+"""Configurations: defaults, overrides, checks, files."""
+
+import json
+
+import pytest
+
+from jaxrobust import config, losses, main
+from jaxrobust.errors import UserError
+from jaxrobust.schema import SCHEMA, Setting
+
+
+def test_every_setting_has_a_default_that_passes_its_own_rule_and_a_text():
+    for key, setting in config.settings():
+        assert setting.doc, key
+        if setting.default is not None:
+            assert isinstance(setting.default, setting.kind), key
+            assert setting.rule is None or setting.rule.holds(setting.default), key
+    assert config.validate(config.default_config()).seed == 0
+
+
+def test_the_losses_and_their_hyper_parameters_are_all_settings():
+    assert SCHEMA["loss"]["name"].rule.choices == tuple(losses.LOSSES)
+    known = set(SCHEMA["loss"]) - {"name", "reweight_from", "reweight_beta"}
+    assert known == {key for name in losses.LOSSES for key in losses.settings(name)}
+
+
+@pytest.mark.parametrize("recipe", sorted(config.recipes()))
+def test_every_recipe_is_a_valid_configuration(recipe):
+    config.validate(config.load(recipe))
+
+
+@pytest.mark.parametrize("data", ["digits", "cifar10", "cifar100", "webvision"])
+@pytest.mark.parametrize("loss", sorted(losses.LOSSES))
+def test_every_loss_has_a_recipe_on_every_data_set(data, loss):
+    made = config.validate(config.load(f"{data}_losses:{loss}"))
+    assert made.loss.name == loss
+
+
+def test_the_published_dal_recipe():
+    made = config.load("cifar10_dal")
+    assert (made.network.name, made.train.epochs, made.train.batch_size) == ("resnet18", 150, 128)
+    o = made.optimizer
+    assert (o.learning_rate, o.momentum, o.weight_decay) == (0.01, 0.9, 1e-4)
+    assert (o.schedule, o.per_step, o.nesterov) == ("cosine", False, False)
+    assert (made.loss.q_start, made.loss.q_end) == (0.6, 1.5)
+    assert made.data.validation.fraction == 0.0
+
+
+def test_a_written_configuration_reads_back_the_same(tmp_path):
+    made = config.load("digits_dal")
+    made.data.noise.kind, made.data.noise.rate, made.optimizer.milestones = "symmetric", 0.4, (3,)
+    path = tmp_path / "config.json"
+    path.write_text(config.to_json(made))
+    assert config.difference(config.load(str(path)), made) == []
+    assert config.difference(config.load(str(tmp_path)), made) == []
+    made.seed = 3
+    assert config.difference(config.load(str(path)), made) == ["seed: 0 -> 3"]
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        ({"data": {"noise": {"rate": 1.0}}}, "data.noise.rate=1.0: must be in [0, 1)"),
+        ({"data": {"noise": {"rate": -0.1}}}, "data.noise.rate=-0.1"),
+        ({"loss": {"name": "gcee"}}, "Did you mean 'gce'?"),
+        ({"network": {"name": "resnet23"}}, "Did you mean 'resnet32'?"),
+        ({"method": {"name": "supervized"}}, "Did you mean 'supervised'?"),
+        ({"train": {"epochs": 0}}, "train.epochs=0: must be at least 1"),
+        ({"data": {"noise": {"kind": "symmetric"}}}, "needs data.noise.rate > 0"),
+        ({"data": {"noise": {"rate": 0.4}}}, "needs data.noise.kind"),
+        ({"data": {"imbalance": {"factor": 0.1}}}, "needs data.imbalance.kind"),
+        ({"optimizer": {"milestones": [80, 60]}}, "increasing"),
+        ({"eval": {"few_below": 200}}, "must not exceed"),
+    ],
+)
+def test_values_out_of_range_are_named(values, message):
+    with pytest.raises(UserError) as error:
+        config.validate(config.from_mapping(values))
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        ({"data": {"nois": {}}}, "Did you mean 'data.noise"),
+        ({"sed": 1}, "Did you mean 'seed'?"),
+        ({"train": {"epochs": "many"}}, "expected int"),
+        ({"train": {"epochs": 2.5}}, "expected int"),
+        ({"seed": True}, "expected int"),
+    ],
+)
+def test_unknown_keys_and_wrong_types_are_named(values, message):
+    with pytest.raises(UserError, match=message.replace("?", r"\?")):
+        config.from_mapping(values)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--config=digits_dall"], "Did you mean 'digits_dal'?"),
+        (["--config=nowhere/x.py"], "No configuration 'nowhere/x.py'"),
+        (["--config=digits_losses:gcee"], "Did you mean 'gce'?"),
+        (["--config=digits_dal", "--config.data.nois.rate=1"], "Did you mean 'data.noise.rate'?"),
+        (["--config=digits_dal", "--config.data.noise=1"], "'data.noise' is a group"),
+        (["--config=digits_dal", "--config.seed=abc"], "seed='abc': expected int."),
+        (["--config=digits_dal", "--workdr=x"], "Did you mean 'workdir'?"),
+        (["--config=digits_dal", "--mode=trian"], "Did you mean 'train'?"),
+        (["--config=digits_dal", "stray"], "Unexpected argument 'stray'"),
+        (["--config=digits_dal"], "Name a folder for the run"),
+        (["--workdir=x"], "Name a configuration"),
+    ],
+)
+def test_a_wrong_command_line_gets_one_line_and_exit_code_2(arguments, message, capsys):
+    assert main.run(["main", *arguments]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and said.count("\n") == 1
+    assert message in said
+
+
+def test_overrides_reach_the_configuration():
+    values = main.parse(
+        ["main", "--config=digits_dal", "--workdir=w", "--config.data.noise.kind=symmetric",
+         "--config.data.noise.rate=0.4", "--config.loss.q_end=2", "--config.train.epochs", "7",
+         "--config.optimizer.milestones=(3,5)", "--nodry_run"]
+    )
+    made = config.validate(values.config)
+    assert (made.data.noise.rate, made.loss.q_end, made.train.epochs) == (0.4, 2.0, 7)
+    assert made.optimizer.milestones == (3, 5) and values.workdir == "w"
+
+
+def test_broken_configuration_files_are_named(tmp_path):
+    for name, text, message in [
+        ("a.json", "{", "not valid JSON"),
+        ("b.json", "[1]", "does not hold a configuration"),
+        ("c.py", "x = 1", "defines no get_config"),
+        ("d.py", "def get_config():\n    return 1 / 0", "ZeroDivisionError"),
+        ("e.py", "def get_config():\n    return {}", "must return a ConfigDict"),
+        ("f.json", json.dumps({"seeed": 1}), "Did you mean 'seed'?"),
+    ]:
+        (tmp_path / name).write_text(text)
+        with pytest.raises(UserError) as error:
+            config.load(str(tmp_path / name))
+        assert message in str(error.value)
+
+
+def test_help_names_every_setting(capsys):
+    assert main.run(["main", "--help"]) == 0
+    said = capsys.readouterr().out
+    assert all(f"--config.{key}=" in said for key, _ in config.settings())
+
+
+def test_a_setting_is_described_once():
+    assert isinstance(SCHEMA["seed"], Setting)
+    keys = [key for key, _ in config.settings()]
+    assert len(keys) == len(set(keys))

@@ -1,0 +1,207 @@
+"""The program as a user runs it: other processes, real signals, real files."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from jaxrobust.training.log import read_rows
+
+TINY = [
+    "--config=digits_losses:dal", "--config.network.name=mlp", "--config.network.width=32",
+    "--config.data.noise.kind=symmetric", "--config.data.noise.rate=0.4",
+    "--config.train.batch_size=128", "--config.log.figures=False", "--config.log.tensorboard=False",
+    "--config.checkpoint.every_seconds=0",
+]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A finished run, with what it printed."""
+    folder = tmp_path_factory.mktemp("trained")
+    command = [sys.executable, "-m", "jaxrobust.main", *TINY, "--config.train.epochs=4",
+               f"--workdir={folder}/run"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder / "run", done
+
+
+def test_a_run_prints_its_table_and_where_things_are(trained):
+    workdir, done = trained
+    assert "memorised" in done.stdout and "run (last)" in done.stdout
+    assert f"Wrote {workdir}/results.json" in done.stdout
+    assert "dal epoch 4/4" in done.stderr
+
+
+def test_the_same_command_again_says_that_it_is_finished(trained, program):
+    workdir, done = trained
+    again = program(*TINY, "--config.train.epochs=4", f"--workdir={workdir}")
+    assert again.returncode == 0 and "is finished already" in again.stdout
+    table = done.stdout.split("Wrote")[0].strip()
+    assert table in again.stdout
+
+
+def test_the_written_config_is_a_config_and_another_one_is_refused(trained, program):
+    workdir, _ = trained
+    other = program(f"--config={workdir}/config.json", "--config.seed=1", f"--workdir={workdir}")
+    assert other.returncode == 2
+    assert other.stderr.count("\n") == 1 and "seed: 0 -> 1" in other.stderr
+
+
+def test_evaluate_finds_what_training_found(trained, program):
+    workdir, _ = trained
+    done = program("--mode=evaluate", f"--workdir={workdir}")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((workdir / "evaluation.json").read_text())
+    results = json.loads((workdir / "results.json").read_text())
+    for which in ("last", "selected"):
+        assert found[which]["accuracy"] == results[which]["accuracy"]
+
+
+def test_predict_writes_names_and_probabilities(trained, program, tmp_path):
+    from sklearn.datasets import load_digits
+
+    workdir, _ = trained
+    digits = load_digits()
+    x = np.round(digits.images[:50] * 255 / 16).astype(np.uint8)
+    np.save(tmp_path / "x.npy", x)
+    done = program("--mode=predict", f"--workdir={workdir}", "--input=x.npy", "--output=p.csv")
+    assert done.returncode == 0, done.stderr
+    rows = list(csv.DictReader((tmp_path / "p.csv").open()))
+    assert len(rows) == 50
+    right = np.mean([int(r["predicted_label"]) == y for r, y in zip(rows, digits.target,
+                                                                    strict=False)])
+    assert right > 0.5
+    total = [sum(float(r[str(k)]) for k in range(10)) for r in rows]
+    np.testing.assert_allclose(total, 1, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--mode=predict", "--input=nothing.npy"], "no such file"),
+        (["--mode=predict"], "--input"),
+        (["--mode=evaluate", "--workdir=nowhere"], "holds no run"),
+    ],
+)
+def test_wrong_use_of_a_workdir_is_one_line(trained, program, arguments, message):
+    workdir, _ = trained
+    done = program(f"--workdir={workdir}", *arguments)
+    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+
+
+def test_compare_puts_runs_side_by_side(trained, program):
+    workdir, _ = trained
+    done = program(workdir, workdir, module="jaxrobust.compare")
+    assert done.returncode == 0 and "memorised" in done.stdout
+    missing = program("nowhere", module="jaxrobust.compare")
+    assert missing.returncode == 2 and "no finished run" in missing.stderr
+
+
+def test_a_dry_run_tells_sizes_and_writes_nothing(program, tmp_path):
+    done = program(*TINY, "--dry_run", "--workdir=w")
+    assert done.returncode == 0, done.stderr
+    for text in ('"rate": 0.4', "train: 1132", "test: 539", "requested rate 0.400, realised 0.3",
+                 "3,466 parameters", "MiB", "Nothing was trained or written"):
+        assert text in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def start(folder, *arguments, cache=False):
+    """Starts a long run in the background, without the tests' cache of compiled programs."""
+    environment = {k: v for k, v in os.environ.items() if cache or "CACHE" not in k}
+    command = [sys.executable, "-m", "jaxrobust.main", *TINY, *arguments]
+    return subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE,
+                            stdout=subprocess.DEVNULL, text=True)
+
+
+def wait_for_epoch(workdir, epoch, process):
+    for _ in range(1200):
+        rows = read_rows(workdir / "metrics.jsonl")
+        if rows and rows[-1]["epoch"] >= epoch:
+            return
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    raise AssertionError("the run did not get that far")
+
+
+LONG = "--config.train.epochs=60"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The same long run, never disturbed."""
+    folder = tmp_path_factory.mktemp("whole")
+    process = start(folder, LONG, "--workdir=w")
+    _, said = process.communicate()
+    assert process.returncode == 0, said
+    return folder / "w"
+
+
+def assert_same_run(a, b):
+    first, second = (json.loads((w / "results.json").read_text()) for w in (a, b))
+    assert first["last"] == second["last"] and first["selected"] == second["selected"]
+    assert read_rows(a / "metrics.jsonl") == read_rows(b / "metrics.jsonl")
+
+
+@pytest.mark.parametrize("number, code", [
+    (signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143)
+])
+def test_a_run_that_is_stopped_goes_on_where_it_was(whole, tmp_path, number, code):
+    process = start(tmp_path, LONG, "--workdir=w")
+    wait_for_epoch(tmp_path / "w", 3, process)
+    process.send_signal(number)
+    _, said = process.communicate()
+    assert process.returncode == code
+    assert not (tmp_path / "w" / "results.json").exists()
+    if number != signal.SIGKILL:
+        assert "saving a checkpoint" in said and "Run the same command again" in said
+        assert "Traceback" not in said
+    process = start(tmp_path, LONG, "--workdir=w")
+    _, said = process.communicate()
+    assert process.returncode == 0 and "Resuming" in said
+    assert_same_run(whole, tmp_path / "w")
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(whole, tmp_path):
+    process = start(tmp_path, LONG, "--workdir=w")
+    wait_for_epoch(tmp_path / "w", 4, process)
+    process.kill()
+    process.communicate()
+    folder = tmp_path / "w" / "checkpoints"
+    steps = sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())
+    for file in (folder / str(steps[-1])).rglob("*"):
+        if file.is_file():
+            file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    process = start(tmp_path, LONG, "--workdir=w")
+    _, said = process.communicate()
+    assert process.returncode == 0, said
+    assert f"Checkpoint {steps[-1]} is damaged" in said
+    assert_same_run(whole, tmp_path / "w")
+
+
+def test_a_loss_that_is_not_finite_exits_with_1(program):
+    done = program("--config=digits_losses:ce", "--config.network.name=mlp", "--workdir=w",
+                   "--config.optimizer.learning_rate=1e30", "--config.log.figures=False")
+    assert done.returncode == 1
+    assert "not finite at step" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_no_tensorflow_in_a_whole_training_run(tmp_path):
+    code = f"""
+import sys
+from jaxrobust import main
+assert main.run(["main", *{TINY!r}, "--config.train.epochs=1", "--workdir=w",
+                 "--config.log.tensorboard=True", "--config.log.figures=True"]) == 0
+found = sorted(m for m in sys.modules if m.split(".")[0] in ("tensorflow", "torch"))
+assert not found, found
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True,
+                          text=True)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,206 @@
+"""`train`: what it leaves behind, what it promises about selection, resuming and errors."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+import jaxrobust
+from jaxrobust.errors import RunError, UserError
+from jaxrobust.training import experiment, inference, train
+from jaxrobust.training.log import read_rows
+
+
+def params_of(workdir):
+    return inference.open_workdir(workdir)[1]["state"].params
+
+
+def assert_same(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_a_run_leaves_what_it_promises(tiny, tmp_path):
+    results = jaxrobust.train(tiny(log__figures=True, log__tensorboard=True), tmp_path / "w")
+    names = {p.name for p in (tmp_path / "w").iterdir()}
+    assert {"config.json", "environment.json", "noise.npz", "metrics.jsonl", "results.json",
+            "checkpoints", "figures", "tensorboard"} <= names
+    assert {p.name for p in (tmp_path / "w" / "figures").iterdir()} == {
+        "learning_curves.png", "confusion.png", "per_class_accuracy.png", "reliability.png"
+    }
+    assert json.loads((tmp_path / "w" / "results.json").read_text()) == results
+    assert results["selection_split"] == "validation"
+    assert results["last"]["epoch"] == 3 and 1 <= results["selected"]["epoch"] <= 3
+    for which in ("last", "selected"):
+        assert 0 <= results[which]["memorised"] <= 1
+        assert len(results[which]["per_class"]) == 10
+    assert 0.3 < results["noise"]["realised_rate"] < 0.42
+    assert results["noise"]["requested_rate"] == 0.4
+    rows = read_rows(tmp_path / "w" / "metrics.jsonl")
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    assert rows[-1]["test_accuracy"] == results["last"]["accuracy"]
+
+
+def test_training_learns(tiny, tmp_path):
+    results = jaxrobust.train(tiny(train__epochs=12, data__noise__rate=0.0,
+                                   data__noise__kind="none"), tmp_path)
+    assert results["last"]["accuracy"] > 0.9
+    rows = read_rows(tmp_path / "metrics.jsonl")
+    assert rows[-1]["train_loss"] < 0.3 * rows[0]["train_loss"]
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(tiny, tmp_path):
+    runs = [jaxrobust.train(tiny(seed=s), tmp_path / str(i)) for i, s in enumerate((0, 0, 1))]
+    assert runs[0]["last"] == runs[1]["last"] != runs[2]["last"]
+    assert_same(params_of(tmp_path / "0"), params_of(tmp_path / "1"))
+    assert runs[0]["noise"]["fingerprint"] == runs[2]["noise"]["fingerprint"]
+
+
+def test_a_finished_run_returns_its_results_without_training(tiny, tmp_path, monkeypatch):
+    first = jaxrobust.train(tiny(), tmp_path)
+    monkeypatch.setattr(train, "assemble", None)
+    assert jaxrobust.train(tiny(), tmp_path) == first
+
+
+def test_another_configuration_is_refused_with_the_difference(tiny, tmp_path):
+    jaxrobust.train(tiny(), tmp_path)
+    with pytest.raises(UserError, match="seed: 0 -> 7; train.epochs: 3 -> 4"):
+        jaxrobust.train(tiny(seed=7, train__epochs=4), tmp_path)
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing of the program runs after it."""
+
+
+@pytest.mark.parametrize(
+    "loop, after", [("epoch", 1), ("epoch", 2), ("step", 1), ("step", 4), ("step", 8)]
+)
+def test_a_run_killed_after_any_checkpoint_ends_the_same(tiny, tmp_path, monkeypatch, loop, after):
+    config = tiny(train__loop=loop, train__batch_size=256,
+                  checkpoint__every_steps=1 if loop == "step" else None)
+    whole = jaxrobust.train(config, tmp_path / "whole")
+    save, saved = train.Checkpoints.save, []
+
+    def save_then_die(self, *args):
+        save(self, *args)
+        saved.append(args[0])
+        if len(saved) == after:
+            raise Killed
+
+    monkeypatch.setattr(train.Checkpoints, "save", save_then_die)
+    with pytest.raises(Killed):
+        jaxrobust.train(config, tmp_path / "killed")
+    monkeypatch.setattr(train.Checkpoints, "save", save)
+    resumed = jaxrobust.train(config, tmp_path / "killed")
+    for which in ("last", "selected"):
+        assert resumed[which] == whole[which]
+    assert_same(params_of(tmp_path / "whole"), params_of(tmp_path / "killed"))
+    assert read_rows(tmp_path / "whole" / "metrics.jsonl") == read_rows(
+        tmp_path / "killed" / "metrics.jsonl"
+    )
+
+
+def test_one_call_an_epoch_equals_one_call_a_step(tiny, tmp_path):
+    ends = [jaxrobust.train(tiny(train__loop=loop), tmp_path / loop) for loop in ("epoch", "step")]
+    a, b = (params_of(tmp_path / loop) for loop in ("epoch", "step"))
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6), a, b)
+    assert ends[0]["last"]["accuracy"] == pytest.approx(ends[1]["last"]["accuracy"], abs=0.01)
+
+
+def test_streamed_data_give_the_same_run_as_data_on_the_device(tiny, tmp_path):
+    for residency in ("device", "stream"):
+        jaxrobust.train(tiny(train__loop="step", data__residency=residency), tmp_path / residency)
+    a, b = (params_of(tmp_path / residency) for residency in ("device", "stream"))
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-7), a, b)
+    rows = [read_rows(tmp_path / r / "metrics.jsonl") for r in ("device", "stream")]
+    assert rows[0][-1]["test_accuracy"] == rows[1][-1]["test_accuracy"]
+
+
+def test_selection_never_sees_the_test_data(tiny, tmp_path, monkeypatch):
+    """A planted leak would show: with other test labels the same epoch must be selected."""
+    config = tiny(train__epochs=6)
+    first = jaxrobust.train(config, tmp_path / "a")
+    assemble = train.assemble
+
+    def other_test_labels(config):
+        made = assemble(config)
+        test = made.data.test
+        shuffled = np.random.default_rng(0).permutation(test.labels)
+        return made._replace(data=made.data._replace(test=test._replace(labels=shuffled)))
+
+    monkeypatch.setattr(train, "assemble", other_test_labels)
+    second = jaxrobust.train(config, tmp_path / "b")
+    assert first["selected"]["epoch"] == second["selected"]["epoch"]
+    assert first["selected"]["accuracy"] > 0.5 > second["selected"]["accuracy"]
+    assert_same(inference.open_workdir(tmp_path / "a")[1]["selected"],
+                inference.open_workdir(tmp_path / "b")[1]["selected"])
+
+
+def test_without_validation_nothing_is_selected(tiny, tmp_path):
+    results = jaxrobust.train(tiny(data__validation__fraction=0.0), tmp_path)
+    assert results["selection_split"] is None and results["selected"] == results["last"]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(
+    tiny, tmp_path
+):
+    config = tiny(optimizer__learning_rate=1e30, optimizer__schedule="step", train__epochs=4,
+                  optimizer__warmup_epochs=2, optimizer__warmup_start=1e-3)
+    with pytest.raises(RunError, match=r"not finite at step \d+ \(epoch [23]\)") as error:
+        jaxrobust.train(config, tmp_path)
+    assert "optimizer.learning_rate" in str(error.value)
+    step = int(str(error.value).split("step ")[1].split()[0])
+    kept = inference.open_workdir(tmp_path)[1]["state"]
+    assert 0 < int(kept.step) <= step
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(kept.params))
+
+
+def test_validation_metadata_training_and_test_are_disjoint(tiny):
+    data = experiment.load_data(tiny(data__metadata__kind="clean", data__metadata__per_class=5))
+    rows = [set(part.index) for part in (data.train, data.metadata, data.validation)]
+    assert sum(map(len, rows)) == len(set.union(*rows))
+    np.testing.assert_array_equal(np.bincount(data.metadata.labels), np.full(10, 5))
+    np.testing.assert_array_equal(data.metadata.labels, data.metadata.true_labels)
+
+
+def test_another_runs_manifest_gives_the_same_labels(tiny, tmp_path):
+    jaxrobust.train(tiny(), tmp_path / "a")
+    config = tiny(seed=5, data__manifest=str(tmp_path / "a" / "noise.npz"),
+                  data__noise__kind="none", data__noise__rate=0.0)
+    one, two = experiment.load_data(tiny()), experiment.load_data(config)
+    np.testing.assert_array_equal(one.train.labels, two.train.labels)
+    np.testing.assert_array_equal(one.train.index, two.train.index)
+
+
+@pytest.mark.parametrize(
+    "overrides, message",
+    [
+        ({"train__batch_size": 5000}, r"train.batch_size=5000 exceeds the \d+ training examples"),
+        ({"data__name": "digitz"}, "digitz"),
+        ({"loss__tau": 2.0}, "Loss 'ce' has no 'tau'"),
+        ({"network__name": "vgg19_bn", "network__width": 3}, "width"),
+        ({"data__labels_file": "nowhere.npy", "data__noise__kind": "none",
+          "data__noise__rate": 0.0}, "nowhere.npy"),
+        ({"augment__kind": "strong", "augment__cutout": 16}, "Cutout of 16 is larger"),
+    ],
+)
+def test_what_cannot_work_is_said_before_anything_is_written(tiny, tmp_path, overrides, message):
+    with pytest.raises(UserError, match=message):
+        jaxrobust.train(tiny(**overrides), tmp_path / "w")
+    assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.parametrize("loss", ["dal", "nlnl", "ldam", "ce_sr", "logit_adjusted", "focal"])
+def test_losses_that_ask_for_more_get_it(tiny, tmp_path, loss):
+    config = tiny(loss__name=loss, train__epochs=2)
+    assert jaxrobust.train(config, tmp_path)["last"]["accuracy"] > 0.1
+
+
+def test_deferred_reweighting_starts_when_told(tiny, tmp_path):
+    settings = {"train__epochs": 3, "data__imbalance__kind": "exponential",
+                "data__imbalance__factor": 0.1, "loss__reweight_beta": 0.99,
+                "train__batch_size": 64}
+    for name, start in (("never", None), ("late", 2)):
+        jaxrobust.train(tiny(loss__reweight_from=start, **settings), tmp_path / name)
+    rows = [read_rows(tmp_path / name / "metrics.jsonl") for name in ("never", "late")]
+    assert rows[0][:2] == rows[1][:2] and rows[0][2] != rows[1][2]
