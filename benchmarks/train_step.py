@@ -238,7 +238,8 @@ def environment(with_torch: bool) -> dict:
 
 def show(results: list[dict]) -> None:
     """Prints a table."""
-    print(f"{'':56}{'steps/s':>9}{'x torch':>9}{'CPU s':>9}{'x torch':>9}{'compile':>9}{'GFLOP':>8}")
+    columns = ("steps/s", "x torch", "CPU s", "x torch", "compile", "GFLOP")
+    print(" " * 56 + "".join(f"{column:>9}" for column in columns))
     task = None
     for r in results:
         if r["task"] != task:
@@ -251,7 +252,7 @@ def show(results: list[dict]) -> None:
         print(
             f"  {r['name'][:53]:54}{cell('steps_per_second'):>9}{cell('speed_against_torch'):>9}"
             f"{cell('cpu_seconds_per_step', digits=4):>9}{cell('cpu_seconds_against_torch'):>9}"
-            f"{cell('compile_seconds'):>9}{cell('flops', 1e-9, 3):>8}"
+            f"{cell('compile_seconds'):>9}{cell('flops', 1e-9, 3):>9}"
         )
 
 

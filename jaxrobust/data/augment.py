@@ -171,17 +171,17 @@ def random_crop(
         f"Reflecting {pad} pixels needs larger images than {list(x.shape[1:3])}.",
     )
     padded = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)), mode=mode)
-    start = (jax.random.uniform(key, (b, 2)) * (2 * pad + 1)).astype(jnp.int32)
+    start = (jax.random.uniform(key, (b, 2), jnp.float32) * (2 * pad + 1)).astype(jnp.int32)
 
     def cut(image, start):
-        return jax.lax.dynamic_slice(image, (start[0], start[1], 0), window)
+        return jax.lax.dynamic_slice(image, (*start, np.int32(0)), window)
 
     return jax.vmap(cut)(padded, start)
 
 
 def random_flip(key: jax.Array, x: jax.Array) -> jax.Array:
     """Mirrors each image [B, H, W, C] left to right with probability 1/2."""
-    mirrored = jax.random.bernoulli(key, 0.5, (x.shape[0], 1, 1, 1))
+    mirrored = jax.random.uniform(key, (x.shape[0], 1, 1, 1), jnp.float32) < 0.5
     return jnp.where(mirrored, x[:, :, ::-1], x)
 
 
@@ -202,7 +202,7 @@ def random_cutout(key: jax.Array, x: jax.Array, *, size: int = 16) -> jax.Array:
         size <= min(h, w),
         f"Cutout of {size} is larger than the images of {h} x {w}: set it to {min(h, w) // 2}.",
     )
-    uniform = jax.random.uniform(key, (2, b, 1))
+    uniform = jax.random.uniform(key, (2, b, 1), jnp.float32)
 
     def covered(uniform, side):
         centre = (uniform * side).astype(jnp.int32)

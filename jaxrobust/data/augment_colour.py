@@ -52,7 +52,7 @@ def color_jitter(
     neutral = np.array([1, 1, 1, 0], np.float32)
     low = np.maximum(neutral - strength, np.array([0, 0, 0, -hue], np.float32))[None]
     high = (neutral + strength)[None]
-    uniform = jax.random.uniform(key, (x.shape[0], 8))
+    uniform = jax.random.uniform(key, (x.shape[0], 8), jnp.float32)
     factor = low + (high - low) * uniform[:, :4]
     order = jnp.argsort(uniform[:, 4:], axis=1)
     return jitter(x, order, factor)

@@ -22,7 +22,6 @@ Shapes: x uint8 [B, H, W, C] with C 1 (grey) or 3 (RGB).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -30,9 +29,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrobust.data.augment_warp import GEOMETRIC, matrix, warp
 from jaxrobust.errors import check, choose
 
-GEOMETRIC = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")
 GREY_VALUE = (
     "auto_contrast", "equalize", "contrast", "brightness", "invert", "solarize", "posterize",
 )
@@ -84,11 +83,12 @@ def apply(
         f"Image operations need uint8 images [B, H, W, 1 or 3], not {x.dtype} {list(x.shape)}.",
     )
     names = {choose("image operation", o.name, OPERATIONS) for o in operations}
-    matrices = np.stack([_matrix(o, *x.shape[1:3], interpolation) for o in operations])
-
+    h, w = x.shape[1:3]
+    matrices = np.stack([matrix(*o, h, w, interpolation=interpolation) for o in operations])
     families = {
-        GEOMETRIC: lambda x, i: warp(x, jnp.asarray(matrices)[i], fill=fill,
-                                     interpolation=interpolation),
+        GEOMETRIC: lambda x, i: warp(
+            x, jnp.asarray(matrices)[i], fill=fill, interpolation=interpolation
+        ),
         GREY_VALUE: lambda x, i: look_up(x, _tables(x, operations, names, i)),
         BLENDED: lambda x, i: _blended(x, operations, names, i),
     }
@@ -113,84 +113,6 @@ def _factor(operations: Sequence[Operation], index: jax.Array) -> jax.Array:
     enhancing = ("brightness", "contrast", *BLENDED)
     factor = [o.magnitude if o.name in enhancing else 1.0 for o in operations]
     return jnp.asarray(np.array(factor, np.float32))[index][:, None, None, None]
-
-
-# Geometric operations.
-
-
-def _matrix(operation: Operation, height: int, width: int, interpolation: str) -> np.ndarray:
-    """Returns the map from output to input, int32 [6] in 16.16 fixed point, rounded as Pillow's.
-
-    Column in = a0 x + a1 y + a2 and row in = a3 x + a4 y + a5 at pixel centres (x, y + 1/2).
-    """
-    m, a = operation.magnitude, [1.0, 0.0, 0.0, 0.0, 1.0, 0.0]
-    # A pure translation is not done in fixed point there: the nearest pixel is known here.
-    whole = (lambda v: math.floor(v + 0.5)) if interpolation == "nearest" else float
-    if operation.name == "shear_x":
-        a[1] = m
-    elif operation.name == "shear_y":
-        a[3] = m
-    elif operation.name == "translate_x":
-        a[2] = whole(m * width)
-    elif operation.name == "translate_y":
-        a[5] = whole(m * height)
-    elif operation.name == "rotate":
-        c, s = (round(f(-math.radians(m % 360)), 15) for f in (math.cos, math.sin))
-        cx, cy = width / 2, height / 2
-        a = [c, s, cx - c * cx - s * cy, -s, c, cy + s * cx - c * cy]
-    a[2] += (a[0] + a[1]) / 2
-    a[5] += (a[3] + a[4]) / 2
-    return np.array([math.floor(v * 65536 + 0.5) for v in a], np.int32)
-
-
-def warp(
-    x: jax.Array, matrix: jax.Array, *, fill: int = 128, interpolation: str = "nearest"
-) -> jax.Array:
-    """Warps each image by its own affine map, `Image.transform(AFFINE)`.
-
-    Args:
-      x: uint8 [B, H, W, C].
-      matrix: int32 [B, 6], from output to input, in 16.16 fixed point, half a pixel included:
-        the input of output pixel (row y, column x) is column m0 x + m1 y + m2, row
-        m3 x + m4 y + m5.
-      fill: the value of what lies outside the image.
-      interpolation: "nearest" (as Pillow, bit for bit) or "bilinear" (within one grey level).
-    """
-    choose("interpolation", interpolation, ("nearest", "bilinear"))
-    h, w = x.shape[1:3]
-    rows = jnp.arange(h, dtype=jnp.int32)[None, :, None]
-    columns = jnp.arange(w, dtype=jnp.int32)[None, None, :]
-    m = matrix[:, :, None, None]
-    column = m[:, 0] * columns + m[:, 1] * rows + m[:, 2]
-    row = m[:, 3] * columns + m[:, 4] * rows + m[:, 5]
-    inside = (row >= 0) & (row < h << 16) & (column >= 0) & (column < w << 16)
-    if interpolation == "nearest":
-        out = _pixels(x, row >> 16, column >> 16)
-    else:
-        out = _bilinear(x, row - 32768, column - 32768)
-    return jnp.where(inside[..., None], out, jnp.uint8(fill))
-
-
-def _pixels(x: jax.Array, row: jax.Array, column: jax.Array) -> jax.Array:
-    """Returns x[b, row[b, i, j], column[b, i, j]], rows and columns clipped to the image."""
-    b, h, w, c = x.shape
-    index = jnp.clip(row, 0, h - 1) * w + jnp.clip(column, 0, w - 1)
-    flat = jnp.take_along_axis(
-        x.reshape(b, h * w, c), index.reshape(b, -1, 1), axis=1, mode="promise_in_bounds"
-    )
-    return flat.reshape(*index.shape, c)
-
-
-def _bilinear(x: jax.Array, row: jax.Array, column: jax.Array) -> jax.Array:
-    r, c = row >> 16, column >> 16
-    dr, dc = (((v & 65535) / 65536.0).astype(jnp.float32)[..., None] for v in (row, column))
-
-    def across(r):
-        left, right = (_pixels(x, r, v).astype(jnp.float32) for v in (c, c + 1))
-        return left + dc * (right - left)
-
-    top, bottom = across(r), across(r + 1)
-    return (top + dr * (bottom - top)).astype(jnp.uint8)
 
 
 # Operations on grey values.

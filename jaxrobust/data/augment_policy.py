@@ -91,7 +91,7 @@ def sample_auto_augment(
 ) -> jax.Array:
     """Draws int [B, 2], for each example two rows of `auto_augment_operations`."""
     probability = np.array([[p for _, p, _ in sub_policy] for sub_policy in policy], np.float32)
-    uniform = jax.random.uniform(key, (batch_size, 5))
+    uniform = jax.random.uniform(key, (batch_size, 5), jnp.float32)
     chosen = (uniform[:, 0] * len(policy)).astype(jnp.int32)
     fires = uniform[:, 1:3] < jnp.asarray(probability)[chosen]
     positive = uniform[:, 3:] < 0.5
@@ -150,6 +150,6 @@ def rand_augment(
     """
     check(0 <= magnitude <= 30, f"RandAugment's magnitude is {magnitude}, not in 0..30.")
     operations = [o for n in RAND_AUGMENT_OPERATIONS for o in both_signs(n, magnitude / 30)]
-    uniform = jax.random.uniform(key, (x.shape[0], num_ops))
+    uniform = jax.random.uniform(key, (x.shape[0], num_ops), jnp.float32)
     index = (uniform * len(operations)).astype(jnp.int32)
     return apply(x, operations, index, fill=fill, interpolation=interpolation)

@@ -68,7 +68,7 @@ def sample_boxes(
     Of 10 draws of (area, aspect ratio) the first that fits into the image is taken; else the
     largest central box whose aspect ratio (width / height) is allowed.
     """
-    uniform = jax.random.uniform(key, (batch_size, 22))
+    uniform = jax.random.uniform(key, (batch_size, 22), jnp.float32)
     low, high = math.log(ratio[0]), math.log(ratio[1])
     area = height * width * (scale[0] + (scale[1] - scale[0]) * uniform[:, :10])
     aspect = jnp.exp(low + (high - low) * uniform[:, 10:20])

@@ -14,7 +14,6 @@ from jaxrobust.data.examples import Examples, Loaded, encode
 from jaxrobust.errors import UserError, check
 
 IMAGE_TYPES = frozenset(".png .jpg .jpeg .bmp .gif .webp .tif .tiff .ppm .pgm".split())
-_IMAGE_TYPES = IMAGE_TYPES
 _SPLIT_FOLDERS = {
     "train": ("train", "training"),
     "validation": ("val", "validation", "valid"),

@@ -34,7 +34,7 @@ def load_inputs(path: str | Path, like: tuple[int, ...]) -> tuple[Any, list[str]
         if path.suffix == ".npz":
             check("x" in loaded.files, f"{path} has no array 'x'.")
             loaded = loaded["x"]
-        x = tables._examples(loaded, "x", str(path))
+        x = tables.as_examples(loaded, "x", str(path))
         names = [str(i) for i in range(len(x))]
     elif path.suffix == ".csv":
         x, names = _table(path)
@@ -59,7 +59,7 @@ def _table(path: Path) -> tuple[np.ndarray, list[str]]:
 def _images(path: Path, like: tuple[int, ...]) -> tuple[Any, list[str]]:
     check(len(like) == 3, f"{path}: the run was trained on tables of {list(like)}, not on images.")
     files = [path] if path.is_file() else sorted(
-        p for p in path.rglob("*") if p.suffix.lower() in folder._IMAGE_TYPES
+        p for p in path.rglob("*") if p.suffix.lower() in folder.IMAGE_TYPES
     )
     check(bool(files), f"{path} holds no images.")
     names = [str(p if path.is_file() else p.relative_to(path)) for p in files]

@@ -118,7 +118,6 @@ def as_examples(x: np.ndarray, key: str, path: str) -> np.ndarray:
     return x if x.ndim == 4 else x[:, :, :, None]
 
 
-_examples = as_examples
 
 
 def _pixels(x: np.ndarray, key: str, path: str) -> np.ndarray:

@@ -120,7 +120,7 @@ def asymmetric_generalized_cross_entropy(logits, labels, *, a=3.0, q=0.7, where=
     """
     z, t = prepare(logits, labels, where)
     a, q = number("a", a, z, at_least=0), number("q", q, z, at_least=0)
-    log_a = jnp.log(jnp.maximum(a, jnp.finfo(z.dtype).tiny))
+    log_a = jnp.log(a + jnp.finfo(z.dtype).tiny)
     # With u = log((a + p)/(a + 1)): (a + 1)^q (1 − e^(qu))/q, right for every q and tiny p.
     ratio = jnp.logaddexp(log_a, jax.nn.log_softmax(z)) - jnp.log1p(a)
     return masked(-jnp.exp(q * jnp.log1p(a)) * _expect(box_cox(ratio, q), t), where)

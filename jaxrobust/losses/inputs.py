@@ -95,7 +95,7 @@ def present_counts(class_counts, like: jax.Array) -> jax.Array:
     """Returns class sizes `[K]` without zeros, for logits `like` `[..., K]`.
 
     A class absent from training is treated like the rarest class that is present: no logarithm
-    or quotient of zero, and the other classes' terms stay what they are without it.
+    or quotient of zero, and the margins of the others are the same as without it.
     """
     counts = jnp.asarray(class_counts, like.dtype)
     same_shape("class_counts", counts, like.shape[-1:], "logits", like.shape)

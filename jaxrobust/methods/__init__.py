@@ -24,7 +24,7 @@ from jaxrobust.methods.supervised import make_loss, supervised
 from jaxrobust.networks import Network
 
 __all__ = ["METHODS", "Method", "Pass", "Stage", "StepInfo", "TrainState",
-           "dynamic_loss", "make", "make_loss", "supervised"]
+           "dynamic_loss", "dynamic_loss_steps", "make", "make_loss", "supervised"]
 
 
 def loss_of(config: ConfigDict, class_counts: jax.Array):

@@ -7,6 +7,7 @@ import functools
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
 
 CHUNK_BYTES = 2**20
 MAX_CHUNKS = 8
@@ -53,14 +54,20 @@ def conv2d(x: jax.Array, kernel: jax.Array, stride: int, padding: tuple[int, int
     return _conv(x, kernel, stride, padding)
 
 
-@conv2d.defjvp
 def _conv2d_jvp(stride, padding, primals, tangents):
     (x, kernel), (dx, dkernel) = primals, tangents
     y = conv2d(x, kernel, stride, padding)
-    parts = jnp.split(x, num_chunks(x, y))
-    by_kernel = [_conv(part, dkernel, stride, padding) for part in parts]
-    by_kernel = jnp.concatenate(by_kernel) if len(parts) > 1 else by_kernel[0]
-    return y, _conv(dx, kernel, stride, padding) + by_kernel
+    terms = []
+    if not isinstance(dx, SymbolicZero):
+        terms.append(_conv(dx, kernel, stride, padding))
+    if not isinstance(dkernel, SymbolicZero):
+        parts = jnp.split(x, num_chunks(x, y))
+        parts = [_conv(part, dkernel, stride, padding) for part in parts]
+        terms.append(jnp.concatenate(parts) if len(parts) > 1 else parts[0])
+    return y, sum(terms[1:], terms[0])
+
+
+conv2d.defjvp(_conv2d_jvp, symbolic_zeros=True)
 
 
 def num_chunks(x: jax.Array, y: jax.Array) -> int:

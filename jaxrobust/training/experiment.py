@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 
 from jaxrobust import methods, networks
 from jaxrobust.data import augment, sources
+from jaxrobust.data.examples import statistics
 from jaxrobust.data.prepare import Prepared, prepare
 from jaxrobust.errors import check
 from jaxrobust.training import evaluation, optimizers
@@ -130,7 +131,9 @@ def make_views(config: ConfigDict, data: Prepared):
     first = np.asarray(x[0])
     images = first.ndim == 3
     large = images and min(first.shape[:2]) >= 96
-    mean, std = _statistics(x)
+    mean, std = statistics(x)
+    if images:
+        mean, std = mean / 255, std / 255
     plain = images and not large and config.data.name != "digits"
     default = "imagenet" if large else "crop_flip" if plain else "none"
     flip = config.data.name != "digits" if a.flip is None else a.flip
@@ -146,14 +149,6 @@ def make_views(config: ConfigDict, data: Prepared):
         "imagenet_eval" if large else "none", mean=mean, std=std, image_size=size
     )
     return view, evaluation_view
-
-
-def _statistics(x: Any):
-    """Mean and deviation per channel or column, of at most 50,000 training examples."""
-    if isinstance(x, np.ndarray):
-        return augment.statistics(x[:50_000])
-    rows = np.linspace(0, len(x) - 1, min(len(x), 256)).astype(int)
-    return augment.statistics(np.stack([np.asarray(x[int(i)]) for i in rows]))
 
 
 def make_feed(config: ConfigDict, data: Prepared, layout: Layout) -> Feed:

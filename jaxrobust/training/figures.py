@@ -65,6 +65,12 @@ def learning_curves(rows: list[dict[str, Any]], results: dict[str, Any]) -> Figu
     return figure
 
 
+def name_classes(ax, class_names: Sequence[str]) -> None:
+    """Writes class names below the axis, aslant where they are long."""
+    aslant = {"rotation": 45, "ha": "right"} if max(map(len, class_names)) > 3 else {}
+    ax.set_xticks(range(len(class_names)), class_names, **aslant)
+
+
 def series(ax, rows: list[dict[str, Any]], key: str, label: str, colour: str) -> None:
     """Draws one column of metrics.jsonl; nothing where it is absent."""
     points = [(row["epoch"], row[key]) for row in rows if row.get(key) is not None]
@@ -82,7 +88,7 @@ def confusion(predicted: np.ndarray, labels: np.ndarray, class_names: Sequence[s
     figure, ax = canvas(side + 0.6, side)
     image = ax.imshow(share, cmap="Blues", vmin=0, vmax=1)
     if k <= 20:
-        ax.set_xticks(range(k), class_names, rotation=60, ha="right")
+        name_classes(ax, class_names)
         ax.set_yticks(range(k), class_names)
         for i, j in np.ndindex(k, k):
             if share[i, j] >= 0.005:
@@ -102,7 +108,7 @@ def per_class(accuracy: Sequence[float | None], class_names: Sequence[str],
     ax.bar(x, [a or 0 for a in accuracy], color=BLUE)
     ax.set(ylabel="test accuracy", ylim=(0, 1), title="Accuracy by class")
     if len(class_names) <= 40:
-        ax.set_xticks(x, class_names, rotation=45, ha="right")
+        name_classes(ax, class_names)
     counts = ax.twinx()
     counts.plot(x, noise["given_class_counts"], color=ORANGE, marker="o", ms=3, lw=1)
     counts.set_ylabel("training examples (given labels)", color=ORANGE)

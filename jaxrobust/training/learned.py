@@ -18,7 +18,16 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from jaxrobust.training.figures import BLUE, GREEN, GREY, ORANGE, canvas, save, series
+from jaxrobust.training.figures import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    canvas,
+    name_classes,
+    save,
+    series,
+)
 
 Report = dict[str, np.ndarray]
 
@@ -38,7 +47,8 @@ def numbers(report: Report, given: np.ndarray, true: np.ndarray | None) -> dict[
         row["corrected_accuracy"] = float(right.mean())
         row["corrected_accuracy_clean"] = share(right, ~wrong)
         row["corrected_accuracy_wrong"] = share(right, wrong)
-    if "metadata" in report:
+    # Before metadata are first chosen all rows are the same.
+    if "metadata" in report and len(np.unique(report["metadata"])) == len(report["metadata"]):
         row["metadata_clean_share"] = float((~wrong[report["metadata"]]).mean())
     if "weights" in report:
         weights = np.asarray(report["weights"], np.float64)
@@ -116,7 +126,7 @@ def margin_by_class(margins: np.ndarray, given: np.ndarray, class_names: Sequenc
     ax.bar(x, margins, color=BLUE)
     ax.set(ylabel="margin added to the logit", title="Learned margin by class")
     if k <= 40:
-        ax.set_xticks(x, class_names, rotation=45, ha="right")
+        name_classes(ax, class_names)
     counts = ax.twinx()
     counts.plot(x, np.bincount(given, minlength=k), color=ORANGE, marker="o", ms=3, lw=1)
     counts.set_ylabel("training examples (given labels)", color=ORANGE)

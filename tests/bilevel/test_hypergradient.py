@@ -33,9 +33,9 @@ class Problem:
         network = toy.make_network(activation=activation)
         self.batch, self.meta_batch = toy.make_batches()
         self.phi = np.linspace(-1.0, 1.0, len(self.batch["labels"]), dtype=self.batch["x"].dtype)
-        self.optimizer = optimizer
+        self.optimizer, self.jit = optimizer, toy.jit
 
-        @jax.jit
+        @toy.jit
         def start():
             params, state = network.init(jax.random.key(1), self.batch["x"])
             opt_state = optimizer.init(params)
@@ -54,7 +54,7 @@ class Problem:
         self.meta = meta
 
     def compute(self, **options):
-        compute = jax.jit(hypergradient(self.inner, self.meta, self.optimizer, **options))
+        compute = self.jit(hypergradient(self.inner, self.meta, self.optimizer, **options))
         return compute(self.phi, self.params, self.opt_state, self.batch, self.meta_batch)
 
     def ahead(self, phi, steps=1):
@@ -70,7 +70,7 @@ class Problem:
         """Meta-loss after the steps, and its central finite differences."""
         eye = e * np.eye(len(self.phi))
         points = np.concatenate([np.zeros((1, len(eye))), eye, -eye]) + np.asarray(self.phi)[None]
-        value = np.asarray(jax.jit(jax.vmap(functools.partial(self.ahead, steps=steps)))(points))
+        value = np.asarray(self.jit(jax.vmap(functools.partial(self.ahead, steps=steps)))(points))
         up, down = np.split(value[1:], 2)
         return value[0], (up - down) / (2 * e)
 
@@ -92,7 +92,7 @@ def test_losses_and_parameters_are_those_of_the_look_ahead(toy, x64):
     problem = Problem(toy, OPTIMIZERS["adam"])
     found = problem.compute()
 
-    @jax.jit
+    @toy.jit
     def plain(params, opt_state):
         inner, grads = jax.value_and_grad(problem.inner)(params, problem.phi, problem.batch)
         return inner, optax.apply_updates(params, problem.optimizer.update(grads, opt_state)[0])
@@ -106,7 +106,7 @@ def test_losses_and_parameters_are_those_of_the_look_ahead(toy, x64):
 @pytest.mark.parametrize("steps", [1, 2])
 def test_reverse_equals_forward_mode(toy, x64, steps):
     problem = Problem(toy, OPTIMIZERS["adam"])
-    forward = jax.jit(jax.jacfwd(functools.partial(problem.ahead, steps=steps)))(problem.phi)
+    forward = toy.jit(jax.jacfwd(functools.partial(problem.ahead, steps=steps)))(problem.phi)
     np.testing.assert_allclose(problem.compute(steps=steps).grads, forward, rtol=1e-9)
 
 
@@ -121,7 +121,7 @@ def test_reverse_equals_forward_over_reverse(toy, x64):
         inner = functools.partial(problem.inner, phi=phi, batch=problem.batch)
         return jax.jvp(lambda p: inner(p), (problem.params,), (u,))[1]
 
-    np.testing.assert_allclose(found.grads, jax.jit(jax.grad(along))(problem.phi), rtol=1e-9)
+    np.testing.assert_allclose(found.grads, toy.jit(jax.grad(along))(problem.phi), rtol=1e-9)
 
 
 def ridge(seed=0, n=12, d=4, penalty=0.3):
@@ -206,8 +206,8 @@ def test_first_order_is_the_slope_of_the_tangent(toy, x64):
         return sum(jax.tree.leaves(jax.tree.map(jnp.vdot, v, updates)))
 
     found = problem.compute(mode="first_order")
-    np.testing.assert_allclose(found.grads, jax.jit(jax.grad(tangent))(problem.phi), rtol=1e-9)
-    meta = jax.jit(problem.meta)(problem.params, problem.meta_batch)
+    np.testing.assert_allclose(found.grads, toy.jit(jax.grad(tangent))(problem.phi), rtol=1e-9)
+    meta = toy.jit(problem.meta)(problem.params, problem.meta_batch)
     np.testing.assert_allclose(found.meta_loss, meta, rtol=1e-12)
 
 
@@ -217,7 +217,7 @@ def test_approximations_differentiate_the_last_step_only(toy, x64):
     first = problem.compute(mode="finite_difference", steps=2)
     np.testing.assert_allclose(whole.inner_loss, first.inner_loss, rtol=1e-12)
 
-    @jax.jit
+    @toy.jit
     def plain(params, opt_state):
         grads = jax.grad(problem.inner)(params, problem.phi, problem.batch)
         updates, opt_state = problem.optimizer.update(grads, opt_state, params)
@@ -248,7 +248,7 @@ def test_held_parameters_are_constants(toy, x64, mode):
         top = jax.tree.map(jnp.add, problem.params["l2"], updates["l2"])
         return problem.meta(problem.params | {"l2": top}, problem.meta_batch)
 
-    expected = jax.jit(jax.grad(ahead))(problem.phi)
+    expected = toy.jit(jax.grad(ahead))(problem.phi)
     np.testing.assert_allclose(found.grads, expected, rtol=1e-5, atol=1e-10)
 
 

@@ -1,5 +1,7 @@
 """Skipped layers: the same gradient as with the bottom held, from less work."""
 
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,13 +15,22 @@ from jaxrobust.errors import UserError
 OPTIMIZER = optax.chain(optax.add_decayed_weights(5e-3), optax.sgd(0.1, momentum=0.9))
 
 
+class Setting(NamedTuple):
+    jit: Any
+    network: Any
+    objective: Any
+    state: Any
+    batch: Any
+    meta_batch: Any
+
+
 @pytest.fixture
 def setting(toy, x64):
     """A network, batches, and a state in which momentum and running statistics have moved."""
     network, (batch, meta_batch) = toy.make_network(), toy.make_batches()
     bilevel = make_bilevel(network, toy.objective, OPTIMIZER, optax.sgd(1.0))
 
-    @jax.jit
+    @toy.jit
     def start():
         params, _ = network.init(jax.random.key(1), batch["x"])
         moved = {"bn": {"mean": jnp.linspace(-1, 1, 6), "var": jnp.linspace(1, 2, 6)}}
@@ -28,20 +39,20 @@ def setting(toy, x64):
         return state._replace(opt_state=opt_state)
 
     state = start()
-    return network, toy.objective, state, batch, meta_batch
+    return Setting(toy.jit, network, toy.objective, state, batch, meta_batch)
 
 
 def meta_gradient(setting, **options):
     """Meta-gradient (by a meta-optimiser of learning rate 1), the new state and the info."""
-    network, objective, state, batch, meta_batch = setting
+    jit, network, objective, state, batch, meta_batch = setting
     bilevel = make_bilevel(network, objective, OPTIMIZER, optax.sgd(1.0), **options)
-    after, info = jax.jit(bilevel.step)(state, batch, meta_batch)
+    after, info = jit(bilevel.step)(state, batch, meta_batch)
     return jax.tree.map(np.subtract, state.meta_params, after.meta_params), after, info
 
 
 def by_hand(setting, train_bottom):
     """The same objective as a function of the top alone."""
-    network, objective, state, batch, meta_batch = setting
+    jit, network, objective, state, batch, meta_batch = setting
 
     def logits(top, x):
         features, _ = network.run(state.params, state.network_state, x, train_bottom, 0, 1)
@@ -59,7 +70,7 @@ def by_hand(setting, train_bottom):
         top = optax.apply_updates(state.params["l2"], updates["l2"])
         return jnp.mean(losses.cross_entropy(logits(top, meta_batch["x"]), meta_batch["labels"]))
 
-    return jax.jit(jax.grad(meta))(state.meta_params)
+    return jit(jax.grad(meta))(state.meta_params)
 
 
 def equal(a, b, **tolerance):
@@ -71,7 +82,7 @@ def equal(a, b, **tolerance):
 def test_the_gradient_is_that_of_the_top_with_the_bottom_held(setting, statistics):
     found, after, _ = meta_gradient(setting, skip=1, bottom_batch_norm=statistics)
     equal(found, by_hand(setting, statistics == "batch"))
-    state = setting[2]
+    state = setting.state
     for before, now in zip(
         jax.tree.leaves(state.params), jax.tree.leaves(after.params), strict=True
     ):
@@ -94,8 +105,7 @@ def test_a_predicate_on_the_path_is_the_same_as_a_split_with_batch_statistics(se
 
 
 def test_a_predicate_needs_no_stages(setting):
-    network, objective, state, batch, meta_batch = setting
-    alone = (network.apply, objective, state, batch, meta_batch)
+    alone = setting._replace(network=setting.network.apply)
     held = {"skip": lambda path: path.endswith("bias"), "mode": "finite_difference"}
     equal(meta_gradient(alone, **held), meta_gradient(setting, **held))
 

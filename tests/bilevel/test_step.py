@@ -20,9 +20,9 @@ def batches(toy):
     return toy.make_batches()
 
 
-def start(bilevel, network, batch):
+def start(toy, bilevel, network, batch):
     """A fresh state, compiled as a whole: cheaper than operation by operation."""
-    return jax.jit(lambda: bilevel.init(KEY, *network.init(jax.random.key(1), batch["x"])))()
+    return toy.jit(lambda: bilevel.init(KEY, *network.init(jax.random.key(1), batch["x"])))()
 
 
 def simple_bilevel(toy, network, meta_optimizer=None, **options):
@@ -45,8 +45,8 @@ def test_one_trace_over_many_steps_with_donated_buffers(toy, batches):
         traces.append(1)
         return bilevel.step(*args)
 
-    jitted = jax.jit(step, donate_argnums=0)
-    state = start(bilevel, network, batches[0])
+    jitted = toy.jit(step, donate_argnums=0)
+    state = start(toy, bilevel, network, batches[0])
     phi = jax.tree.map(np.asarray, state.meta_params)
     for i in range(20):
         state, info = jitted(state, *batches, jax.random.fold_in(KEY, i))
@@ -63,8 +63,8 @@ def test_the_step_is_look_ahead_then_meta_step_then_real_step(toy, batches, x64)
     network = toy.make_network()
     objective, meta_optimizer = toy.objective, optax.adam(1e-2)
     bilevel = simple_bilevel(toy, network, meta_optimizer)
-    state = start(bilevel, network, batches[0])
-    after, info = jax.jit(bilevel.step)(state, *batches)
+    state = start(toy, bilevel, network, batches[0])
+    after, info = toy.jit(bilevel.step)(state, *batches)
 
     def plain(state, batch, meta_batch):
         def inner(params, phi):
@@ -87,7 +87,7 @@ def test_the_step_is_look_ahead_then_meta_step_then_real_step(toy, batches, x64)
         phi = optax.apply_updates(state.meta_params, updates)
         return phi, meta_loss, *update(state.params, phi)
 
-    phi, meta_loss, params, (loss, network_state, opt_state) = jax.jit(plain)(state, *batches)
+    phi, meta_loss, params, (loss, network_state, opt_state) = toy.jit(plain)(state, *batches)
     equal(after.meta_params, phi, rtol=1e-10)
     equal(after.params, params, rtol=1e-10)
     equal(after.opt_state, opt_state, rtol=1e-10, atol=1e-14)
@@ -98,8 +98,8 @@ def test_the_step_is_look_ahead_then_meta_step_then_real_step(toy, batches, x64)
 def test_meta_learning_rate_0_leaves_phi_where_it_is(toy, batches):
     network = toy.make_network()
     bilevel = simple_bilevel(toy, network, optax.sgd(0.0))
-    state = start(bilevel, network, batches[0])
-    step = jax.jit(bilevel.step)
+    state = start(toy, bilevel, network, batches[0])
+    step = toy.jit(bilevel.step)
     after, info = step(step(state, *batches, KEY)[0], *batches, KEY)
     equal(after.meta_params, state.meta_params)
     assert float(info.meta_grad_norm) > 0
@@ -109,11 +109,11 @@ def test_without_corrector_and_with_margins_0_it_is_supervised_training(toy, bat
     network, (batch, meta_batch) = toy.make_network(), batches
     objective = dynamic_loss(3, 5, 4, corrector=False)
     bilevel = make_bilevel(network, objective, SGD, optax.sgd(0.0))
-    state = start(bilevel, network, batch)
+    state = start(toy, bilevel, network, batch)
     margin_net = state.meta_params["margin"]["margin_net"]
     margin_net["dense_2"] = jax.tree.map(np.zeros_like, margin_net["dense_2"])
 
-    @jax.jit
+    @toy.jit
     def supervised(params, network_state, opt_state):
         def loss(params):
             logits, new = network.apply(params, network_state, batch["x"], True)
@@ -123,7 +123,7 @@ def test_without_corrector_and_with_margins_0_it_is_supervised_training(toy, bat
         updates, opt_state = SGD.update(grads, opt_state, params)
         return (optax.apply_updates(params, updates), new, opt_state), value
 
-    step, plain = jax.jit(bilevel.step), (state.params, state.network_state, state.opt_state)
+    step, plain = toy.jit(bilevel.step), (state.params, state.network_state, state.opt_state)
     for _ in range(5):
         state, info = step(state, batch, meta_batch)
         plain, value = supervised(*plain)
@@ -135,9 +135,9 @@ def test_without_metadata_it_is_a_plain_step_with_phi_as_it_is(toy, batches):
     network, (batch, meta_batch) = toy.make_network(), batches
     bilevel = simple_bilevel(toy, network)
     frozen = simple_bilevel(toy, network, optax.sgd(0.0))
-    state = start(bilevel, network, batch)
-    after, info = jax.jit(bilevel.step)(state, batch)
-    expected, _ = jax.jit(frozen.step)(start(frozen, network, batch), batch, meta_batch)
+    state = start(toy, bilevel, network, batch)
+    after, info = toy.jit(bilevel.step)(state, batch)
+    expected, _ = toy.jit(frozen.step)(start(toy, frozen, network, batch), batch, meta_batch)
     equal(after.params, expected.params, rtol=1e-6)
     equal(after.meta_params, state.meta_params)
     equal(after.meta_opt_state, state.meta_opt_state)
@@ -147,8 +147,8 @@ def test_without_metadata_it_is_a_plain_step_with_phi_as_it_is(toy, batches):
 def test_meta_every(toy, batches):
     network = toy.make_network()
     bilevel = simple_bilevel(toy, network, meta_every=3)
-    every = jax.jit(simple_bilevel(toy, network).step)
-    step, state = jax.jit(bilevel.step), start(bilevel, network, batches[0])
+    every = toy.jit(simple_bilevel(toy, network).step)
+    step, state = toy.jit(bilevel.step), start(toy, bilevel, network, batches[0])
     for i in range(5):
         before, (state, info) = state, step(state, *batches, KEY)
         assert bool(info.met) == (i in (0, 3))
@@ -181,18 +181,18 @@ def test_the_real_step_may_see_another_view_and_draws_from_the_look_ahead(toy, b
     network, (batch, meta_batch), seen = toy.make_network(), batches, []
     bilevel = make_bilevel(network, echo(seen), SGD, optax.sgd(0.0))
     strong = {"x": batch["x"] + 1.0, "only_real": batch["rank"]}
-    state = start(bilevel, network, batch)
-    after, info = jax.jit(bilevel.step)(state, batch | {"real_step": strong}, meta_batch, KEY)
+    state = start(toy, bilevel, network, batch)
+    after, info = toy.jit(bilevel.step)(state, batch | {"real_step": strong}, meta_batch, KEY)
     assert "only_real" not in seen[0] and "only_real" in seen[-1]
     assert all("real_step" not in keys for keys in seen)
-    logits, network_state = jax.jit(network.apply, static_argnums=3)(
+    logits, network_state = toy.jit(network.apply, static_argnums=3)(
         state.params, state.network_state, strong["x"], True
     )
     np.testing.assert_allclose(info.logits, logits, rtol=1e-5)
     equal(after.network_state, network_state, rtol=1e-5)
 
     # Alone, without metadata, the same real step: the view seen first gives the logits again.
-    alone, seen_alone = jax.jit(bilevel.step)(state, batch | {"real_step": strong}, None, KEY)
+    alone, seen_alone = toy.jit(bilevel.step)(state, batch | {"real_step": strong}, None, KEY)
     equal(alone.params, after.params, rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(seen_alone.weights, info.weights, rtol=1e-6)
 
@@ -211,15 +211,15 @@ def test_pseudo_labels_of_the_real_step_come_from_the_weak_view(toy, batches):
     net = state.meta_params["corrector"]["rank_weight_net"]
     net["dense_2"]["bias"] = jnp.full((3,), -50.0)
     batch = batch | {"x": weak, "real_step": {"x": strong}}
-    _, info = jax.jit(bilevel.step)(state, batch, meta_batch, KEY)
+    _, info = toy.jit(bilevel.step)(state, batch, meta_batch, KEY)
     np.testing.assert_allclose(info.loss, 50.0, rtol=1e-5)  # Class 2 against a sure class 0.
 
 
 def test_examples_left_out_do_not_count(toy, batches, x64):
     network, (batch, meta_batch) = toy.make_network(with_bn=False), batches
     bilevel = simple_bilevel(toy, network)
-    state = start(bilevel, network, batch)
-    step = jax.jit(bilevel.step)
+    state = start(toy, bilevel, network, batch)
+    step = toy.jit(bilevel.step)
 
     def spoiled(batch, rows):
         spoil = {"x": 1e3 * batch["x"], "labels": jnp.full_like(batch["labels"], -1)}
@@ -239,13 +239,13 @@ def test_examples_left_out_do_not_count(toy, batches, x64):
 def test_effective_sample_size_and_weights(toy, batches):
     network, (batch, meta_batch) = toy.make_network(), batches
     bilevel = simple_bilevel(toy, network)
-    state, info = jax.jit(bilevel.step)(start(bilevel, network, batch), batch, meta_batch)
+    state, info = toy.jit(bilevel.step)(start(toy, bilevel, network, batch), batch, meta_batch)
     w = np.asarray(1 / (1 + np.exp(-state.meta_params)))[batch["rank"]]
     np.testing.assert_allclose(info.weights, w, rtol=1e-5)
     expected = np.sum(w) ** 2 / np.sum(w**2) / len(w)
     np.testing.assert_allclose(info.effective_sample_size, expected, rtol=1e-5)
     bilevel = make_bilevel(network, toy.objective._replace(weights=None), SGD, optax.sgd(1.0))
-    _, info = jax.jit(bilevel.step)(start(bilevel, network, batch), batch, meta_batch)
+    _, info = toy.jit(bilevel.step)(start(toy, bilevel, network, batch), batch, meta_batch)
     assert info.weights is None and float(info.effective_sample_size) == 1
 
 
@@ -258,8 +258,8 @@ def test_many_seeds_at_once(toy, batches):
         state = bilevel.init(jax.random.key(seed + 10), params, network_state)
         return bilevel.step(state, *batches, jax.random.key(seed))
 
-    together = jax.jit(jax.vmap(run))(jnp.arange(2))
-    alone = jax.jit(run)(1)
+    together = toy.jit(jax.vmap(run))(jnp.arange(2))
+    alone = toy.jit(run)(1)
     equal(jax.tree.map(lambda leaf: leaf[1], together), alone, rtol=1e-4, atol=1e-6)
 
 
@@ -280,7 +280,7 @@ def test_a_few_steps_of_metadata_teach_the_weights_which_label_is_wrong(toy):
 
     objective = curve_weighted(2, 3, 8)
     bilevel = make_bilevel(apply, objective, optax.sgd(0.5), optax.adam(3e-2))
-    state, step = jax.jit(bilevel.init)(KEY, jnp.zeros((1, 2))), jax.jit(bilevel.step)
+    state, step = toy.jit(bilevel.init)(KEY, jnp.zeros((1, 2))), toy.jit(bilevel.step)
     for _ in range(60):
         state, info = step(state, batch, clean)
     weights = np.asarray(info.weights)
@@ -301,7 +301,7 @@ def test_an_objective_that_draws_wants_a_key(toy, batches):
     network = toy.make_network()
     bilevel = make_bilevel(network, dynamic_loss(3, 5, 4), SGD, optax.sgd(1.0))
     with pytest.raises(UserError, match="key"):
-        jax.eval_shape(bilevel.step, start(bilevel, network, batches[0]), *batches)
+        jax.eval_shape(bilevel.step, start(toy, bilevel, network, batches[0]), *batches)
 
 
 def test_an_objective_that_ignores_its_parameters_is_refused(toy, batches):
@@ -311,4 +311,4 @@ def test_an_objective_that_ignores_its_parameters_is_refused(toy, batches):
     )
     bilevel = make_bilevel(network, objective, SGD, optax.adam(1e-3))
     with pytest.raises(UserError, match="meta-gradient is zero"):
-        jax.eval_shape(bilevel.step, start(bilevel, network, batches[0]), *batches)
+        jax.eval_shape(bilevel.step, start(toy, bilevel, network, batches[0]), *batches)

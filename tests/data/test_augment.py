@@ -119,6 +119,17 @@ def test_a_view_depends_on_the_key_and_each_example_alone(kind, views):
     assert same == (kind in ("none", "imagenet_eval"))
 
 
+@pytest.fixture
+def cropped(views):
+    return np.asarray(views["crop_flip"](KEY, X))
+
+
+def test_float64_mode_changes_nothing(cropped, views, x64):
+    out = views["crop_flip"](KEY, X)
+    assert out.dtype == jnp.float32
+    np.testing.assert_allclose(out, cropped, atol=1e-6)
+
+
 def test_a_batch_of_one_and_grey_digits():
     view = jax.jit(augment.make_view("strong", mean=0.3, std=0.4, cutout=4, flip=False))
     out = view(KEY, X[:1, :8, :8, :1])

@@ -36,18 +36,36 @@ def test_a_level_of_nine_is_the_published_range(name, level, magnitudes):
 
 
 def test_the_policy_is_that_of_table_7():
-    assert len(policy.CIFAR10_POLICY) == 25
-    assert policy.CIFAR10_POLICY[0] == (("invert", 0.1, 7), ("contrast", 0.2, 6))
-    assert policy.CIFAR10_POLICY[12] == (("translate_y", 0.4, 3), ("sharpness", 0.2, 6))
-    assert policy.CIFAR10_POLICY[24] == (("translate_y", 0.7, 9), ("auto_contrast", 0.9, 1))
-    count = {}
-    for step in sum(policy.CIFAR10_POLICY, ()):
-        count[step[0]] = count.get(step[0], 0) + 1
-    assert count == {
-        "equalize": 9, "auto_contrast": 7, "color": 5, "sharpness": 5, "brightness": 4,
-        "translate_y": 5, "solarize": 4, "invert": 3, "contrast": 2, "translate_x": 2,
-        "shear_y": 2, "rotate": 1, "posterize": 1,
-    }  # fmt: skip
+    # Operation, ten times the probability, level; twice.
+    table = """
+        invert 1 7 contrast 2 6          | rotate 7 2 translate_x 3 9
+        sharpness 8 1 sharpness 9 3      | shear_y 5 8 translate_y 7 9
+        auto_contrast 5 8 equalize 9 2   | shear_y 2 7 posterize 3 7
+        color 4 3 brightness 6 7         | sharpness 3 9 brightness 7 9
+        equalize 6 5 equalize 5 1        | contrast 6 7 sharpness 6 5
+        color 7 7 translate_x 5 8        | equalize 3 7 auto_contrast 4 8
+        translate_y 4 3 sharpness 2 6    | brightness 9 6 color 2 8
+        solarize 5 2 invert 0 3          | equalize 2 0 auto_contrast 6 0
+        equalize 2 8 equalize 6 4        | color 9 9 equalize 6 6
+        auto_contrast 8 4 solarize 2 8   | brightness 1 3 color 7 0
+        solarize 4 5 auto_contrast 9 3   | translate_y 9 9 translate_y 7 9
+        auto_contrast 9 2 solarize 8 3   | equalize 8 8 invert 1 3
+        translate_y 7 9 auto_contrast 9 1
+    """.replace("|", " ").split()
+    steps = [(name, int(p) / 10, int(m)) for name, p, m in zip(*[iter(table)] * 3, strict=True)]
+    assert [step for sub_policy in policy.CIFAR10_POLICY for step in sub_policy] == steps
+
+
+def test_the_rows_of_a_policy():
+    operations = policy.auto_augment_operations()
+    assert len(operations) == 4 * 25 + 1 and operations[100].name == "identity"
+    for sub_policy, s, i, name, magnitude in (
+        (1, 0, 0, "rotate", -60 / 9), (1, 1, 1, "translate_x", 150 / 331),
+        (9, 0, 0, "contrast", 0.3), (9, 1, 1, "sharpness", 1.5),
+    ):  # fmt: skip
+        operation = operations[4 * sub_policy + 2 * s + i]
+        assert operation.name == name
+        np.testing.assert_allclose(operation.magnitude, magnitude)
 
 
 def test_sub_policies_and_their_operations_occur_as_often_as_published():

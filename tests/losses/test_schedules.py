@@ -1,6 +1,7 @@
 """Hyper-parameters by epoch, and what a trainer asks of the package."""
 
 import functools
+import inspect
 import re
 
 import jax
@@ -53,7 +54,7 @@ def test_settings_are_what_a_user_may_set():
     assert losses.settings("ce") == {}
 
 
-def test_defaults_are_those_of_the_released_programs():
+def test_defaults_are_those_of_the_released_programs_and_papers():
     released = {
         "gce": {"q": 0.7},
         "sce": {"alpha": 10, "beta": 0.1},
@@ -62,8 +63,17 @@ def test_defaults_are_those_of_the_released_programs():
         "agce": {"a": 3, "q": 0.7},
         "nce_agce": {"alpha": 10, "beta": 0.1, "a": 3, "q": 0.7},
         "js": {"pi": 0.5},
+        "focal": {"gamma": 2},
+        "logit_adjusted": {"tau": 1},
     }
     assert {name: losses.settings(name) for name in released} == released
+
+
+@pytest.mark.parametrize("name", sorted(losses.SCHEDULES))
+def test_a_scheduled_loss_defaults_to_its_first_epoch(name):
+    parameters = inspect.signature(losses.get(name)).parameters
+    for keyword, value in losses.at_epoch(name, losses.settings(name), 0, 10).items():
+        assert parameters[keyword].default == value
 
 
 def test_needs_are_what_the_trainer_supplies():

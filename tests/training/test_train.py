@@ -7,9 +7,28 @@ import numpy as np
 import pytest
 
 import jaxrobust
+from jaxrobust import config as configuration
 from jaxrobust.errors import RunError, UserError
 from jaxrobust.training import experiment, inference, train
 from jaxrobust.training.log import read_rows
+
+
+def settings(**overrides):
+    """A run that takes a second: digits, a small perceptron, three epochs; `a__b` sets a.b."""
+    made = configuration.load("digits_losses:ce")
+    small = {
+        "network.name": "mlp", "network.width": 32, "train.epochs": 3, "train.batch_size": 128,
+        "data.noise.kind": "symmetric", "data.noise.rate": 0.4, "log.figures": False,
+        "log.tensorboard": False, "checkpoint.every_seconds": 0.0,
+    }
+    chosen = {key.replace("__", "."): value for key, value in overrides.items()}
+    made.update_from_flattened_dict(small | chosen)
+    return made
+
+
+@pytest.fixture
+def tiny():
+    return settings
 
 
 def params_of(workdir):
@@ -72,14 +91,22 @@ class Killed(BaseException):
     """Stands for a kill: nothing of the program runs after it."""
 
 
-@pytest.mark.parametrize(
-    "loop, after", [("epoch", 1), ("epoch", 2), ("step", 1), ("step", 4), ("step", 8)]
-)
-def test_a_run_killed_after_any_checkpoint_ends_the_same(tiny, tmp_path, monkeypatch, loop, after):
-    config = tiny(train__loop=loop, train__batch_size=256,
-                  checkpoint__every_steps=1 if loop == "step" else None)
-    whole = jaxrobust.train(config, tmp_path / "whole")
+@pytest.fixture(scope="module", params=["epoch", "step"])
+def undisturbed(request, tmp_path_factory):
+    """A configuration that saves after every call, its whole run, and the run's folder."""
+    made = settings(train__loop=request.param, train__batch_size=512,
+                    checkpoint__every_steps=1 if request.param == "step" else None)
+    folder = tmp_path_factory.mktemp("whole")
+    return made, jaxrobust.train(made, folder), folder
+
+
+@pytest.mark.parametrize("after", [1, 2, 5])
+def test_a_run_killed_after_any_checkpoint_ends_the_same(
+    undisturbed, tmp_path, monkeypatch, after
+):
+    config, whole, folder = undisturbed
     save, saved = train.Checkpoints.save, []
+    after = min(after, 3) if config.train.loop == "epoch" else after
 
     def save_then_die(self, *args):
         save(self, *args)
@@ -89,15 +116,13 @@ def test_a_run_killed_after_any_checkpoint_ends_the_same(tiny, tmp_path, monkeyp
 
     monkeypatch.setattr(train.Checkpoints, "save", save_then_die)
     with pytest.raises(Killed):
-        jaxrobust.train(config, tmp_path / "killed")
+        jaxrobust.train(config, tmp_path)
     monkeypatch.setattr(train.Checkpoints, "save", save)
-    resumed = jaxrobust.train(config, tmp_path / "killed")
+    resumed = jaxrobust.train(config, tmp_path)
     for which in ("last", "selected"):
         assert resumed[which] == whole[which]
-    assert_same(params_of(tmp_path / "whole"), params_of(tmp_path / "killed"))
-    assert read_rows(tmp_path / "whole" / "metrics.jsonl") == read_rows(
-        tmp_path / "killed" / "metrics.jsonl"
-    )
+    assert_same(params_of(folder), params_of(tmp_path))
+    assert read_rows(folder / "metrics.jsonl") == read_rows(tmp_path / "metrics.jsonl")
 
 
 def test_one_call_an_epoch_equals_one_call_a_step(tiny, tmp_path):

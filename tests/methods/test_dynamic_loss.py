@@ -1,0 +1,202 @@
+"""The dynamic loss as a method: what each stage does, and what it leaves alone."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+import jaxrobust
+from jaxrobust import config
+from jaxrobust.errors import UserError
+from jaxrobust.methods import dynamic_loss_steps
+from jaxrobust.training import train
+from jaxrobust.training.log import read_rows
+
+
+def phi(made):
+    return jax.device_get(made.state.memory["phi"])
+
+
+def same(a, b):
+    return all(jax.tree.leaves(jax.tree.map(lambda x, y: bool((x == y).all()), a, b)))
+
+
+def test_warm_up_fits_the_corrector_and_leaves_the_margins(small):
+    made = small()
+    before = phi(made)
+    first = made.epoch()
+    second = made.epoch()
+    assert not same(before["corrector"], phi(made)["corrector"])
+    assert same(before["margin"], phi(made)["margin"])
+    assert second["train_fitting_loss"] < first["train_fitting_loss"]
+    assert second["train_loss"] < first["train_loss"]
+
+
+def test_fitting_ends_after_its_steps(small):
+    made = small(fit_steps=4)  # An epoch has four steps.
+    made.epoch()
+    after_one = phi(made)
+    made.epoch()
+    assert same(after_one, phi(made))
+
+
+def test_every_later_epoch_learns_both_parts_and_fine_tunes(small):
+    made = small()
+    for _ in range(2):
+        made.epoch()
+    before = phi(made)
+    row = made.epoch()
+    assert not same(before["corrector"], phi(made)["corrector"])
+    assert not same(before["margin"], phi(made)["margin"])
+    assert row["train_meta_grad_norm"] > 0 and row["fine_tune_train_loss"] > 0
+    assert 0 < row["train_effective_sample_size"] <= 1
+
+
+def test_with_a_meta_learning_rate_of_zero_nothing_is_learned(small):
+    made = small(meta_lr=0.0)
+    before = phi(made)
+    for _ in range(4):
+        made.epoch()
+    assert same(before, phi(made))
+
+
+def test_metadata_are_balanced_disjoint_from_the_train_part_and_drawn_anew(small):
+    made = small()
+    for _ in range(3):
+        made.epoch()
+    first = np.asarray(made.state.memory["meta_rows"])
+    rest = np.asarray(made.state.memory["train_rows"])
+    assert sorted([*first, *rest]) == list(range(60))
+    np.testing.assert_array_equal(np.bincount(made.labels[first]), [5, 5, 5])
+    made.epoch()
+    assert set(first) != set(np.asarray(made.state.memory["meta_rows"]))
+
+
+def test_ranks_are_refreshed_every_epoch(small):
+    made = small()
+    made.epoch()
+    first = np.asarray(made.state.memory["rank"])
+    assert first.min() == 0 and first.max() == 9  # floor(19 * 10 / 21)
+    made.epoch()
+    assert (first != np.asarray(made.state.memory["rank"])).any()
+
+
+def test_steps_an_epoch_are_what_the_schedule_is_told(small):
+    made = small()
+    stages = dynamic_loss_steps(
+        60, np.array([20, 20, 20]), batch_size=16, epochs=4, warmup_epochs=2
+    )
+    ends = []
+    for _ in range(4):
+        made.epoch()
+        ends.append(int(made.state.step))
+    expected = np.cumsum([steps for epochs, steps in stages for _ in range(epochs)])
+    np.testing.assert_array_equal(ends, expected)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"corrector": False}, {"margin": False}, {"shared_weight": True}, {"fine_tune": False},
+        {"mixup_alpha": 0.5}, {"meta_every": 2}, {"skip": 1}, {"look_ahead_steps": 2},
+        {"hypergradient": "finite_difference"},
+    ],
+    ids=str,
+)
+def test_every_option_runs_and_learns_to_classify(small, options):
+    made = small(**options)
+    for _ in range(4):
+        row = made.epoch()
+    assert row["train_accuracy"] > 0.8
+    report = made.method.report(made.state)
+    assert report["rank_weights"].shape == (10, 3) and report["margins"].shape == (3,)
+
+
+def test_meta_every_skips_epochs(small):
+    made = small(meta_every=2)
+    norms, moved = [], []
+    for _ in range(4):
+        before = phi(made)
+        norms.append(made.epoch().get("train_meta_grad_norm"))
+        moved.append(not same(before["margin"], phi(made)["margin"]))
+    assert norms[2] > 0 and norms[3] == 0
+    assert moved == [False, False, True, False]
+
+
+def test_one_call_an_epoch_equals_one_call_a_step(small):
+    ends = []
+    for loop in ("epoch", "step"):
+        made = small(loop=loop)
+        for _ in range(4):
+            made.epoch()
+        ends.append(jax.device_get((made.state.params, made.state.memory["phi"])))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-4), *ends)
+
+
+def test_a_class_too_small_for_metadata_is_named():
+    with pytest.raises(UserError, match="smallest given class has 3 examples"):
+        dynamic_loss_steps(43, np.array([20, 20, 3]), batch_size=8, epochs=4)
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    made = config.load("digits_dynamic_loss")
+    made.network.name, made.network.width = "mlp", 16
+    made.train.epochs, made.method.warmup_epochs, made.train.batch_size = 4, 2, 128
+    made.data.noise.kind, made.data.noise.rate = "symmetric", 0.4
+    made.log.tensorboard, made.log.figures_every = False, 3
+    made.checkpoint.every_seconds = 0.0
+    return made
+
+
+def test_a_run_shows_what_it_learned(tiny, tmp_path):
+    jaxrobust.train(tiny, tmp_path)
+    figures = {str(p.relative_to(tmp_path / "figures"))
+               for p in (tmp_path / "figures").rglob("*.png")}
+    assert {"weight_by_rank.png", "margins.png", "learned.png", "epochs/0003_margins.png",
+            "epochs/0003_weight_by_rank.png"} <= figures
+    row = read_rows(tmp_path / "metrics.jsonl")[-1]
+    for name in ("corrected_accuracy_clean", "corrected_accuracy_wrong", "metadata_clean_share",
+                 "weight_auroc"):
+        assert 0 <= row[name] <= 1
+    assert row["metadata_clean_share"] > 0.64  # Better than the data, 36 % of which is wrong.
+    assert json.loads((tmp_path / "results.json").read_text())["method"] == "dynamic_loss"
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing of the program runs after it."""
+
+
+@pytest.fixture(scope="module")
+def by_step(tiny, tmp_path_factory):
+    """The configuration with a checkpoint after every step, and its undisturbed run."""
+    made = config.from_mapping(json.loads(config.to_json(tiny)))
+    made.train.loop, made.checkpoint.every_steps = "step", 1
+    made.train.batch_size, made.train.epochs, made.method.warmup_epochs = 512, 3, 1
+    made.log.figures = False
+    folder = tmp_path_factory.mktemp("whole")
+    return made, jaxrobust.train(made, folder), read_rows(folder / "metrics.jsonl")
+
+
+@pytest.mark.parametrize("after, stage", [(1, "warm-up"), (5, "look-ahead"), (6, "fine-tuning")])
+def test_killed_within_any_stage_it_ends_the_same(by_step, tmp_path, monkeypatch, after, stage):
+    made, whole, rows = by_step
+    save, saved = train.Checkpoints.save, []
+
+    def save_then_die(self, step, arrays, place):
+        save(self, step, arrays, place)
+        saved.append(place)
+        if len(saved) == after:
+            raise Killed
+
+    monkeypatch.setattr(train.Checkpoints, "save", save_then_die)
+    with pytest.raises(Killed):
+        jaxrobust.train(made, tmp_path)
+    last = saved[-1]
+    assert {"warm-up": (0, 0), "look-ahead": (1, 0), "fine-tuning": (1, 1)}[stage] == (
+        last["epoch"], last["pass_index"]
+    ) and last["position"] > 0
+    monkeypatch.setattr(train.Checkpoints, "save", save)
+    assert jaxrobust.train(made, tmp_path)["last"] == whole["last"]
+    assert read_rows(tmp_path / "metrics.jsonl") == rows

@@ -1,0 +1,113 @@
+"""Several devices give what one gives; several processes train, save and resume together."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from jaxrobust.errors import UserError
+from jaxrobust.training import sharding
+from jaxrobust.training.log import read_rows
+
+RUN = [
+    sys.executable, "-m", "jaxrobust.main", "--config=digits_dynamic_loss",
+    "--config.network.name=mlp", "--config.network.width=16", "--config.train.batch_size=128",
+    "--config.train.epochs=4", "--config.method.warmup_epochs=2", "--config.log.figures=False",
+    "--config.data.noise.kind=symmetric", "--config.data.noise.rate=0.4",
+    "--config.checkpoint.every_seconds=0", "--config.log.tensorboard=False",
+]
+
+
+def environment(devices):
+    flag = f"--xla_force_host_platform_device_count={devices}"
+    return os.environ | {"XLA_FLAGS": flag, "JAX_PLATFORMS": "cpu"}
+
+
+def run(folder, *arguments, devices=1):
+    done = subprocess.run([*RUN, *arguments], cwd=folder, env=environment(devices),
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def losses_of(workdir):
+    return [row["train_loss"] for row in read_rows(workdir / "metrics.jsonl")]
+
+
+@pytest.fixture(scope="module")
+def one_device(tmp_path_factory):
+    return run(tmp_path_factory.mktemp("one"), "--workdir=w") / "w"
+
+
+def test_four_devices_train_as_one(one_device, tmp_path):
+    run(tmp_path, "--workdir=w", devices=4)
+    np.testing.assert_allclose(losses_of(one_device), losses_of(tmp_path / "w"), rtol=1e-3)
+    made = json.loads((tmp_path / "w" / "environment.json").read_text())
+    assert made["devices"] == 4
+
+
+def test_a_checkpoint_of_four_devices_opens_on_one(tmp_path):
+    run(tmp_path, "--workdir=w", devices=4)
+    run(tmp_path, "--workdir=w", "--mode=evaluate", devices=1)
+    found = json.loads((tmp_path / "w" / "evaluation.json").read_text())
+    results = json.loads((tmp_path / "w" / "results.json").read_text())
+    assert found["last"]["accuracy"] == pytest.approx(results["last"]["accuracy"], abs=0.004)
+
+
+def start_two(folder, *arguments):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    return [
+        subprocess.Popen(
+            [*RUN, "--workdir=w", f"--distributed=localhost:{port},2,{i}", *arguments],
+            cwd=folder, env=environment(1), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(2)
+    ]
+
+
+def finish(processes):
+    said = [process.communicate(timeout=240) for process in processes]
+    assert [p.returncode for p in processes] == [0, 0], said
+    return said
+
+
+def test_two_processes_train_save_and_resume(one_device, tmp_path):
+    import time
+
+    processes = start_two(tmp_path)
+    for _ in range(2000):
+        rows = read_rows(tmp_path / "w" / "metrics.jsonl")
+        if len(rows) >= 2:
+            break
+        assert all(p.poll() is None for p in processes), [p.communicate() for p in processes]
+        time.sleep(0.05)
+    for process in processes:
+        process.kill()
+        process.communicate()
+    said = finish(start_two(tmp_path))
+    assert "Resuming" in said[0][1] and "Resuming" not in said[1][1]
+    np.testing.assert_allclose(losses_of(one_device), losses_of(tmp_path / "w"), rtol=1e-3)
+    made = json.loads((tmp_path / "w" / "environment.json").read_text())
+    assert made["processes"] == 2
+
+
+def test_a_batch_must_be_divisible_among_the_devices(monkeypatch):
+    monkeypatch.setattr(sharding.jax, "devices", lambda: ["a", "b", "c"])
+    with pytest.raises(UserError, match="not a multiple of the 3 devices. Use 126"):
+        sharding.make_layout(128)
+    with pytest.raises(UserError, match="train.devices=4, but there are 3"):
+        sharding.make_layout(128, 4)
+    assert sharding.make_layout(128, 1) == sharding.ONE_DEVICE
+
+
+@pytest.mark.parametrize("value", ["x", "host,2,1", "host:1,two,1", "host:1,2"])
+def test_a_malformed_address_is_named(value):
+    with pytest.raises(UserError, match="expected auto or HOST:PORT,COUNT,ID"):
+        sharding.start_processes(value)
