@@ -5,7 +5,9 @@
 Momentum SGD on the cross-entropy of one batch of 128, in float32. All rows take turns within one
 run, so that what else the machine does falls on all of them; a row's time is the median over the
 rounds, its ratio the median of PyTorch's time over its own within a round (above 1: quicker than
-PyTorch). Compilation is reported apart. CPU seconds count all threads of this process.
+PyTorch). Compilation is reported apart. CPU seconds count all threads of this process. Where
+others use the processor too, set OMP_WAIT_POLICY=passive: PyTorch's waiting threads otherwise
+spin, and its rows come out many times too slow.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ TINY = [
 def trained(tmp_path_factory):
     """A finished run, with what it printed."""
     folder = tmp_path_factory.mktemp("trained")
-    command = [sys.executable, "-m", "jaxrobust.main", *TINY, "--config.train.epochs=4",
+    command = [sys.executable, "-m", "jaxrobust.main", *TINY, "--config.train.epochs=15",
                f"--workdir={folder}/run"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
     assert done.returncode == 0, done.stderr
@@ -36,12 +36,12 @@ def test_a_run_prints_its_table_and_where_things_are(trained):
     workdir, done = trained
     assert "memorised" in done.stdout and "run (last)" in done.stdout
     assert f"Wrote {workdir}/results.json" in done.stdout
-    assert "dal epoch 4/4" in done.stderr
+    assert "dal epoch 15/15" in done.stderr
 
 
 def test_the_same_command_again_says_that_it_is_finished(trained, program):
     workdir, done = trained
-    again = program(*TINY, "--config.train.epochs=4", f"--workdir={workdir}")
+    again = program(*TINY, "--config.train.epochs=15", f"--workdir={workdir}")
     assert again.returncode == 0 and "is finished already" in again.stdout
     table = done.stdout.split("Wrote")[0].strip()
     assert table in again.stdout
@@ -73,7 +73,8 @@ def test_predict_writes_names_and_probabilities(trained, program, tmp_path):
     np.save(tmp_path / "x.npy", x)
     done = program("--mode=predict", f"--workdir={workdir}", "--input=x.npy", "--output=p.csv")
     assert done.returncode == 0, done.stderr
-    rows = list(csv.DictReader((tmp_path / "p.csv").open()))
+    with (tmp_path / "p.csv").open() as file:
+        rows = list(csv.DictReader(file))
     assert len(rows) == 50
     right = np.mean([int(r["predicted_label"]) == y for r, y in zip(rows, digits.target,
                                                                     strict=False)])

@@ -1,0 +1,197 @@
+"""What a bilevel step costs beside a plain one: FLOPs and memory from the compiler, and time.
+
+    python -m benchmarks.meta_step --json out.json [--network resnet32] [--batch 128] [--quick]
+
+Every variant is one compiled function; times are medians over rounds in which every variant takes
+its turn, so that a busy machine slows all alike. Use the ratios. Where torch and higher are
+installed, the same steps in PyTorch take their turns too. The learned objective is CurveNet, which
+looks ahead and trains on the same batch; "dynamic_loss" looks ahead on a weak view of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxrobust import networks
+from jaxrobust.bilevel import make_bilevel
+from jaxrobust.objectives import curve_weighted, dynamic_loss
+
+SHAPES = {"mlp": (64,), "small_cnn": (8, 8, 1)}
+CURVE_LENGTH = 294
+
+
+def variants(network: networks.Network, quick: bool) -> dict[str, dict[str, Any]]:
+    """Returns name -> options of `make_bilevel`; "plain" takes no meta-step."""
+    found = {"plain": {}, "exact": {}}
+    if not quick:
+        found |= {"first_order": {"mode": "first_order"}}
+        found |= {"finite_difference": {"mode": "finite_difference"}}
+        found |= {"two_steps": {"steps": 2}, "dynamic_loss": {}}
+    top = len(network.stages)
+    for skip in range(2, 3 if quick else top):
+        for statistics_of in ("eval", "batch") if top > 3 else ("eval",):
+            found[f"skip{skip}_{statistics_of}"] = {
+                "skip": skip, "bottom_batch_norm": statistics_of
+            }
+    return found
+
+
+def make_data(shape: tuple[int, ...], batch_size: int, seed: int) -> dict[str, np.ndarray]:
+    """Returns random examples with all that the two objectives read."""
+    rng = np.random.default_rng(seed)
+    return {
+        "x": rng.normal(size=(batch_size, *shape)).astype(np.float32),
+        "labels": rng.integers(0, 10, batch_size),
+        "curve": rng.normal(size=(batch_size, CURVE_LENGTH)).astype(np.float32),
+        "rank": rng.integers(0, 100, batch_size),
+        "index": np.arange(batch_size),
+    }
+
+
+class Variant:
+    """A compiled step with its state, and what the compiler says of it."""
+
+    def __init__(self, name: str, network: networks.Network, options: dict, data: dict, meta: dict):
+        objective = curve_weighted(10, CURVE_LENGTH)
+        if name == "dynamic_loss":
+            objective = dynamic_loss(10)
+            data = data | {"real_step": {"x": data["x"][::-1]}}
+        optimizer = optax.chain(
+            optax.add_decayed_weights(5e-4), optax.sgd(0.1, momentum=0.9)
+        )
+        bilevel = make_bilevel(network, objective, optimizer, optax.adam(1e-3), **options)
+        key = jax.random.key(0)
+        self.data = jax.tree.map(jnp.asarray, (data, None if name == "plain" else meta))
+        self.state = jax.jit(lambda: bilevel.init(key, *network.init(key, data["x"])))()
+        self.key = key
+        lowered = jax.jit(bilevel.step, donate_argnums=0).lower(self.state, *self.data, key)
+        start = time.perf_counter()
+        self.compiled = lowered.compile()
+        costs = self.compiled.cost_analysis()
+        costs = costs[0] if isinstance(costs, list) else costs
+        self.report = {
+            "flops": costs["flops"],
+            "temp_bytes": self.compiled.memory_analysis().temp_size_in_bytes,
+            "compile_seconds": time.perf_counter() - start,
+        }
+
+    def seconds(self, times: int) -> float:
+        """Returns the mean time of a step, without waiting for the host in between."""
+        start = time.perf_counter()
+        for _ in range(times):
+            self.state, info = self.compiled(self.state, *self.data, self.key)
+        jax.block_until_ready((self.state, info))
+        return (time.perf_counter() - start) / times
+
+
+def torch_steps(name: str, data: dict, meta: dict, quick: bool) -> dict[str, Callable[[int], float]]:
+    """Returns variant -> `seconds(times)`; nothing where torch or higher is not installed."""
+    if any(importlib.util.find_spec(m) is None for m in ("torch", "higher")):
+        return {}
+    from benchmarks import torch_meta_step as peer
+
+    if name not in peer.NETWORKS:
+        return {}
+    skips = () if quick or name == "mlp" else (2, 3)
+    steps = peer.make_steps(name, data, meta, skips)
+    return {k: (lambda times, s=s: peer.seconds(s, times)) for k, s in steps.items()}
+
+
+def measure(timers: dict[str, Callable[[int], float]], rounds: int, span: float) -> dict[str, float]:
+    """Returns the median time of a step of each, in seconds, taking turns.
+
+    Args:
+      timers: `seconds(times)` by name.
+      rounds: turns each takes.
+      span: about how many seconds a turn lasts; at least one step.
+    """
+    times = {}
+    for name, timer in timers.items():
+        timer(1)
+        times[name] = max(1, round(span / timer(1)))
+    seen = {name: [] for name in timers}
+    for _ in range(rounds):
+        for name, timer in timers.items():
+            seen[name].append(timer(times[name]))
+    return {name: statistics.median(values) for name, values in seen.items()}
+
+
+def run(name: str, batch_size: int, *, quick: bool, rounds: int, only: list[str] | None, **sizes):
+    """Returns the report: `variants`, name -> flops, temp_bytes, seconds, compile_seconds."""
+    network = networks.make(name, 10, **sizes)
+    shape = SHAPES.get(name, (32, 32, 3))
+    data, meta = make_data(shape, batch_size, 0), make_data(shape, batch_size, 1)
+    chosen = variants(network, quick)
+    if only:
+        chosen = {k: v for k, v in chosen.items() if k in only or k == "plain"}
+    built = {k: Variant(k, network, options, data, meta) for k, options in chosen.items()}
+    timers = {k: v.seconds for k, v in built.items()} | torch_steps(name, data, meta, quick)
+    seconds = measure(timers, rounds, 0.1 if quick else 0.5)
+    unknown = {"flops": None, "temp_bytes": None, "compile_seconds": None}
+    report = {
+        k: (built[k].report if k in built else unknown) | {"seconds": s}
+        for k, s in seconds.items()
+    }
+    device = jax.devices()[0]
+    return {
+        "network": name, "batch": batch_size, "stages": network.stages, "jax": jax.__version__,
+        "device": f"{device.platform}: {device.device_kind}", "variants": report,
+    }
+
+
+def table(report: dict) -> str:
+    """Returns the report as text, every number beside that of the plain step."""
+    rows = report["variants"]
+    plain, lines = rows["plain"], [
+        f"{report['network']}, batch {report['batch']}, {report['device']}, "
+        f"stages {', '.join(report['stages'])}",
+        f"{'variant':22}{'FLOPs':>12}{'x':>7}{'MB':>9}{'x':>7}{'ms':>9}{'x':>7}{'compile s':>11}",
+    ]
+    for name, row in rows.items():
+        base = rows["torch_plain"] if name.startswith("torch") else plain
+        cells = [f"{name:22}"]
+        for key, unit, width in (("flops", 1, 12), ("temp_bytes", 2**20, 9), ("seconds", 1e-3, 9)):
+            known = row[key] is not None
+            cells.append(f"{row[key] / unit:{width}.4g}" if known else " " * width)
+            cells.append(f"{row[key] / base[key]:7.2f}" if known else " " * 7)
+        if row["compile_seconds"] is not None:
+            cells.append(f"{row['compile_seconds']:11.1f}")
+        lines.append("".join(cells))
+    if "torch_higher" in rows and "exact" in rows:
+        ratio = rows["torch_higher"]["seconds"] / rows["exact"]["seconds"]
+        lines.append(f"exact is {ratio:.2f} x as fast as higher")
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> dict:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--network", default="resnet32", choices=sorted(networks.NETWORKS))
+    parser.add_argument("--batch", type=int, help="default 128; 8 with --quick")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--only", nargs="*", help="variants to measure beside the plain step")
+    parser.add_argument("--quick", action="store_true", help="few variants, one round")
+    parser.add_argument("--json", type=Path, help="where to write the report")
+    args = parser.parse_args(arguments)
+    batch = args.batch or (8 if args.quick else 128)
+    rounds = 1 if args.quick else args.rounds
+    report = run(args.network, batch, quick=args.quick, rounds=rounds, only=args.only)
+    if args.json:
+        args.json.write_text(json.dumps(report, indent=2) + "\n")
+    print(table(report))
+    return report
+
+
+if __name__ == "__main__":
+    main()
