@@ -96,7 +96,9 @@ class Variant:
         return (time.perf_counter() - start) / times
 
 
-def torch_steps(name: str, data: dict, meta: dict, quick: bool) -> dict[str, Callable[[int], float]]:
+def torch_steps(
+    name: str, data: dict, meta: dict, skips: list[int]
+) -> dict[str, Callable[[int], float]]:
     """Returns variant -> `seconds(times)`; nothing where torch or higher is not installed."""
     if any(importlib.util.find_spec(m) is None for m in ("torch", "higher")):
         return {}
@@ -104,12 +106,13 @@ def torch_steps(name: str, data: dict, meta: dict, quick: bool) -> dict[str, Cal
 
     if name not in peer.NETWORKS:
         return {}
-    skips = () if quick or name == "mlp" else (2, 3)
     steps = peer.make_steps(name, data, meta, skips)
     return {k: (lambda times, s=s: peer.seconds(s, times)) for k, s in steps.items()}
 
 
-def measure(timers: dict[str, Callable[[int], float]], rounds: int, span: float) -> dict[str, float]:
+def measure(
+    timers: dict[str, Callable[[int], float]], rounds: int, span: float
+) -> dict[str, float]:
     """Returns the median time of a step of each, in seconds, taking turns.
 
     Args:
@@ -128,16 +131,20 @@ def measure(timers: dict[str, Callable[[int], float]], rounds: int, span: float)
     return {name: statistics.median(values) for name, values in seen.items()}
 
 
-def run(name: str, batch_size: int, *, quick: bool, rounds: int, only: list[str] | None, **sizes):
+def run(
+    name: str, batch_size: int, *, quick: bool, rounds: int, only: list[str] | None, peers: bool
+) -> dict:
     """Returns the report: `variants`, name -> flops, temp_bytes, seconds, compile_seconds."""
-    network = networks.make(name, 10, **sizes)
+    network = networks.make(name, 10)
     shape = SHAPES.get(name, (32, 32, 3))
     data, meta = make_data(shape, batch_size, 0), make_data(shape, batch_size, 1)
     chosen = variants(network, quick)
     if only:
         chosen = {k: v for k, v in chosen.items() if k in only or k == "plain"}
     built = {k: Variant(k, network, options, data, meta) for k, options in chosen.items()}
-    timers = {k: v.seconds for k, v in built.items()} | torch_steps(name, data, meta, quick)
+    skips = [] if quick else [v["skip"] for k, v in chosen.items() if k.endswith("_eval")]
+    timers = {k: v.seconds for k, v in built.items()}
+    timers |= torch_steps(name, data, meta, skips) if peers else {}
     seconds = measure(timers, rounds, 0.1 if quick else 0.5)
     unknown = {"flops": None, "temp_bytes": None, "compile_seconds": None}
     report = {
@@ -182,11 +189,15 @@ def main(arguments: list[str] | None = None) -> dict:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--only", nargs="*", help="variants to measure beside the plain step")
     parser.add_argument("--quick", action="store_true", help="few variants, one round")
+    parser.add_argument("--no_torch", action="store_true", help="JAX only")
     parser.add_argument("--json", type=Path, help="where to write the report")
     args = parser.parse_args(arguments)
     batch = args.batch or (8 if args.quick else 128)
     rounds = 1 if args.quick else args.rounds
-    report = run(args.network, batch, quick=args.quick, rounds=rounds, only=args.only)
+    report = run(
+        args.network, batch, quick=args.quick, rounds=rounds, only=args.only,
+        peers=not args.no_torch,
+    )
     if args.json:
         args.json.write_text(json.dumps(report, indent=2) + "\n")
     print(table(report))

@@ -132,7 +132,7 @@ def wait_for_epoch(workdir, epoch, process):
     raise AssertionError("the run did not get that far")
 
 
-LONG = "--config.train.epochs=60"
+LONG = "--config.train.epochs=16"
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Look-ahead, hypergradient, skipped layers: pure transforms over any pytree and optax optimiser."""
+"""Look-ahead, hypergradient, skipped layers: pure transforms over pytrees and optax optimisers."""
 
 from jaxrobust.bilevel.hypergradient import Hypergradient, hypergradient
 from jaxrobust.bilevel.step import Bilevel, Info, State, make_bilevel

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -92,6 +91,8 @@ def stream(x: Any, index: np.ndarray, threads: int = 2) -> Iterator[np.ndarray]:
     Yields:
       S arrays [B, ...], in the order of `index`, whatever the number of threads.
     """
+    import grain  # Only here: most runs do not stream, and it takes a while to import.
+
     rows = grain.MapDataset.source(_Rows(x, index.reshape(-1)))
     options = grain.ReadOptions(
         num_threads=threads, prefetch_buffer_size=4 * index.shape[-1] if threads else 0

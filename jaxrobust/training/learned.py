@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import roc_auc_score
 
 from jaxrobust.training.figures import (
     BLUE,
@@ -51,6 +50,8 @@ def numbers(report: Report, given: np.ndarray, true: np.ndarray | None) -> dict[
     if "metadata" in report and len(np.unique(report["metadata"])) == len(report["metadata"]):
         row["metadata_clean_share"] = float((~wrong[report["metadata"]]).mean())
     if "weights" in report:
+        from sklearn.metrics import roc_auc_score  # Takes a second to import.
+
         weights = np.asarray(report["weights"], np.float64)
         row["weight_clean"] = share(weights, ~wrong)
         row["weight_wrong"] = share(weights, wrong)

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from jaxrobust import config as configuration
 from jaxrobust.errors import UserError, check
-from jaxrobust.training import learned, results
+from jaxrobust.training import results
 from jaxrobust.training.checkpoints import Checkpoints
 from jaxrobust.training.experiment import Experiment, assemble
 from jaxrobust.training.interrupt import Interrupt, Interrupted
@@ -157,6 +157,8 @@ def _report(experiment: Experiment, state, epoch: int, workdir: Path) -> dict[st
     method, data, log = experiment.method, experiment.data, experiment.config.log
     if method.report is None:
         return {}
+    from jaxrobust.training import learned  # Imports matplotlib: only where it draws.
+
     report = {name: np.asarray(value) for name, value in method.report(state).items()}
     true = data.train.true_labels if data.truth_known else None
     if log.figures and is_first() and (epoch % log.figures_every == 0 or epoch == method.epochs):

@@ -54,7 +54,7 @@ def test_starts_by_trusting_every_label():
     objective = curve_weighted(4, 20)
     rng = np.random.default_rng(0)
     batch = {"labels": jnp.arange(4), "curve": jnp.asarray(rng.normal(size=(4, 20)), jnp.float32)}
-    phi = objective.init(jax.random.key(0))
+    phi = jax.jit(objective.init)(jax.random.key(0))
     weights = objective.weights(phi, jnp.zeros((4, 4)), batch)
     assert weights.shape == (4,)
     assert np.all(weights > 0.8) and np.all(weights < 1.02)
@@ -64,14 +64,14 @@ def test_base_loss_factor_and_bias():
     objective = curve_weighted(
         3, 5, 4, factor=0.0, bias=0.5, base_loss=losses.mean_absolute_error
     )
-    phi = objective.init(jax.random.key(0))
+    phi = jax.jit(objective.init)(jax.random.key(0))
     batch = {"labels": jnp.array([1]), "curve": jnp.ones((1, 5))}
     np.testing.assert_allclose(objective.loss(phi, jnp.zeros((1, 3)), batch), [1 / 3], rtol=1e-6)
 
 
 def test_curves_of_another_length_are_refused():
     objective = curve_weighted(3, 5, 4)
-    phi = objective.init(jax.random.key(0))
+    phi = jax.jit(objective.init)(jax.random.key(0))
     batch = {"labels": jnp.array([1]), "curve": jnp.ones((1, 6))}
     with pytest.raises(UserError, match="length 6"):
         objective.weights(phi, jnp.zeros((1, 3)), batch)

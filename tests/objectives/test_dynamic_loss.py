@@ -75,7 +75,7 @@ def test_golden(golden, x64):
 
 def test_loss_is_the_base_loss_of_margined_logits_and_corrected_labels(batch, logits):
     objective = dynamic_loss(K, R, 8)
-    phi = objective.init(jax.random.key(0))
+    phi = jax.jit(objective.init)(jax.random.key(0))
     target = objective.corrected_labels(phi, batch)
     expected = -jnp.sum(target * jax.nn.log_softmax(logits + objective.margins(phi)[None]), -1)
     np.testing.assert_allclose(objective.loss(phi, logits, batch), expected, rtol=1e-5)
@@ -83,14 +83,14 @@ def test_loss_is_the_base_loss_of_margined_logits_and_corrected_labels(batch, lo
 
 def test_any_base_loss(batch, logits):
     objective = dynamic_loss(K, R, 8, base_loss=losses.mean_absolute_error, margin=False)
-    phi = objective.init(jax.random.key(0))
+    phi = jax.jit(objective.init)(jax.random.key(0))
     expected = losses.mean_absolute_error(logits, objective.corrected_labels(phi, batch))
     np.testing.assert_allclose(objective.loss(phi, logits, batch), expected, rtol=1e-6)
 
 
 def test_starts_by_trusting_labels_and_with_margins_near_one():
     objective = dynamic_loss(10)
-    phi = objective.init(jax.random.key(0))
+    phi = jax.jit(objective.init)(jax.random.key(0))
     g, m = objective.rank_weights(phi), objective.margins(phi)
     assert g.shape == (100, 10) and m.shape == (10,)
     np.testing.assert_allclose(g, jax.nn.sigmoid(3.98), atol=0.03)
@@ -101,14 +101,14 @@ def test_starts_by_trusting_labels_and_with_margins_near_one():
 
 def test_shared_weight_is_the_same_for_all_classes():
     objective = dynamic_loss(K, R, 8, shared_weight=True)
-    g = objective.rank_weights(objective.init(jax.random.key(0)))
+    g = objective.rank_weights(jax.jit(objective.init)(jax.random.key(0)))
     assert g.shape == (R, K)
     np.testing.assert_array_equal(g, jnp.broadcast_to(g[:, :1], (R, K)))
 
 
 def test_without_corrector_the_given_label_is_the_target(batch, logits):
     objective = dynamic_loss(K, R, 8, corrector=False)
-    phi = objective.init(jax.random.key(0))
+    phi = jax.jit(objective.init)(jax.random.key(0))
     assert objective.observe is None and objective.weights is None and set(phi) == {"margin"}
     expected = losses.cross_entropy(logits + objective.margins(phi)[None], batch["labels"])
     np.testing.assert_array_equal(objective.loss(phi, logits, batch), expected)
@@ -117,7 +117,7 @@ def test_without_corrector_the_given_label_is_the_target(batch, logits):
 
 def test_without_margin_nothing_is_added(batch, logits):
     objective = dynamic_loss(K, R, 8, margin=False)
-    phi = objective.init(jax.random.key(0))
+    phi = jax.jit(objective.init)(jax.random.key(0))
     assert set(phi) == {"corrector"}
     np.testing.assert_array_equal(objective.margins(phi), np.zeros(K))
     expected = losses.cross_entropy(logits, objective.corrected_labels(phi, batch))
@@ -126,7 +126,7 @@ def test_without_margin_nothing_is_added(batch, logits):
 
 def test_weights_are_read_at_rank_and_given_label(batch, logits):
     objective = dynamic_loss(K, R, 8)
-    phi = objective.init(jax.random.key(0))
+    phi = jax.jit(objective.init)(jax.random.key(0))
     g = objective.rank_weights(phi)
     expected = [g[r, c] for r, c in zip(batch["rank"], batch["labels"], strict=True)]
     np.testing.assert_array_equal(objective.weights(phi, logits, batch), np.stack(expected))
@@ -134,7 +134,7 @@ def test_weights_are_read_at_rank_and_given_label(batch, logits):
 
 def test_fitting_loss_uses_the_soft_prediction_and_moves_only_the_corrector(batch, logits):
     objective = dynamic_loss(K, R, 8)
-    phi = objective.init(jax.random.key(0))
+    phi = jax.jit(objective.init)(jax.random.key(0))
     w = objective.weights(phi, logits, batch)
     p = jax.nn.softmax(logits)[jnp.arange(B), batch["labels"]]
     expected = -jnp.log(w + (1 - w) * p + 1e-8)
@@ -146,7 +146,7 @@ def test_fitting_loss_uses_the_soft_prediction_and_moves_only_the_corrector(batc
 
 def test_margin_loss_takes_the_given_labels(batch, logits):
     objective = dynamic_loss(K, R, 8)
-    phi = objective.init(jax.random.key(0))
+    phi = jax.jit(objective.init)(jax.random.key(0))
     expected = losses.cross_entropy(logits + objective.margins(phi)[None], batch["labels"])
     actual = objective.margin_loss(phi, logits, batch["labels"])
     np.testing.assert_array_equal(actual, expected)
@@ -154,7 +154,7 @@ def test_margin_loss_takes_the_given_labels(batch, logits):
 
 def test_mixup_mixes_corrected_labels(batch, logits):
     objective = dynamic_loss(K, R, 8)
-    phi = objective.init(jax.random.key(0))
+    phi = jax.jit(objective.init)(jax.random.key(0))
     partner, share = jnp.arange(B)[::-1], jnp.full((B,), 0.7)
     target = objective.corrected_labels(phi, batch)
     expected = objective.margin_loss(phi, logits, 0.7 * target + 0.3 * target[::-1])
@@ -180,7 +180,7 @@ def test_a_pseudo_label_depends_on_the_example_not_on_its_place(batch, logits):
 
 def test_observed_pseudo_labels_carry_no_gradient(batch, logits):
     objective = dynamic_loss(K, R, 8)
-    phi = objective.init(jax.random.key(0))
+    phi = jax.jit(objective.init)(jax.random.key(0))
 
     def loss(z):
         seen = objective.observe(jax.random.key(1), z, batch)
@@ -191,7 +191,7 @@ def test_observed_pseudo_labels_carry_no_gradient(batch, logits):
 
 def test_a_masked_row_leaves_no_trace(batch, logits):
     objective = dynamic_loss(K, R, 8)
-    phi = objective.init(jax.random.key(0))
+    phi = jax.jit(objective.init)(jax.random.key(0))
     where = jnp.arange(B) != 2
     masked = batch | {"where": where}
 
@@ -206,7 +206,7 @@ def test_a_masked_row_leaves_no_trace(batch, logits):
 
 def test_a_batch_of_one(batch, logits):
     objective = dynamic_loss(K, R, 8)
-    phi = objective.init(jax.random.key(0))
+    phi = jax.jit(objective.init)(jax.random.key(0))
     one = {k: v[:1] for k, v in batch.items()}
     expected = objective.loss(phi, logits, batch)[:1]
     np.testing.assert_allclose(objective.loss(phi, logits[:1], one), expected, rtol=1e-6)
@@ -221,4 +221,4 @@ def test_wrong_use_is_told(wrong):
 def test_fitting_without_a_corrector_is_told(batch, logits):
     objective = dynamic_loss(K, corrector=False)
     with pytest.raises(UserError, match="nothing to fit"):
-        objective.fitting_loss(objective.init(jax.random.key(0)), logits, batch)
+        objective.fitting_loss(jax.jit(objective.init)(jax.random.key(0)), logits, batch)

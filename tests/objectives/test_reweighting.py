@@ -23,7 +23,7 @@ def data(seed, n, d=4, k=3):
 
 def test_meta_weight_net_weighs_by_the_loss_without_gradient_through_the_weight():
     objective = meta_weight_net(hidden=7)
-    phi = objective.init(jax.random.key(0))
+    phi = jax.jit(objective.init)(jax.random.key(0))
     batch, logits = data(0, 5), jnp.asarray(np.random.default_rng(1).normal(size=(5, 3)))
     value = losses.cross_entropy(logits, batch["labels"])
     hidden = jax.nn.relu(value[:, None] @ phi["dense_0"]["kernel"])
@@ -42,7 +42,7 @@ def test_learning_to_reweight_is_algorithm_1():
     params = jnp.asarray(np.random.default_rng(2).normal(size=(4, 3)), jnp.float32)
     objective, meta_optimizer = learning_to_reweight(8)
     bilevel = make_bilevel(linear, objective, optax.sgd(0.1), meta_optimizer)
-    state = bilevel.init(jax.random.key(0), params)
+    state = jax.jit(bilevel.init)(jax.random.key(0), params)
     step = jax.jit(bilevel.step)
     before, info = step(state, batch, meta_batch)
 
