@@ -23,7 +23,8 @@ HYPER_PARAMETERS = {
     "nce_agce": {"alpha": 1.0, "beta": 4.0, "a": 6.0, "q": 1.5},
     "ce_sr": {"tau": 0.5, "p": 0.1, "lamb": 1.2, "rho": 1.03},
     "js": {"pi": 0.7},
-    "ldam": {}, "logit_adjusted": {}, "balanced_softmax": {}, "focal": {},
+    "ldam": {"scale": 1.0},  # For plain logits; the paper's 30 is for cosines.
+    "logit_adjusted": {}, "balanced_softmax": {}, "focal": {},
 }
 
 

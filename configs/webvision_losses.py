@@ -23,7 +23,8 @@ HYPER_PARAMETERS = {
     "nce_agce": {"alpha": 50.0, "beta": 0.1, "a": 2.5, "q": 3.0},
     "ce_sr": {"tau": 0.5, "p": 0.01, "lamb": 2.0, "rho": 1.02},
     "js": {"pi": 0.1},
-    "ldam": {}, "logit_adjusted": {}, "balanced_softmax": {}, "focal": {},
+    "ldam": {"scale": 1.0},  # For plain logits; the paper's 30 is for cosines.
+    "logit_adjusted": {}, "balanced_softmax": {}, "focal": {},
 }
 
 
@@ -31,6 +32,7 @@ def get_config(loss="dal"):
     config = default_config()
     config.data.name = "folder"
     config.data.image_size = 256
+    config.data.num_classes = 50
     config.data.on_unreadable = "skip"
     config.data.validation.fraction = 0.0
     config.augment.kind = "imagenet"

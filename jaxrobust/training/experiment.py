@@ -101,8 +101,9 @@ def assemble(config: ConfigDict, data: Prepared | None = None) -> Experiment:
     )
     shapes = jax.eval_shape(method.init, jax.random.key(0))
     x = jax.eval_shape(lambda x: evaluation_view(jax.random.key(0), x), example)
+    feed = make_feed(config, data, layout)
     return Experiment(
-        config, data, network, method, make_feed(config, data, layout), forward,
+        config, _on_device(data, feed, layout), network, method, feed, forward,
         _loop(config, network, shapes, x), layout, jax.random.key(config.seed),
     )
 
@@ -165,6 +166,23 @@ def make_feed(config: ConfigDict, data: Prepared, layout: Layout) -> Feed:
         return Feed(arrays, _Concatenated([p.x for p in parts]), truth, config.data.workers)
     x = np.concatenate([np.asarray(p.x) for p in parts]) if len(parts) > 1 else np.asarray(x)
     return Feed(arrays | layout.put({"x": x}), None, truth)
+
+
+def _on_device(data: Prepared, feed: Feed, layout: Layout) -> Prepared:
+    """Keeps one copy of the examples, on the device, unless they are streamed.
+
+    The training part then holds the feed's array, in which metadata follow the training rows.
+    """
+    if feed.host_x is not None:
+        return data
+    parts = {"train": data.train._replace(x=feed.arrays["x"])}
+    for name in ("validation", "test"):
+        part = getattr(data, name)
+        if part is not None:
+            parts[name] = part._replace(x=layout.put(np.asarray(part.x)))
+    if data.metadata is not None:
+        parts["metadata"] = data.metadata._replace(x=feed.arrays["x"][len(data.train.labels) :])
+    return data._replace(**parts)
 
 
 def streams(config: ConfigDict, x: Any) -> bool:

@@ -17,7 +17,7 @@ from jaxrobust.data.inputs import load_inputs
 from jaxrobust.errors import check
 from jaxrobust.training import results
 from jaxrobust.training.checkpoints import Checkpoints
-from jaxrobust.training.experiment import Experiment, assemble, streams
+from jaxrobust.training.experiment import Experiment, assemble
 
 
 def open_workdir(workdir: str | Path) -> tuple[Experiment, dict[str, Any]]:
@@ -110,11 +110,12 @@ def describe(config: ConfigDict) -> str:
         part = getattr(data, name)
         lines.append(f"{name}: {'none' if part is None else len(part.labels)}")
     if noise["realised_rate"] is not None:
-        lines.append(f"Wrong labels: requested rate {noise['requested_rate']:.3f}, realised "
-                     f"{noise['realised_rate']:.3f}.")
+        asked = f"requested rate {noise['requested_rate']:.3f}, "
+        asked = "" if noise["requested_kind"] == "none" else asked
+        lines.append(f"Wrong labels: {asked}realised {noise['realised_rate']:.3f}.")
     held = _bytes(shapes) + _bytes(experiment.feed.arrays)
     first = np.asarray(data.train.x[0])
-    where = "streamed" if streams(config, data.train.x) else "on the device"
+    where = "streamed" if experiment.feed.host_x is not None else "on the device"
     lines += [
         f"Examples: {first.dtype}{list(first.shape)}, {where}.",
         f"Network {config.network.name}: {networks.count_parameters(shapes.params):,} parameters, "

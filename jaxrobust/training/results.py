@@ -129,7 +129,8 @@ def evaluate_all(experiment, params, batch_stats) -> dict[str, Any]:
         kept[name] = (logits, part.labels)
     if data.truth_known:
         logits = np.asarray(experiment.forward(params, batch_stats, data.train.x))
-        numbers |= metrics.memorisation(logits, data.train.labels, data.train.true_labels)
+        given, true = data.train.labels, data.train.true_labels
+        numbers |= metrics.memorisation(logits[: len(given)], given, true)
     return {"numbers": numbers, "test": kept.get("test")}
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxrobust import config as configuration
-from jaxrobust.errors import UserError, check
+from jaxrobust.errors import RunError, UserError, check
 from jaxrobust.training import results
 from jaxrobust.training.checkpoints import Checkpoints
 from jaxrobust.training.experiment import Experiment, assemble
@@ -45,7 +45,13 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         return done
     experiment = assemble(config)
     results.write_start(experiment, workdir)
-    return _run(experiment, workdir)
+    try:
+        return _run(experiment, workdir)
+    except OSError as error:
+        raise RunError(
+            f"Cannot write {error.filename or workdir}: {error.strerror or error}. Run the same "
+            "command again to go on from the last checkpoint."
+        ) from error
 
 
 def check_workdir(config: ConfigDict, workdir: Path) -> dict[str, Any] | None:
