@@ -16,8 +16,8 @@ def get_config(loss="dal"):
     config.data.subset = 10_000
     config.network.name = "small_cnn"
     config.network.width = 16
-    config.optimizer.learning_rate = 0.05
-    config.train.epochs = 12
+    config.optimizer.learning_rate = 0.1
+    config.train.epochs = 30
     config.augment.kind = "none"
-    config.eval.every = 2
+    config.eval.every = 5
     return config

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import logging
 import sys
 from pathlib import Path
 
@@ -72,7 +72,7 @@ def run(argv: list[str]) -> int:
 
 def entry() -> None:
     """The console script."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # Orbax's tasks; we say it in a line.
     sys.path.insert(0, str(Path.cwd()))
     code = run(sys.argv)
     sys.stdout.flush()

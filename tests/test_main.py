@@ -101,6 +101,8 @@ def test_compare_puts_runs_side_by_side(trained, program):
     workdir, _ = trained
     done = program(workdir, workdir, module="jaxrobust.compare")
     assert done.returncode == 0 and "memorised" in done.stdout
+    assert done.stdout.split("Wrote")[0] == (workdir.parent / "comparison.txt").read_text()
+    assert (workdir.parent / "comparison.png").stat().st_size > 10_000
     missing = program("nowhere", module="jaxrobust.compare")
     assert missing.returncode == 2 and "no finished run" in missing.stderr
 

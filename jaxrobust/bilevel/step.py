@@ -10,7 +10,7 @@ Keep all three in one `jax.jit`: XLA then runs once what look-ahead and real ste
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,52 +21,11 @@ from jaxrobust.bilevel.hypergradient import hypergradient
 from jaxrobust.bilevel.look_ahead import norm
 from jaxrobust.bilevel.reduce import effective_sample_size, share_of_mean
 from jaxrobust.bilevel.skip import Parts, split
+from jaxrobust.bilevel.state import Bilevel, Info, State
 from jaxrobust.errors import check
 from jaxrobust.objectives import Objective
 
 Batch = dict[str, Any]
-
-
-class State(NamedTuple):
-    """What a step carries on. `network_state` holds batch norm's running statistics."""
-
-    step: jax.Array
-    params: Any
-    network_state: Any
-    opt_state: Any
-    meta_params: Any
-    meta_opt_state: Any
-
-
-class Info(NamedTuple):
-    """What a step tells; everything stays on the device until it is looked at.
-
-    Attributes:
-      loss: of the real step, before it.
-      inner_loss: of the look-ahead, before it; 0 without meta-step.
-      meta_loss: after the look-ahead; 0 without meta-step.
-      meta_grad_norm: norm of the meta-gradient; 0 without meta-step.
-      met: bool, whether there was a meta-step.
-      effective_sample_size: of the objective's weights, in [1/B, 1]; 1 if it has none.
-      weights: [B], those weights, with the new phi; None if it has none.
-      logits: [B, K] of the real step.
-    """
-
-    loss: jax.Array
-    inner_loss: jax.Array
-    meta_loss: jax.Array
-    meta_grad_norm: jax.Array
-    met: jax.Array
-    effective_sample_size: jax.Array
-    weights: jax.Array | None
-    logits: jax.Array
-
-
-class Bilevel(NamedTuple):
-    """`init(key, params, network_state) -> State`; `step(...) -> (State, Info)`; both pure."""
-
-    init: Callable[..., State]
-    step: Callable[..., tuple[State, Info]]
 
 
 def cross_entropy_to_labels(logits: jax.Array, batch: Batch) -> jax.Array:
@@ -129,7 +88,7 @@ def make_bilevel(
         inner_loss, outer_loss, optimizer,
         steps=steps, mode=mode, held=parts.held, has_aux=True, axis_name=axis_name,
     )
-    meta_step = _make_meta_step(parts, objective, compute, meta_optimizer)
+    meta_step, no_meta_step = _make_meta_step(parts, objective, compute, meta_optimizer)
     real_step = _make_real_step(
         getattr(network, "apply", network), objective, optimizer, axis_name
     )
@@ -143,29 +102,35 @@ def make_bilevel(
 
     def step(state, batch, meta_batch=None, key=None):
         look_key, real_key = (None, None) if key is None else jax.random.split(key)
-        real = batch | batch.get("real_step", {})
-        batch, real = ({k: v for k, v in b.items() if k != "real_step"} for b in (batch, real))
+        look, real = _two_batches(batch)
         met = jnp.asarray(meta_batch is not None) & (state.step % meta_every == 0)
+        inputs = (state, look, meta_batch, look_key)
         if meta_batch is None:
-            state, logits, numbers = _no_meta_step(parts, objective, state, batch)
+            state, logits, numbers = no_meta_step(*inputs)
         elif meta_every == 1:
-            state, logits, numbers = meta_step(state, batch, meta_batch, look_key)
+            state, logits, numbers = meta_step(*inputs)
         else:
-            state, logits, numbers = jax.lax.cond(
-                met,
-                lambda state: meta_step(state, batch, meta_batch, look_key),
-                lambda state: _no_meta_step(parts, objective, state, batch),
-                state,
-            )
+            state, logits, numbers = jax.lax.cond(met, meta_step, no_meta_step, *inputs)
         real = _observe(objective, real_key, logits, real)
         state, loss, logits = real_step(state, real)
-        weights, size = None, jnp.ones_like(loss)
-        if objective.weights is not None:
-            weights = objective.weights(state.meta_params, jax.lax.stop_gradient(logits), real)
-            size = effective_sample_size(weights, real.get("where"), axis_name)
+        weights, size = _weights(objective, state.meta_params, logits, real, axis_name)
         return state, Info(loss, *numbers, met, size, weights, logits)
 
     return Bilevel(init, step)
+
+
+def _two_batches(batch: Batch) -> tuple[Batch, Batch]:
+    """Returns what the look-ahead and what the real step see."""
+    look = {k: v for k, v in batch.items() if k != "real_step"}
+    return look, look | batch.get("real_step", {})
+
+
+def _weights(objective: Objective, meta_params, logits, batch, axis_name):
+    """Returns the objective's weights [B] or None, and their effective sample size."""
+    if objective.weights is None:
+        return None, jnp.ones((), logits.dtype)
+    weights = objective.weights(meta_params, jax.lax.stop_gradient(logits), batch)
+    return weights, effective_sample_size(weights, batch.get("where"), axis_name)
 
 
 def _observe(objective: Objective, key: jax.Array | None, logits: jax.Array, batch: Batch) -> Batch:
@@ -198,7 +163,12 @@ def _two_losses(parts: Parts, objective: Objective, meta_loss, axis_name):
 
 
 def _make_meta_step(parts: Parts, objective: Objective, compute, meta_optimizer):
-    """Returns `(state, batch, meta_batch, key) -> state with new phi, logits at theta, numbers`."""
+    """Returns two functions `(state, batch, meta_batch, key) -> state, logits, numbers`.
+
+    The first does a meta-step: the state has a new phi. The second leaves it out. Of both, the
+    logits are the look-ahead's at theta (None if nothing is drawn from them), the numbers are
+    inner loss, meta-loss and norm of the meta-gradient.
+    """
 
     def meta_step(state, batch, meta_batch, key):
         params, network_state, phi = state.params, state.network_state, state.meta_params
@@ -217,19 +187,18 @@ def _make_meta_step(parts: Parts, objective: Objective, compute, meta_optimizer)
         logits = None if objective.observe is None else found.aux
         return state._replace(meta_params=phi, meta_opt_state=meta_opt_state), logits, numbers
 
-    return meta_step
+    def no_meta_step(state, batch, meta_batch, key):
+        del meta_batch, key
 
+        def forward(params, network_state, x):
+            return parts.top(params, network_state, parts.bottom(params, network_state, x))
 
-def _no_meta_step(parts: Parts, objective: Objective, state: State, batch: Batch):
-    """Returns as a meta-step does; phi stays, and the network runs only if something is drawn."""
+        inputs = (state.params, state.network_state, batch["x"])
+        zero = jnp.zeros((), jax.eval_shape(forward, *inputs).dtype)
+        logits = None if objective.observe is None else forward(*inputs)
+        return state, logits, (zero, zero, zero)
 
-    def forward(params, network_state, x):
-        return parts.top(params, network_state, parts.bottom(params, network_state, x))
-
-    inputs = (state.params, state.network_state, batch["x"])
-    zero = jnp.zeros((), jax.eval_shape(forward, *inputs).dtype)
-    logits = None if objective.observe is None else forward(*inputs)
-    return state, logits, (zero, zero, zero)
+    return meta_step, no_meta_step
 
 
 def _make_real_step(apply, objective: Objective, optimizer, axis_name):

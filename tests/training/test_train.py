@@ -229,3 +229,12 @@ def test_deferred_reweighting_starts_when_told(tiny, tmp_path):
         jaxrobust.train(tiny(loss__reweight_from=start, **settings), tmp_path / name)
     rows = [read_rows(tmp_path / name / "metrics.jsonl") for name in ("never", "late")]
     assert rows[0][:2] == rows[1][:2] and rows[0][2] != rows[1][2]
+
+
+def test_the_examples_are_held_once(tiny):
+    made = experiment.assemble(tiny(data__metadata__kind="clean", data__metadata__per_class=3))
+    assert made.data.train.x is made.feed.arrays["x"]
+    assert len(made.feed.arrays["x"]) == len(made.data.train.labels) + 30
+    assert all(isinstance(part.x, jax.Array) for part in (made.data.test, made.data.validation))
+    streamed = experiment.assemble(tiny(data__residency="stream"))
+    assert "x" not in streamed.feed.arrays and len(streamed.feed.host_x) == 1132
