@@ -24,12 +24,10 @@ def parse(argv: list[str]) -> flags.FlagValues:
     """
     name, rest = configuration.split_argv(argv)
     values = flags.FlagValues()
-    text = {"workdir": "folder of the run", "input": "predict: examples", "output": "predict: CSV",
-            "distributed": "auto, or HOST:PORT,COUNT,ID"}
-    for flag, doc in text.items():
-        flags.DEFINE_string(flag, None, doc, flag_values=values)
-    flags.DEFINE_string("mode", "train", ", ".join(MODES), flag_values=values)
-    flags.DEFINE_string("which", "selected", "predict: selected or last", flag_values=values)
+    strings = {"workdir": None, "mode": "train", "distributed": None, "input": None,
+               "output": None, "which": "selected"}
+    for flag, default in strings.items():
+        flags.DEFINE_string(flag, default, "see --help", flag_values=values)
     flags.DEFINE_boolean("dry_run", False, "show what would be done, and stop", flag_values=values)
     config = configuration.load(name) if name else configuration.default_config()
     try:
@@ -41,8 +39,8 @@ def parse(argv: list[str]) -> flags.FlagValues:
     check(values.mode in MODES,
           f"--mode={values.mode}: one of {', '.join(MODES)}.{nearest(values.mode, MODES)}")
     check(values.which in ("selected", "last"), f"--which={values.which}: selected or last.")
-    named = name is not None or values.mode != "train"
-    check(named, "Name a configuration: --config=digits_dal, a .py file or a config.json.")
+    check(name or values.mode != "train",
+          "Name a configuration: --config=digits_dal, a .py file or a config.json.")
     check(values.dry_run or values.workdir, "Name a folder for the run: --workdir=runs/NAME.")
     return values
 
@@ -74,9 +72,7 @@ def entry() -> None:
     """The console script."""
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # Orbax's tasks; we say it in a line.
     sys.path.insert(0, str(Path.cwd()))
-    code = run(sys.argv)
-    sys.stdout.flush()
-    sys.exit(code)
+    sys.exit(run(sys.argv))
 
 
 if __name__ == "__main__":

@@ -37,8 +37,9 @@ class Log:
         self._bar, self._said = None, -math.inf
         if sys.stderr.isatty():
             self._bar = Progress(
-                TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:.0f}/"
-                "{task.total:.0f}"), TimeRemainingColumn(), TextColumn("{task.fields[numbers]}"),
+                TextColumn("{task.description}"), BarColumn(bar_width=12),
+                TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+                TimeRemainingColumn(compact=True), TextColumn("{task.fields[numbers]}"),
                 console=Console(stderr=True),
             )
             self._bar.start()
@@ -58,7 +59,11 @@ class Log:
                 if isinstance(value, (int, float)) and key != "epoch":
                     self._board.add_scalar(key, value, row["epoch"])
         if self._bar is not None:
-            self._bar.update(self._task, completed=row["epoch"], numbers=numbers)
+            short = "  ".join(
+                f"{name} {row[key]:.3g}" for key, name in _IN_BAR.items()
+                if row.get(key) is not None
+            )
+            self._bar.update(self._task, completed=row["epoch"], numbers=short)
         elif time.monotonic() - self._said > 1.0 or row["epoch"] == self._epochs:
             self._said = time.monotonic()
             self.say(f"{self._name} epoch {row['epoch']}/{self._epochs}  {numbers}")
@@ -94,6 +99,10 @@ class Silent:
         pass
 
 
+_IN_BAR = {
+    "train_loss": "loss", "memorised": "memorised", "validation_balanced_accuracy": "val",
+    "test_balanced_accuracy": "test",
+}
 _SHOWN = (
     "train_loss train_accuracy memorised validation_accuracy validation_balanced_accuracy "
     "test_accuracy test_balanced_accuracy"
