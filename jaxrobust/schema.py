@@ -183,7 +183,8 @@ SCHEMA: dict[str, Any] = {
         "rho": Setting(None, "ce_sr: growth of the weight an epoch", float, above(0)),
         "num_negatives": Setting(None, "nlnl: complementary labels an example", int, at_least(1)),
         "max_margin": Setting(None, "ldam", float, above(0)),
-        "scale": Setting(None, "ldam", float, above(0)),
+        "scale": Setting(None, "ldam: 30 is for logits that are cosines; 1 for plain ones", float,
+                         above(0)),
         "gamma": Setting(None, "focal", float, at_least(0)),
         "reweight_from": Setting(None, "epoch from which classes are weighted by effective number "
                                  "(0: always; None: never)", int, at_least(0)),

@@ -179,7 +179,7 @@ def by_step(tiny, tmp_path_factory):
     return made, jaxrobust.train(made, folder), read_rows(folder / "metrics.jsonl")
 
 
-@pytest.mark.parametrize("after, stage", [(1, "warm-up"), (5, "look-ahead"), (6, "fine-tuning")])
+@pytest.mark.parametrize("after, stage", [(1, "warm-up"), (5, "look-ahead"), (7, "fine-tuning")])
 def test_killed_within_any_stage_it_ends_the_same(by_step, tmp_path, monkeypatch, after, stage):
     made, whole, rows = by_step
     save, saved = train.Checkpoints.save, []

@@ -44,7 +44,6 @@ def test_no_checkpoint_is_none(tmp_path):
     assert checkpoints.Checkpoints(tmp_path / "c").restore(tree(0)) is None
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Orbax threads
 def test_a_damaged_one_is_set_aside_and_the_one_before_taken(tmp_path):
     manager = checkpoints.Checkpoints(tmp_path / "c")
     for seed in (1, 2):
@@ -58,7 +57,6 @@ def test_a_damaged_one_is_set_aside_and_the_one_before_taken(tmp_path):
     assert manager.restore(tree(0))[1]["epoch"] == 2
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_when_all_are_damaged_it_says_so(tmp_path):
     manager = checkpoints.Checkpoints(tmp_path / "c")
     manager.save(1, tree(1), {})

@@ -203,7 +203,7 @@ def test_another_runs_manifest_gives_the_same_labels(tiny, tmp_path):
         ({"train__batch_size": 5000}, r"train.batch_size=5000 exceeds the \d+ training examples"),
         ({"data__name": "digitz"}, "digitz"),
         ({"loss__tau": 2.0}, "Loss 'ce' has no 'tau'"),
-        ({"network__name": "vgg19_bn", "network__width": 3}, "width"),
+        ({"network__name": "vgg19_bn"}, "at least 32 x 32 pixels"),
         ({"data__labels_file": "nowhere.npy", "data__noise__kind": "none",
           "data__noise__rate": 0.0}, "nowhere.npy"),
         ({"augment__kind": "strong", "augment__cutout": 16}, "Cutout of 16 is larger"),
@@ -217,8 +217,9 @@ def test_what_cannot_work_is_said_before_anything_is_written(tiny, tmp_path, ove
 
 @pytest.mark.parametrize("loss", ["dal", "nlnl", "ldam", "ce_sr", "logit_adjusted", "focal"])
 def test_losses_that_ask_for_more_get_it(tiny, tmp_path, loss):
-    config = tiny(loss__name=loss, train__epochs=2)
-    assert jaxrobust.train(config, tmp_path)["last"]["accuracy"] > 0.1
+    plain = {"loss__scale": 1.0} if loss == "ldam" else {}  # 30 is for logits that are cosines.
+    config = tiny(loss__name=loss, train__epochs=4, **plain)
+    assert jaxrobust.train(config, tmp_path)["last"]["accuracy"] > 0.2
 
 
 def test_deferred_reweighting_starts_when_told(tiny, tmp_path):
@@ -227,8 +228,12 @@ def test_deferred_reweighting_starts_when_told(tiny, tmp_path):
                 "train__batch_size": 64}
     for name, start in (("never", None), ("late", 2)):
         jaxrobust.train(tiny(loss__reweight_from=start, **settings), tmp_path / name)
-    rows = [read_rows(tmp_path / name / "metrics.jsonl") for name in ("never", "late")]
-    assert rows[0][:2] == rows[1][:2] and rows[0][2] != rows[1][2]
+    never, late = (
+        [row["train_loss"] for row in read_rows(tmp_path / name / "metrics.jsonl")]
+        for name in ("never", "late")
+    )
+    np.testing.assert_allclose(never[:2], late[:2], rtol=1e-4)
+    assert abs(never[2] / late[2] - 1) > 0.01
 
 
 def test_the_examples_are_held_once(tiny):
