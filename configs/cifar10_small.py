@@ -3,9 +3,8 @@ r"""CIFAR-10 on a CPU: 10,000 of its training images and a small CNN, with any r
     python -m jaxrobust.main --config=cifar10_small:dal --config.data.data_dir=TFDS_DIR \
         --config.data.labels_file=human_worst.npy --workdir=runs/cifar10_small_dal
 
-Not the published job (that is cifar10_losses): a check on real images and real label noise that
-takes two minutes on a CPU. The rate is higher, training far shorter and without augmentation; so
-small a network, so briefly trained, hardly memorises anything.
+Not the published job (that is cifar10_losses): a check on real images and real label noise. The
+network is small, the rate higher, training shorter and without augmentation.
 """
 
 from jaxrobust.config import load
