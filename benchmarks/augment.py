@@ -1,4 +1,4 @@
-"""What augmentation costs: every view and every image operation, beside a ResNet-32 step.
+"""What augmentation and sampling cost: views, image operations, ranks, beside a ResNet-32 step.
 
     python -m benchmarks.augment [--json out.json] [--rounds 30] [--batch_size 128] [--tiny]
 
@@ -24,7 +24,7 @@ import numpy as np
 
 from benchmarks.train_step import environment, jax_row
 from jaxrobust import networks
-from jaxrobust.data import augment, augment_ops, augment_policy
+from jaxrobust.data import augment, augment_ops, augment_policy, sampling
 
 STEP = "ResNet-32 training step"
 
@@ -94,6 +94,22 @@ def operation_rows(batch_size: int) -> list[Row]:
     return rows
 
 
+def epoch_row(n: int) -> Row:
+    """What the dynamic loss does once an epoch with the losses of n examples."""
+    labels = jnp.arange(n) % 10
+    values = jax.random.uniform(jax.random.key(1), labels.shape)
+    candidates, kept = sampling.metadata_sizes(np.bincount(labels))
+
+    def choose(key, values):
+        ranks = sampling.ranks_by_class(values, labels, 10)
+        return ranks, sampling.hierarchical_sampling(
+            key, values, labels, num_classes=10, candidates=candidates, kept=kept, size=10 * kept
+        )
+
+    return row("once an epoch", f"ranks and metadata, {n} examples", choose,
+               jax.random.key(0), values)
+
+
 def measure(rows: list[Row], rounds: int) -> list[dict]:
     """Runs the rows in turns; the first is the step that the shares refer to."""
     for r in rows:
@@ -144,7 +160,7 @@ def main(argv: list[str] | None = None) -> list[dict]:
     args = parser.parse_args(argv)
     batch_size, width, blocks, large = (8, 4, 1, 48) if args.tiny else (args.batch_size, 16, 5, 256)
     rows = [step_row(batch_size, width, blocks), *view_rows(batch_size, large)]
-    rows += operation_rows(batch_size)
+    rows += [*operation_rows(batch_size), epoch_row(500 if args.tiny else 50_000)]
     where = environment(with_torch=False) | {"batch_size": batch_size}
     results = measure(rows, args.rounds)
     print(", ".join(f"{key} {value}" for key, value in where.items()))
