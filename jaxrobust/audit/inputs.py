@@ -70,10 +70,9 @@ def _array(name: str, value: Any, n: int, dims: tuple[int, ...]) -> np.ndarray |
 
 def _classes(labels, class_names, widths) -> tuple[np.ndarray, tuple[str, ...]]:
     """Returns class numbers, int32 [N], and names."""
-    numeric = labels.dtype.kind in "iub" or (
-        labels.dtype.kind == "f" and bool((labels == np.round(labels)).all())
-    )
-    if numeric:
+    if labels.dtype.kind in "iubf":
+        whole = labels.dtype.kind != "f" or bool((labels == np.round(labels)).all())
+        check(whole, "labels are numbers but not whole: not classes.")
         codes = labels.astype(np.int64)
         k = len(class_names) if class_names is not None else max([*widths, int(codes.max()) + 1])
         names = tuple(map(str, range(k) if class_names is None else class_names))

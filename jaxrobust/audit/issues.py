@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,6 +12,13 @@ from jaxrobust.audit import evidence as ev
 from jaxrobust.audit import inputs, mixture
 from jaxrobust.audit.evidence import Evidence
 from jaxrobust.errors import check
+
+# How much the sources' log-odds count in the combination. A network that has not seen a label makes
+# mistakes of its own, which look like wrong labels; dynamics show how the label itself was learned.
+RELIANCE = {"dynamics": 3.0}  # others 1
+NONE_BELOW = 0.002  # a noise rate that is as good as none
+LIMIT = 12.0  # of a source's log-odds: none is surer than that
+RESAMPLES, RESAMPLED = 20, 4000  # of the bootstrap, and examples in each at most
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,72 +140,105 @@ def find_label_issues(
     given = inputs.read(labels, probabilities, training_probabilities, curves, weights,
                         class_names, paths, index)
     codes, k = given.labels, len(given.class_names)
-    sources = _sources(given)
-    scores, combined = {}, []
-    for name, found in sources.items():
-        fitted = mixture.fit(found, codes, k, seed)
-        scores[name] = 1 - mixture.probability(mixture.log_odds(fitted, found, codes))
-        combined.append(found)
-    together = _join(list(sources.values()))
-    fitted = mixture.fit(together, codes, k, seed)
-    odds = mixture.log_odds(fitted, together, codes)
+    parts = {name: _fit(found, codes, k, seed) for name, found in _sources(given).items()}
+    odds = combine({name: part.odds for name, part in parts.items()})
     score = 1 - mixture.probability(odds)
+    rate = float(1 - score.mean())
     rank = np.empty(len(score), np.int64)
     rank[np.lexsort((np.arange(len(score)), -odds))] = np.arange(1, len(score) + 1)
-    rate = float(1 - score.mean())
-    issue = (score < 0.5) & (rank <= round(rate * len(score)))
-    predicted = np.full(len(score), -1, np.int32)
-    matrix = None
-    if together.classes is not None:
-        posterior = together.belief * fitted.wrong[together.classes, codes[:, None]]
-        best = posterior.argmax(1)
-        predicted = np.where(score < 0.5, together.classes[np.arange(len(codes)), best], codes)
-        matrix = _noise_matrix(score, together.classes, posterior, codes, k)
-    low, high = _interval(score, seed)
+    predicted, matrix = _suggest(parts, score, codes, k)
     return LabelIssues(
-        index=given.index, paths=given.paths, given_label=codes,
-        predicted_label=predicted.astype(np.int32), label_score=score, is_label_issue=issue,
+        index=given.index, paths=given.paths, given_label=codes, predicted_label=predicted,
+        label_score=score, is_label_issue=(score < 0.5) & (rank <= round(rate * len(score))),
         weight=next(iter(given.weights.values()), score), rank=rank,
-        class_names=given.class_names, scores=scores, noise_matrix=matrix, noise_rate=rate,
-        noise_rate_interval=(low, high),
+        class_names=given.class_names,
+        scores={name: 1 - mixture.probability(part.odds) for name, part in parts.items()},
+        noise_matrix=matrix, noise_rate=rate, noise_rate_interval=_interval(parts, codes, k, seed),
+        notes=_notes(rate, parts),
     )
 
 
-def _sources(given: inputs.Given) -> dict[str, Evidence]:
-    sources: dict[str, Evidence] = {}
-    dynamics = []
+class _Part(NamedTuple):
+    """A source: its evidence, the mixture fitted to it, log-odds [N] of a wrong label."""
+
+    evidence: Evidence
+    fitted: mixture.Mixture
+    odds: np.ndarray
+
+
+def _sources(given: inputs.Given) -> dict[str, list[Evidence]]:
+    """Returns each source's answers, of which the one that tells most is to be taken."""
+    sources: dict[str, list[Evidence]] = {}
     if given.training_probabilities is not None:
-        dynamics.append(ev.from_training(given.training_probabilities, given.labels))
-    if given.curves is not None:
-        dynamics.append(ev.from_curves(given.curves))
-    if dynamics:
-        sources["dynamics"] = _join(dynamics)
+        sources["dynamics"] = ev.from_training(given.training_probabilities, given.labels)
+    elif given.curves is not None:
+        sources["dynamics"] = ev.from_curves(given.curves, len(given.class_names))
     if given.probabilities is not None:
-        sources["prediction"] = ev.from_probabilities(given.probabilities, given.labels)
+        sources["prediction"] = [ev.from_probabilities(given.probabilities, given.labels)]
     for name, values in given.weights.items():
-        sources[name] = ev.from_weights(values)
+        sources[name] = [ev.from_weights(values)]
     check(bool(sources), "Give predictions, curves or weights: there is no evidence to go by.")
     return sources
 
 
-def _join(parts: list[Evidence]) -> Evidence:
-    """Puts columns side by side; alternatives are those of the first part that names some."""
-    columns = np.concatenate([p.columns for p in parts], axis=1)
-    naming = next((p for p in parts if p.classes is not None), Evidence(columns))
-    return Evidence(columns, naming.classes, naming.belief)
+def _fit(answers: list[Evidence], labels: np.ndarray, k: int, seed: int) -> _Part:
+    rows = mixture.sample(len(labels), k, seed)
+    fits = [mixture.fit(found.take(rows), labels[rows], k) for found in answers]
+    best = int(np.argmax([f.gain for f in fits]))
+    return _Part(answers[best], fits[best], mixture.log_odds(fits[best], answers[best], labels))
 
 
-def _noise_matrix(score, classes, posterior, labels, k) -> np.ndarray:
-    share = posterior / np.maximum(posterior.sum(1, keepdims=True), 1e-30)
-    place = classes.astype(np.int64) * k + labels[:, None]
-    joint = np.bincount(place.ravel(), (share * (1 - score)[:, None]).ravel(), k * k)
-    joint = joint.reshape(k, k)
+def combine(odds: dict[str, np.ndarray]) -> np.ndarray:
+    """Returns the weighted mean of the sources' log-odds [N].
+
+    A mean, not a sum: the sources tell of the same examples, learned by the same kind of network.
+    """
+    weights = {name: RELIANCE.get(name, 1.0) for name in odds}
+    total = sum(weights.values())
+    return sum(w / total * np.clip(odds[name], -LIMIT, LIMIT) for name, w in weights.items())
+
+
+def _suggest(parts: dict[str, _Part], score, labels, k) -> tuple[np.ndarray, np.ndarray | None]:
+    """Returns the suggested labels [N] and the noise matrix [K, K] of the combined score."""
+    naming = [p for p in parts.values() if p.evidence.classes is not None]
+    if not naming:
+        return np.full(len(score), -1, np.int32), None
+    found, fitted, _ = max(naming, key=lambda p: p.fitted.gain)
+    share = found.belief.astype(np.float64)
+    if fitted.named is not None:
+        share = share * fitted.named[found.classes, labels[:, None]]
+    share /= np.maximum(share.sum(1, keepdims=True), 1e-30)
+    best = found.classes[np.arange(len(labels)), share.argmax(1)]
+    place = found.classes.astype(np.int64) * k + labels[:, None]
+    joint = np.bincount(place.ravel(), (share * (1 - score)[:, None]).ravel(), k * k).reshape(k, k)
     joint[np.arange(k), np.arange(k)] += np.bincount(labels, score, k)
     total = joint.sum(1, keepdims=True)
-    return np.where(total > 0, joint / np.maximum(total, 1e-12), np.eye(k))
+    matrix = np.where(total > 0, joint / np.maximum(total, 1e-12), np.eye(k))
+    return np.where(score < 0.5, best, labels).astype(np.int32), matrix
 
 
-def _interval(score: np.ndarray, seed: int) -> tuple[float, float]:
-    mean, n = 1 - score.mean(), len(score)
-    spread = 1.96 * np.sqrt(max(mean * (1 - mean), 0) / n)
-    return float(max(mean - spread, 0)), float(min(mean + spread, 1))
+def _notes(rate: float, parts: dict[str, _Part]) -> tuple[str, ...]:
+    lines = []
+    if rate < NONE_BELOW:
+        lines.append("No label is found to be wrong.")
+    if all(part.evidence.classes is None for part in parts.values()):
+        lines.append("No predictions were given: no other label is suggested.")
+    return tuple(lines)
+
+
+def _interval(parts: dict[str, _Part], labels, k: int, seed: int) -> tuple[float, float]:
+    """Returns a 95 % interval of the noise rate: bootstrap over the examples, each source fitted
+    anew, and the uncertainty of each label. Errors of the model itself are not in it."""
+    rng, n = np.random.default_rng(seed), len(labels)
+    size, rates = min(n, RESAMPLED), []
+    for _ in range(RESAMPLES):
+        rows, odds = rng.integers(0, n, size), {}
+        for name, part in parts.items():
+            found, start = part.evidence.take(rows), mixture.probability(part.odds[rows])
+            fitted = mixture.fit(found, labels[rows], k, start=start, steps=3)
+            odds[name] = mixture.log_odds(fitted, found, labels[rows])
+        rates.append(mixture.probability(combine(odds)).mean())
+    p = mixture.probability(combine({name: part.odds for name, part in parts.items()}))
+    variance = np.var(rates, ddof=1) * size / n + (p * (1 - p)).sum() / n**2
+    low, high = p.mean() + 1.96 * np.sqrt(variance) * np.array([-1, 1])
+    return float(max(low, 0)), float(min(high, 1))

@@ -1,18 +1,19 @@
 r"""Right or wrong as a hidden variable: a mixture of two kinds of examples, fitted by EM.
 
-With z = 1 where the given label g is wrong, the log-odds of z are
+With z = 1 where the given label g of an example is wrong, the log-odds of z are
 
-    log rho_g / (1 - rho_g)                  how often labels of class g are wrong
-    + (e - (m_0 + m_1) / 2)' S^-1 (m_1 - m_0)   evidence e, normal in both kinds, same spread S
-    + sum_a b_a log W[a, g] / C[a, g]          which classes a are named in the label's place
+    log rho_g / (1 - rho_g)                      how often labels of class g are wrong
+    + (m_1 - m_0) / s^2 * (e - (m_0 + m_1) / 2)  evidence e: normal in both kinds, of one spread
+    + sum_a b_a log W[a, g] / R[a, g]            which classes a are named in the label's place
 
-(linear discriminant analysis with unknown labels). The common spread takes account of sources that
-say the same thing and keeps the odds monotone in each. W and C, the classes named for wrong and
-for right labels, tell noise, which goes certain ways, from classes that are merely alike. rho, W
-and C are drawn towards their means over the classes, so that a class of few examples is judged
-like the others, not by its own few.
+The common spread keeps the odds monotone in e. W and R, the classes named in place of wrong and of
+right labels, tell noise, which goes certain ways, from classes that are merely alike. rho, W and R
+are drawn towards what is common to the classes, so that a class of few examples is judged as the
+others are, and not flagged wholesale. Fitting begins at the evidence's own zero and is held by
+anchors: a few pseudo-examples with what it would be had every label been right, or wrong. Data
+without a wrong label, or without a right one, therefore stay in one piece.
 
-Symbols: N examples, K classes, S columns of evidence, A alternatives.
+Symbols: N examples, K classes, A alternatives.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxrobust.audit.evidence import Evidence, otsu
+from jaxrobust.audit.evidence import Evidence
 
-PRIOR = 20.0  # examples that each class's own rates are outweighed by
-SAMPLE = 20_000  # examples that the mixture is fitted to, at least
+ANCHORED = 0.02  # pseudo-examples of each kind, as a share of the examples
+PRIOR = 20.0  # examples by which what is common outweighs a class's own
+SAMPLE = 20_000  # examples to fit to; 100 a class if that is more
 MOST_CLASSES = 2000  # for tables [K, K]
+STEPS, SETTLE = 100, 6  # of EM: at most; before the named classes count
 
 
 class Mixture(NamedTuple):
@@ -33,81 +36,99 @@ class Mixture(NamedTuple):
 
     Attributes:
       rate: float [K], rho.
-      middle, slope: float [S], of the discriminant.
-      fill: float [S], stands for missing evidence.
-      ratio: float32 [K, K], log W / C, `[alternative, given]`; or None without alternatives.
-      wrong: float [K, K], W; likewise.
+      wrong, right: m_1 and m_0; variance: s^2.
+      named: float [K, K], W, `[named, given]`; ratio: log W / R; None where nothing is named.
+      gain: how much better, in nats an example, two kinds explain the evidence than one.
     """
 
     rate: np.ndarray
-    middle: np.ndarray
-    slope: np.ndarray
-    fill: np.ndarray
+    wrong: float
+    right: float
+    variance: float
+    named: np.ndarray | None
     ratio: np.ndarray | None
-    wrong: np.ndarray | None
+    gain: float
 
 
-def fit(evidence: Evidence, labels: np.ndarray, k: int, seed: int = 0) -> Mixture:
-    """Fits the mixture to a random sample of the examples."""
-    n = len(labels)
-    most = max(SAMPLE, 100 * k)
-    rows = slice(None)
-    if n > most:
-        rows = np.sort(np.random.default_rng(seed).choice(n, most, replace=False))
-    columns, classes, belief = (None if a is None else a[rows] for a in evidence)
-    labels = labels[rows]
-    fill = np.nanmedian(columns, axis=0) if len(columns) else np.zeros(columns.shape[1])
-    columns = np.where(np.isfinite(columns), columns, fill)
-    alternatives = None if classes is None or k > MOST_CLASSES else (classes, belief)
-    z = _start(columns)
-    for _ in range(60):
-        mixture = _maximise(z, columns, alternatives, labels, k, fill)
-        before, z = z, probability(log_odds(mixture, Evidence(columns, classes, belief), labels))
-        if np.abs(z - before).max() < 1e-4:
+def fit(
+    evidence: Evidence, labels: np.ndarray, k: int, *, start: np.ndarray | None = None,
+    steps: int = STEPS,
+) -> Mixture:
+    """Fits the mixture; `start` [N] is where to begin, instead of at the evidence's own zero."""
+    z = np.where(evidence.value > 0, 0.9, 0.1) if start is None else start
+    for step in range(steps):
+        mixture = _maximise(z, evidence, labels, k, tables=step >= SETTLE or start is not None)
+        before, z = z, probability(log_odds(mixture, evidence, labels))
+        if step > SETTLE and np.abs(z - before).max() < 1e-4:
             break
-    return mixture
+    return mixture._replace(gain=_gain(mixture, evidence.value, float(z.mean())))
 
 
-def _start(columns: np.ndarray) -> np.ndarray:
-    _, cut = otsu(columns[:, 0])
-    return np.where(columns[:, 0] > cut, 0.9, 0.1)
+def sample(n: int, k: int, seed: int) -> np.ndarray:
+    """Returns the rows to fit to: all, or a random choice of them."""
+    most = max(SAMPLE, 100 * k)
+    return np.arange(n) if n <= most else np.sort(
+        np.random.default_rng(seed).choice(n, most, replace=False)
+    )
 
 
-def _maximise(z, columns, alternatives, labels, k, fill) -> Mixture:
-    count = np.bincount(labels, minlength=k)
-    wrong = np.bincount(labels, z, minlength=k)
-    rate = (wrong + PRIOR * z.mean()) / (count + PRIOR)
-    n1, n0 = z.sum() + 1e-9, (1 - z).sum() + 1e-9
-    m1, m0 = z @ columns / n1, (1 - z) @ columns / n0
-    from1, from0 = columns - m1, columns - m0
-    spread = (from1.T @ (from1 * z[:, None]) + from0.T @ (from0 * (1 - z)[:, None])) / len(z)
-    spread += np.diag(1e-3 * columns.var(0) + 1e-12)
-    slope = np.linalg.solve(spread, m1 - m0)
-    ratio = w = None
-    if alternatives is not None:
-        w, c = (_table(part, *alternatives, labels, k) for part in (z, 1 - z))
-        ratio = np.log(w / c).astype(np.float32)
-    return Mixture(rate, (m0 + m1) / 2, slope, fill, ratio, w)
+def _maximise(z, evidence: Evidence, labels, k: int, *, tables: bool) -> Mixture:
+    x, known = evidence.value, np.isfinite(evidence.value)
+    (a0, v0), (a1, v1) = evidence.right, evidence.wrong
+    extra = max(ANCHORED * len(x), 1.0)
+    x1, z1 = (x, z) if known.all() else (x[known], z[known])
+    n1 = z1.sum()
+    n0 = len(z1) - n1
+    m1 = (z1 @ x1 + extra * a1) / (n1 + extra)
+    m0 = ((1 - z1) @ x1 + extra * a0) / (n0 + extra)
+    total = z1 @ (x1 - m1) ** 2 + (1 - z1) @ (x1 - m0) ** 2
+    total += extra * (v1 + (a1 - m1) ** 2 + v0 + (a0 - m0) ** 2)
+    variance = total / (len(x1) + 2 * extra) + 1e-9
+    mean = z.mean()
+    rate = (np.bincount(labels, z, k) + PRIOR * mean) / (np.bincount(labels, minlength=k) + PRIOR)
+    rate = np.clip(rate, 1e-6, 1 - 1e-6)
+    named = ratio = None
+    if evidence.classes is not None and k <= MOST_CLASSES:
+        named, among_right = _tables(z, evidence, labels, k)
+        if tables:
+            ratio = np.log(named / among_right)
+    return Mixture(rate, m1, m0, variance, named, ratio, 0.0)
 
 
-def _table(z, classes, belief, labels, k) -> np.ndarray:
-    """Returns float [K, K], the share of each class among what is named for each given class."""
-    place = classes.astype(np.int64) * k + labels[:, None]
-    table = np.bincount(place.ravel(), (belief * z[:, None]).ravel(), k * k).reshape(k, k)
-    overall = (table.sum(1, keepdims=True) + 1) * (1 - np.eye(k))
-    overall /= overall.sum(0)
-    table = table + PRIOR * overall + 1e-6
-    return table / table.sum(0)
+def _tables(z, evidence: Evidence, labels, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns W and R: shares of the classes named for each given class, [named, given]."""
+    place = (evidence.classes.astype(np.int64) * k + labels[:, None]).ravel()
+    belief = evidence.belief.astype(np.float64)
+    w = np.bincount(place, (belief * z[:, None]).ravel(), k * k).reshape(k, k)
+    both = np.bincount(place, belief.ravel(), k * k).reshape(k, k)
+    common = (both.sum(1, keepdims=True) + 1) * (1 - np.eye(k))
+    common = _drawn(both, common / common.sum(0))
+    return _drawn(w, common), _drawn(both - w, common)
+
+
+def _drawn(counts: np.ndarray, towards: np.ndarray) -> np.ndarray:
+    return (counts + PRIOR * towards + 1e-9) / (counts.sum(0) + PRIOR + 1e-9)
 
 
 def log_odds(mixture: Mixture, evidence: Evidence, labels: np.ndarray) -> np.ndarray:
     """Returns float64 [N], the log-odds that each label is wrong."""
-    columns = np.where(np.isfinite(evidence.columns), evidence.columns, mixture.fill)
-    value = (columns - mixture.middle) @ mixture.slope
-    if mixture.ratio is not None:
-        ratio = mixture.ratio[evidence.classes, labels[:, None]]
+    m = mixture
+    value = (evidence.value - (m.wrong + m.right) / 2) * ((m.wrong - m.right) / m.variance)
+    value = np.nan_to_num(value, nan=0.0, posinf=0.0, neginf=0.0)
+    if m.ratio is not None:
+        ratio = m.ratio[evidence.classes, labels[:, None]]
         value += np.einsum("na,na->n", evidence.belief, ratio)
-    return value + (np.log(mixture.rate) - np.log1p(-mixture.rate))[labels]
+    return value + (np.log(m.rate) - np.log1p(-m.rate))[labels]
+
+
+def _gain(m: Mixture, x: np.ndarray, share: float) -> float:
+    x = x[np.isfinite(x)]
+    if len(x) == 0 or x.var() == 0:
+        return 0.0
+    parts = [np.log(max(s, 1e-12)) - (x - c) ** 2 / (2 * m.variance)
+             for s, c in ((share, m.wrong), (1 - share, m.right))]
+    two = np.logaddexp(*parts).mean() - 0.5 * np.log(m.variance)
+    return max(float(two + 0.5 * np.log(x.var()) + 0.5), 0.0)
 
 
 def probability(log_odds: np.ndarray) -> np.ndarray:
