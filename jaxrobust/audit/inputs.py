@@ -85,9 +85,8 @@ def _classes(labels, class_names, widths) -> tuple[np.ndarray, tuple[str, ...]]:
         place = {name: i for i, name in enumerate(names)}
         strange = next((i for i, t in enumerate(text) if t not in place), None)
         if strange is not None:
-            raise UserError(
-                f"Label {strange} is {text[strange]!r}, outside the classes {', '.join(names[:5])}…"
-            )
+            known = ", ".join(names[:5])
+            raise UserError(f"Label {strange} is {str(text[strange])!r}, outside {known}, …")
         codes = np.array([place[t] for t in text])
     check(len(names) >= 2, "There is one class only: no label can be another.")
     check(len(set(names)) == len(names), "class_names are not distinct.")
