@@ -129,6 +129,10 @@ def _check_together(config: ConfigDict) -> None:
     check(
         warm < epochs, f"optimizer.warmup_epochs={warm} must be below train.epochs={epochs}."
     )
+    check(
+        config.probe_workdir is None or config.method.curves_file is None,
+        "probe_workdir and method.curves_file both name curves: choose one.",
+    )
     if loss.name == "dal" and loss.q_start is not None and loss.q_end is not None:
         check(loss.q_start <= loss.q_end, "loss.q_start must not exceed loss.q_end.")
 

@@ -64,11 +64,14 @@ _LOSSES = (
     "ldam logit_adjusted balanced_softmax focal"
 ).split()
 
-_METHODS = "supervised dynamic_loss".split()
+_METHODS = (
+    "supervised dynamic_loss curvenet meta_weight_net learning_to_reweight"
+).split()
 
 SCHEMA: dict[str, Any] = {
     "seed": Setting(0, "fixes initialisation, order, noise, imbalance, augmentation", int,
                     at_least(0)),
+    "probe_workdir": Setting(None, "curvenet: the workdir of a run whose probe is used", str),
     "data": {
         "name": Setting("digits", "digits, folder, npz, csv, or the name of a TFDS builder", str),
         "path": Setting(None, "the folder or file of a folder, npz or csv data set", str),
@@ -132,6 +135,7 @@ SCHEMA: dict[str, Any] = {
     "method": {
         "name": Setting("supervised", "how the network is trained", str, one_of(*_METHODS)),
         "meta_learning_rate": Setting(3e-3, "of the learned objective's Adam", float, at_least(0)),
+        "meta_weight_decay": Setting(0.0, "added to the meta-gradient", float, at_least(0)),
         "meta_batch_size": Setting(None, "metadata a step (default: train.batch_size)", int,
                                    at_least(1)),
         "meta_every": Setting(1, "epochs between meta-steps", int, at_least(1)),
@@ -152,14 +156,37 @@ SCHEMA: dict[str, Any] = {
         "corrector": Setting(True, "dynamic_loss: correct labels", bool),
         "margin": Setting(True, "dynamic_loss: add a margin per class", bool),
         "shared_weight": Setting(False, "dynamic_loss: one weight per rank for all classes", bool),
-        "candidates": Setting(0.5, "dynamic_loss: share of the smallest class drawn as candidates "
-                              "for metadata", float, between(0, 1, closed="(]")),
-        "kept": Setting(0.5, "dynamic_loss: share of the candidates kept", float,
-                        between(0, 1, closed="(]")),
-        "by_loss": Setting(True, "dynamic_loss: keep those of low loss, not any", bool),
+        "candidates": Setting(0.5, "metadata from the training data: share of the smallest class "
+                              "drawn", float, between(0, 1, closed="(]")),
+        "kept": Setting(0.5, "and of these the share kept", float, between(0, 1, closed="(]")),
+        "by_loss": Setting(True, "keep those of low loss, not any", bool),
+        "low_loss_metadata": Setting(False, "curvenet, meta_weight_net, learning_to_reweight: "
+                                     "metadata from the training data", bool),
         "fine_tune": Setting(True, "dynamic_loss: end an epoch with a pass over metadata", bool),
         "mixup_alpha": Setting(None, "dynamic_loss: mix images and labels, Beta(alpha, alpha)",
                                float, above(0)),
+        "base": Setting("loss", "curvenet, meta_weight_net, learning_to_reweight: what is weighted",
+                        str, one_of("loss", "dynamic_loss")),
+        "freeze_epoch": Setting(None, "epoch from which weights stay (default: of curvenet the "
+                                "first milestone; else never)", int, at_least(1)),
+        "weight_smoothing": Setting(1.0, "share of the new weight in an example's weight", float,
+                                    between(0, 1, closed="(]")),
+        "weight_factor": Setting(1.0, "curvenet: weight = factor * sigmoid + bias", float,
+                                 above(0)),
+        "weight_bias": Setting(0.02, "curvenet: the bias", float, at_least(0)),
+        "probe_epochs": Setting(300, "curvenet: epochs of the probe", int, at_least(1)),
+        "probe_learning_rate": Setting(None, "curvenet: of the probe (default: the optimizer's)",
+                                       float, above(0)),
+        "probe_batch_divisor": Setting(8, "curvenet: batches are smaller by this while the "
+                                       "probe's learning rate cycles", int, at_least(1)),
+        "curves_file": Setting(None, "curvenet: .npz with curves [N, T] and index [N], instead of "
+                               "a probe", str),
+        "curves_dtype": Setting("float16", "curvenet: type in which curves are kept", str,
+                                one_of("float16", "float32")),
+        "curve_start": Setting(None, "curvenet: first epoch of a curve that is read (default: "
+                               "after 1/60)", int, at_least(0)),
+        "curve_end": Setting(None, "curvenet: the epoch after the last (default: less 1/300)", int,
+                             at_least(1)),
         "weak_view": Setting("none", "dynamic_loss: view of the look-ahead", str,
                              one_of("none", "crop_flip", "imagenet_eval")),
     },

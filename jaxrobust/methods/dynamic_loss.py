@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,19 +18,12 @@ from jaxrobust.bilevel import make_bilevel
 from jaxrobust.data import batches, sampling
 from jaxrobust.errors import check
 from jaxrobust.methods.dynamic_loss_steps import bilevel_step, fine_tune_step, warm_up_step
+from jaxrobust.methods.metadata import Sampling, sizes
 from jaxrobust.methods.method import Method, Pass, Stage, TrainState
 from jaxrobust.networks import Network
 from jaxrobust.objectives import DynamicLoss
 
 View = Callable[[jax.Array, jax.Array], jax.Array]
-
-
-class Sampling(NamedTuple):
-    """How metadata is chosen: drawn share of the smallest class, kept share of the drawn."""
-
-    candidates: float = 0.5
-    kept: float = 0.5
-    by_loss: bool = True
 
 
 _AS_RELEASED = Sampling()
@@ -48,23 +40,11 @@ def dynamic_loss_steps(
     fine_tune: bool = True,
 ) -> tuple[tuple[int, int], ...]:
     """Returns the stages as pairs (epochs, steps an epoch), for a learning-rate schedule."""
-    _, size = _metadata(class_counts, chosen)
+    _, size = sizes(class_counts, chosen)
     steps = batches.num_steps(num_examples - size, batch_size)
     steps += batches.num_steps(size, min(batch_size, size)) if fine_tune else 0
     warm_up = (warmup_epochs, batches.num_steps(num_examples, batch_size))
     return warm_up, (epochs - warmup_epochs, steps)
-
-
-def _metadata(class_counts: np.ndarray, chosen: Sampling) -> tuple[tuple[int, int], int]:
-    """Returns how many of a class are drawn and kept, and the size of the metadata."""
-    counts = np.asarray(class_counts)
-    drawn, kept = sampling.metadata_sizes(counts, chosen.candidates, chosen.kept)
-    check(
-        kept >= 1,
-        f"The smallest given class has {int(counts[counts > 0].min())} examples: too few to choose "
-        "metadata from. Raise method.candidates or method.kept, or merge or drop the class.",
-    )
-    return (drawn, kept), kept * int((counts > 0).sum())
 
 
 def dynamic_loss(
@@ -120,7 +100,7 @@ def dynamic_loss(
       UserError: the smallest class is too small to take metadata from.
     """
     num_classes, n = len(class_counts), len(labels)
-    (drawn, kept), size = _metadata(class_counts, chosen)
+    (drawn, kept), size = sizes(class_counts, chosen)
     check(
         n - size >= batch_size,
         f"train.batch_size={batch_size} exceeds the {n - size} examples left beside the metadata.",
@@ -188,6 +168,7 @@ def dynamic_loss(
             key, state.memory["meta_rows"], min(batch_size, size)
         ),
     )
+
     def report(state):
         memory = state.memory
         weights = objective.rank_weights(memory["phi"])

@@ -10,23 +10,9 @@ import jax.numpy as jnp
 import optax
 
 from jaxrobust import losses
-from jaxrobust.bilevel import State
 from jaxrobust.data.augment import mix, mixup_pairs
-from jaxrobust.methods.method import StepInfo, TrainState
-
-
-def _update(network, optimizer, state, x, loss):
-    """One supervised step: `loss(logits) -> [B]` already masked, and its divisor."""
-
-    def objective(params):
-        logits, stats = network.apply(params, state.batch_stats, x, True)
-        return loss(logits), (logits, stats)
-
-    (value, (logits, stats)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    state = TrainState(state.step + 1, params, stats, opt_state, state.memory)
-    return state, value, logits
+from jaxrobust.methods.method import StepInfo
+from jaxrobust.methods.steps import bilevel_update, plain_update, scalars_of
 
 
 def _with_rank(batch, memory):
@@ -38,7 +24,7 @@ def warm_up_step(network, objective, optimizer, meta_optimizer, strong, fit_step
         del meta_batch, epoch
         labels, where = batch["labels"], batch["where"]
         fits = state.step < fit_steps
-        state, value, logits = _update(
+        state, value, logits = plain_update(
             network, optimizer, state, strong(key, batch["x"]),
             lambda z: losses.mean(losses.cross_entropy(z, labels, where=where), where=where),
         )
@@ -76,23 +62,10 @@ def bilevel_step(bilevel, weak, strong, mixup_alpha, meta_every):
                     "mix_share": share}
         batch = batch | {"x": weak(weak_key, batch["x"]), "real_step": real}
         meta_batch = meta_batch | {"x": strong(meta_key, meta_batch["x"])}
-        memory = state.memory
-        before = State(state.step, state.params, state.batch_stats, state.opt_state,
-                       memory["phi"], memory["meta_opt_state"])
-        if meta_every == 1:
-            after, info = bilevel.step(before, batch, meta_batch, draw_key)
-        else:
-            after, info = jax.lax.cond(
-                epoch % meta_every == 0,
-                lambda: bilevel.step(before, batch, meta_batch, draw_key),
-                lambda: bilevel.step(before, batch, None, draw_key),
-            )
-        memory = memory | {"phi": after.meta_params, "meta_opt_state": after.meta_opt_state}
-        state = TrainState(
-            after.step, after.params, after.network_state, after.opt_state, memory
+        state, info = bilevel_update(
+            bilevel, state, batch, meta_batch, draw_key, epoch, meta_every
         )
-        names = ("loss", "meta_loss", "meta_grad_norm", "effective_sample_size")
-        return state, StepInfo(info.logits, {name: getattr(info, name) for name in names})
+        return state, StepInfo(info.logits, scalars_of(info))
 
     return step
 
@@ -101,7 +74,7 @@ def fine_tune_step(network, objective, optimizer, strong):
     def step(state, batch, meta_batch, key, epoch):
         del meta_batch, epoch
         phi, labels, where = state.memory["phi"], batch["labels"], batch["where"]
-        state, value, logits = _update(
+        state, value, logits = plain_update(
             network, optimizer, state, strong(key, batch["x"]),
             lambda z: losses.mean(
                 objective.margin_loss(phi, z, labels, where=where), where=where

@@ -61,11 +61,21 @@ class Pass(NamedTuple):
 
 
 class Stage(NamedTuple):
-    """Some epochs, each of which runs `passes` in order."""
+    """Some epochs, each of which runs `passes` in order.
+
+    Attributes:
+      name: for messages.
+      epochs: how many.
+      passes: in order.
+      result: whether its network may be the run's result; of a probe it may not.
+      leaves: what of the report is written to the workdir when the stage ends, as NAME.npz.
+    """
 
     name: str
     epochs: int
     passes: tuple[Pass, ...]
+    result: bool = True
+    leaves: tuple[str, ...] = ()
 
 
 class Method(NamedTuple):
@@ -91,3 +101,8 @@ class Method(NamedTuple):
                 return stage
             epoch -= stage.epochs
         raise IndexError("epoch beyond the last stage")
+
+    def stage_ends(self, epoch: int) -> bool:
+        """Returns whether a stage ends after `epoch` epochs."""
+        return any(epoch == sum(s.epochs for s in self.stages[: i + 1])
+                   for i in range(len(self.stages)))

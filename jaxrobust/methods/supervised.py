@@ -13,6 +13,7 @@ from jaxrobust import losses
 from jaxrobust.data import batches
 from jaxrobust.errors import check
 from jaxrobust.methods.method import Method, Pass, Stage, StepInfo, TrainState
+from jaxrobust.methods.steps import plain_update
 from jaxrobust.networks import Network
 
 LossOfEpoch = Callable[..., jax.Array]
@@ -100,15 +101,11 @@ def supervised(
         view_key, loss_key = jax.random.split(key)
         x = view(view_key, batch["x"])
 
-        def objective(params):
-            logits, stats = network.apply(params, state.batch_stats, x, True)
+        def mean_loss(logits):
             value = loss(logits, batch["labels"], epoch=epoch, key=loss_key, where=batch["where"])
-            return losses.mean(value, where=batch["where"]), (logits, stats)
+            return losses.mean(value, where=batch["where"])
 
-        (value, (logits, stats)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        state = TrainState(state.step + 1, params, stats, opt_state, state.memory)
+        state, value, logits = plain_update(network, optimizer, state, x, mean_loss)
         return state, StepInfo(logits, {"loss": value})
 
     def order(state, key, epoch):

@@ -10,6 +10,7 @@ from jaxrobust.objectives.dynamic_loss import (
 )
 from jaxrobust.objectives.objective import Objective
 from jaxrobust.objectives.reweighting import learning_to_reweight, meta_weight_net
+from jaxrobust.objectives.weighted import fixed, weighted
 
 __all__ = [
     "CurveNet",
@@ -20,7 +21,9 @@ __all__ = [
     "class_centred",
     "curve_weighted",
     "dynamic_loss",
+    "fixed",
     "learning_to_reweight",
     "meta_weight_net",
     "sample_labels",
+    "weighted",
 ]

@@ -45,17 +45,20 @@ def learning_to_reweight(
 
     Every look-ahead starts from weights 0; the meta-optimiser then sets them to
     max(0, -gradient), normalised to the sum B (to 0 where no gradient is negative), and the
-    real step uses these. Nothing is carried from batch to batch.
+    real step uses these. Nothing is carried from batch to batch. Of a batch that is filled up
+    ("where"), the weights sum to the number of examples that count.
 
     Source: Ren et al. 2018, arXiv 1803.09050, algorithm 1.
     """
 
     def weights(phi, logits, batch):
-        del logits, batch
-        return phi
+        del logits
+        where = batch.get("where")
+        return phi if where is None else phi * jnp.mean(where)
 
     def loss(phi, logits, batch):
-        return phi * base_loss(logits, batch["labels"], where=batch.get("where"))
+        value = base_loss(logits, batch["labels"], where=batch.get("where"))
+        return weights(phi, logits, batch) * value
 
     def update(grads, state, phi):
         positive = jnp.maximum(-grads, 0)

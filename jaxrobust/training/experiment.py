@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +17,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxrobust import methods, networks
-from jaxrobust.data import augment, sources
+from jaxrobust.data import augment, curves, sources
 from jaxrobust.data.examples import statistics
 from jaxrobust.data.prepare import Prepared, prepare
 from jaxrobust.errors import check
@@ -95,6 +96,8 @@ def assemble(config: ConfigDict, data: Prepared | None = None) -> Experiment:
     method = methods.make(
         config, network, functools.partial(make_optimizer, config), views, example=example,
         labels=jnp.asarray(data.train.labels, jnp.int32), num_classes=num_classes,
+        held_out=0 if data.metadata is None else len(data.metadata.labels),
+        curves=load_curves(config, data),
     )
     forward = evaluation.make_forward(
         network, evaluation_view, config.eval.batch_size, config.data.workers, layout
@@ -113,13 +116,34 @@ def _example(x: Any, batch_size: int) -> jax.Array:
     return jnp.broadcast_to(jnp.asarray(first)[None], (batch_size, *first.shape))
 
 
-def make_optimizer(config: ConfigDict, stages):
-    """Returns the optimiser of the network; `stages` as `optimizers.make_schedule` has them."""
+def load_curves(config: ConfigDict, data: Prepared) -> np.ndarray | None:
+    """Returns the loss curves [N, T] that another training recorded, if a run is given any."""
+    probe, path = config.probe_workdir, config.method.curves_file
+    if config.method.name != "curvenet" or (probe is None and path is None):
+        return None
+    if path is None:
+        path = Path(probe) / "curves.npz"
+        check(path.is_file(), f"probe_workdir={probe} holds no finished probe (no curves.npz).")
+    return curves.load(path, data.manifest)
+
+
+def make_optimizer(config: ConfigDict, stages, *, cycle=None, learning_rate=None):
+    """Returns the optimiser of the network.
+
+    Args:
+      stages: as `optimizers.make_schedule` has them.
+      cycle: the learning rate cycles, instead of what is configured; see there.
+      learning_rate: the peak, instead of what is configured.
+    """
     o = config.optimizer
-    schedule = optimizers.make_schedule(
-        o.schedule, o.learning_rate, stages=stages, per_step=o.per_step, gamma=o.gamma,
-        warmup_epochs=o.warmup_epochs, warmup_start=o.warmup_start, milestones=o.milestones,
-    )
+    peak = learning_rate or o.learning_rate
+    if cycle is not None:
+        schedule = optimizers.make_schedule("cyclic", peak, stages=stages, cycle=cycle)
+    else:
+        schedule = optimizers.make_schedule(
+            o.schedule, peak, stages=stages, per_step=o.per_step, gamma=o.gamma,
+            warmup_epochs=o.warmup_epochs, warmup_start=o.warmup_start, milestones=o.milestones,
+        )
     return optimizers.make_optimizer(
         o.name, schedule, momentum=o.momentum, nesterov=o.nesterov,
         weight_decay=o.weight_decay, clip_norm=o.clip_norm,

@@ -28,7 +28,7 @@ from jaxrobust.training.figures import (
     series,
 )
 
-Report = dict[str, np.ndarray]
+Report = dict[str, Any]  # Arrays, perhaps still on the device: only what is used is fetched.
 
 
 def numbers(report: Report, given: np.ndarray, true: np.ndarray | None) -> dict[str, Any]:
@@ -42,13 +42,15 @@ def numbers(report: Report, given: np.ndarray, true: np.ndarray | None) -> dict[
         return float(hit[among].mean()) if among.any() else None
 
     if "corrected" in report:
-        right = report["corrected"] == true
+        right = np.asarray(report["corrected"]) == true
         row["corrected_accuracy"] = float(right.mean())
         row["corrected_accuracy_clean"] = share(right, ~wrong)
         row["corrected_accuracy_wrong"] = share(right, wrong)
     # Before metadata are first chosen all rows are the same.
-    if "metadata" in report and len(np.unique(report["metadata"])) == len(report["metadata"]):
-        row["metadata_clean_share"] = float((~wrong[report["metadata"]]).mean())
+    if "metadata" in report:
+        rows = np.asarray(report["metadata"])
+        if len(np.unique(rows)) == len(rows):
+            row["metadata_clean_share"] = float((~wrong[rows]).mean())
     if "weights" in report:
         from sklearn.metrics import roc_auc_score  # Takes a second to import.
 
@@ -72,10 +74,11 @@ def draw(
     """Draws what a report holds; returns the files written."""
     paths = []
     if "rank_weights" in report:
-        figure = weight_by_rank(report["rank_weights"], report["rank"], given, true, class_names)
+        weights, rank = np.asarray(report["rank_weights"]), np.asarray(report["rank"])
+        figure = weight_by_rank(weights, rank, given, true, class_names)
         paths.append(save(figure, folder / f"{prefix}weight_by_rank.png"))
     if "margins" in report:
-        figure = margin_by_class(report["margins"], given, class_names)
+        figure = margin_by_class(np.asarray(report["margins"]), given, class_names)
         paths.append(save(figure, folder / f"{prefix}margins.png"))
     return paths
 

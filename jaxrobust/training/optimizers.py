@@ -31,22 +31,25 @@ def make_schedule(
     warmup_start: float = 0.0,
     milestones: tuple[float, ...] = (),
     gamma: float = 0.1,
+    cycle: tuple[int, int] = (0, 1),
 ) -> optax.Schedule:
     """Returns the learning rate as a function of the number of steps taken.
 
     With t the epoch (whole, as in the papers' programs, unless `per_step`) and E all epochs:
     `cosine` lr/2 (1 + cos(pi t/E)); `step` lr * gamma^(milestones reached); `exponential`
-    lr * gamma^t; `constant` lr. During the first `warmup_epochs` epochs the rate rises linearly
+    lr * gamma^t; `constant` lr; `cyclic` lr up to an epoch, then lr * gamma and lr * gamma^2 in
+    turn, a period of epochs each. During the first `warmup_epochs` epochs the rate rises linearly
     from `warmup_start` to `learning_rate` instead; the cosine then spans the remaining epochs.
 
     Args:
-      name: constant, cosine, step or exponential.
+      name: constant, cosine, step, exponential or cyclic.
       learning_rate: the peak.
       stages: pairs (epochs, steps an epoch), in order; their epochs sum to E. An epoch may take
         more steps in one stage than in another.
       per_step: t is a fraction within an epoch.
       warmup_epochs, warmup_start: see above.
       milestones: epochs at which `step` multiplies the rate by `gamma`.
+      cycle: of `cyclic`, the epoch at which the cycles begin and their period.
     """
 
     epochs = sum(n for n, _ in stages)
@@ -62,6 +65,10 @@ def make_schedule(
             rate = jnp.asarray(gamma, jnp.float32) ** reached
         elif name == "exponential":
             rate = jnp.asarray(gamma, jnp.float32) ** t
+        elif name == "cyclic":
+            first, period = cycle
+            second = jnp.floor((t - first) / period) % 2
+            rate = jnp.where(t < first, 1.0, jnp.asarray(gamma, jnp.float32) ** (1 + second))
         else:
             rate = jnp.ones_like(t)
         rate = learning_rate * rate

@@ -12,6 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxrobust import config as configuration
+from jaxrobust.data import curves
 from jaxrobust.errors import RunError, UserError, check
 from jaxrobust.training import results
 from jaxrobust.training.checkpoints import Checkpoints
@@ -141,14 +142,15 @@ def _epochs(experiment, state, place, selection, checkpoints, log, workdir):
 
         while place.epoch < method.epochs:
             begin = time.monotonic()
+            stage = method.stage(place.epoch)
             state, row = runner.epoch(state, place, pause)
             first = seconds["count"] == 0
             seconds["first_epoch" if first else "epochs"] += time.monotonic() - begin
             seconds["count"] += 1
             last = place.epoch == method.epochs
             if last or place.epoch % config.eval.every == 0:
-                row |= _evaluate(experiment, state, selection)
-            row |= _report(experiment, state, place.epoch, workdir)
+                row |= _evaluate(experiment, state, selection if stage.result else None)
+            row |= _report(experiment, state, stage, place.epoch, workdir)
             log.write({"epoch": place.epoch, "step": int(state.step)} | row)
             due = time.monotonic() - saved_at >= config.checkpoint.every_seconds
             if last or due or interrupt.received:
@@ -158,14 +160,20 @@ def _epochs(experiment, state, place, selection, checkpoints, log, workdir):
     return state, seconds
 
 
-def _report(experiment: Experiment, state, epoch: int, workdir: Path) -> dict[str, Any]:
+def _report(experiment, state, stage, epoch: int, workdir: Path) -> dict[str, Any]:
     """Holds what the method has learned against the truth; draws it every few epochs."""
     method, data, log = experiment.method, experiment.data, experiment.config.log
     if method.report is None:
         return {}
+    report = method.report(state)
+    if stage.leaves and is_first() and method.stage_ends(epoch):
+        for name in stage.leaves:
+            values = np.asarray(report[name])
+            curves.save(workdir / f"{name}.npz", name, values, data.manifest)
+    if not stage.result:
+        return {}
     from jaxrobust.training import learned  # Imports matplotlib: only where it draws.
 
-    report = {name: np.asarray(value) for name, value in method.report(state).items()}
     true = data.train.true_labels if data.truth_known else None
     if log.figures and is_first() and (epoch % log.figures_every == 0 or epoch == method.epochs):
         last = epoch == method.epochs
@@ -177,7 +185,7 @@ def _report(experiment: Experiment, state, epoch: int, workdir: Path) -> dict[st
 
 
 def _evaluate(experiment: Experiment, state, selection) -> dict[str, Any]:
-    """Evaluates on validation and test data; only the former is offered for selection."""
+    """Evaluates on validation and test data; only the former is offered for selection, if any."""
     row: dict[str, Any] = {}
     for name in ("validation", "test"):
         part = getattr(experiment.data, name)
@@ -185,7 +193,7 @@ def _evaluate(experiment: Experiment, state, selection) -> dict[str, Any]:
             continue
         logits = experiment.forward(state.params, state.batch_stats, part.x)
         numbers = results.measure(experiment, logits, part.labels)
-        if name == "validation":
+        if name == "validation" and selection is not None:
             selection.offer(state, numbers)
         row |= {f"{name}_{k}": v for k, v in numbers.items() if k != "per_class"}
     return row

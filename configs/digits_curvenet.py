@@ -1,0 +1,30 @@
+r"""CurveNet on scikit-learn's digits: a probe, then a training with learned weights.
+
+    python -m jaxrobust.main --config=digits_curvenet --workdir=runs/digits_curvenet \
+        --config.data.noise.kind=symmetric --config.data.noise.rate=0.4 \
+        --config.data.imbalance.kind=exponential --config.data.imbalance.factor=0.1
+
+Ten clean examples a class are held out as metadata. A finished run's probe serves others:
+--config.probe_workdir=runs/digits_curvenet.
+"""
+
+from jaxrobust.config import load
+
+
+def get_config():
+    config = load("digits_losses:ce")
+    config.data.metadata.kind = "clean"
+    config.data.metadata.per_class = 10
+    config.method.name = "curvenet"
+    config.method.meta_learning_rate = 1e-3
+    config.method.meta_weight_decay = 1e-4
+    config.method.meta_batch_size = 100
+    config.method.probe_epochs = 60
+    config.method.probe_batch_divisor = 2
+    config.optimizer.nesterov = True
+    config.optimizer.schedule = "step"
+    config.optimizer.milestones = (60, 80)
+    config.train.batch_size = 32
+    config.train.epochs = 100
+    config.log.figures_every = 100
+    return config

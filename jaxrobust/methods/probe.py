@@ -1,0 +1,123 @@
+"""Probing: a training that records the loss curve of every example.
+
+Source: Jiang et al. 2022, arXiv 2201.00849; as released, the learning rate cycles from 40 % of the
+epochs on, with an eighth of the batch. Symbols: N examples, T epochs of the probe, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxrobust import losses
+from jaxrobust.data import batches
+from jaxrobust.methods.method import Pass, Stage, StepInfo
+from jaxrobust.methods.steps import plain_update, put_rows
+from jaxrobust.networks import Network
+
+SHARES = 64  # Rows of the curves are filled up to a multiple: as many devices can share them.
+
+
+class Probe(NamedTuple):
+    """How long is probed, and with which batches.
+
+    Attributes:
+      epochs: T.
+      batch_size: before the cycles.
+      cycle_batch_size: while the learning rate cycles.
+    """
+
+    epochs: int
+    batch_size: int
+    cycle_batch_size: int
+
+    @property
+    def cycle(self) -> tuple[int, int]:
+        """The epoch from which the learning rate cycles, and how many epochs each rate lasts.
+
+        Those of the released program, 120 and 15 of 300, in proportion.
+        """
+        return round(self.epochs * 2 / 5), max(1, round(self.epochs / 20))
+
+    def steps(self, num_examples: int) -> tuple[tuple[int, int], ...]:
+        """Returns the stages as pairs (epochs, steps an epoch), for a learning-rate schedule."""
+        first, _ = self.cycle
+        return (
+            (first, batches.num_steps(num_examples, self.batch_size)),
+            (self.epochs - first, batches.num_steps(num_examples, self.cycle_batch_size)),
+        )
+
+
+def empty_curves(num_examples: int, epochs: int, dtype: str) -> jax.Array:
+    """Returns zeros [N, T], N filled up to a multiple of `SHARES`."""
+    return jnp.zeros((-(-num_examples // SHARES) * SHARES, epochs), dtype)
+
+
+def record(curves: jax.Array, batch: batches.Batch, loss: jax.Array, epoch: jax.Array) -> jax.Array:
+    """Writes the losses [B] of a batch into column `epoch` of the curves [N, T]."""
+    largest = jnp.asarray(jnp.finfo(curves.dtype).max, loss.dtype)
+    return put_rows(curves, batch, jnp.minimum(loss, largest), epoch)
+
+
+def probe_stages(
+    network: Network,
+    optimizer: optax.GradientTransformation,
+    view: Callable[[jax.Array, jax.Array], jax.Array],
+    probe: Probe,
+    num_examples: int,
+) -> tuple[Stage, ...]:
+    """Returns stages of cross-entropy that write memory["curves"] [N, T] as examples are met.
+
+    Args:
+      optimizer: with the schedule of `probe.cycle` over the stages `probe.steps(num_examples)`.
+      view: of the training examples.
+    """
+    rows = jnp.arange(num_examples, dtype=jnp.int32)
+
+    def step(state, batch, meta_batch, key, epoch):
+        del meta_batch
+        labels, where = batch["labels"], batch["where"]
+
+        def loss(logits):
+            return losses.mean(losses.cross_entropy(logits, labels, where=where), where=where)
+
+        x = view(key, batch["x"])
+        state, value, logits = plain_update(network, optimizer, state, x, loss)
+        each = losses.cross_entropy(logits, labels, where=where)
+        curves = record(state.memory["curves"], batch, each, epoch)
+        state = state._replace(memory=state.memory | {"curves": curves})
+        return state, StepInfo(logits, {"loss": value})
+
+    def stage(name, epochs, batch_size, leaves=()):
+        def order(state, key, epoch):
+            del state, epoch
+            return batches.shuffled(key, rows, batch_size)
+
+        return Stage(name, epochs, (Pass("train", step, order),), result=False, leaves=leaves)
+
+    first, _ = probe.cycle
+    return (
+        stage("probe", first, probe.batch_size),
+        stage("probe_cycles", probe.epochs - first, probe.cycle_batch_size, ("curves",)),
+    )
+
+
+def class_means(curves: jax.Array, labels: jax.Array, num_classes: int) -> jax.Array:
+    """Returns float32 [K, T], the mean curve of each given class; epoch by epoch, to save memory.
+
+    Args:
+      curves: [N or more, T].
+      labels: int32 [N].
+    """
+    n = labels.shape[0]
+    counts = jnp.maximum(jnp.bincount(labels, length=num_classes), 1)
+
+    def at_epoch(t):
+        column = jax.lax.dynamic_index_in_dim(curves, t, 1, keepdims=False)[:n]
+        return jax.ops.segment_sum(column.astype(jnp.float32), labels, num_classes) / counts
+
+    return jax.lax.map(at_epoch, jnp.arange(curves.shape[1])).T

@@ -1,0 +1,86 @@
+"""The two kinds of step that methods are made of: a plain one and a bilevel one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxrobust.bilevel import Bilevel, Info, State
+from jaxrobust.data.batches import Batch
+from jaxrobust.methods.method import TrainState
+from jaxrobust.networks import Network
+
+
+def plain_update(
+    network: Network,
+    optimizer: optax.GradientTransformation,
+    state: TrainState,
+    x: jax.Array,
+    loss: Callable[[jax.Array], jax.Array],
+) -> tuple[TrainState, jax.Array, jax.Array]:
+    """One step of the optimiser on `loss(logits [B, K]) -> scalar`.
+
+    Returns:
+      The state, the loss before the step, and the logits [B, K] it was taken from.
+    """
+
+    def objective(params):
+        logits, stats = network.apply(params, state.batch_stats, x, True)
+        return loss(logits), (logits, stats)
+
+    (value, (logits, stats)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    state = TrainState(state.step + 1, params, stats, opt_state, state.memory)
+    return state, value, logits
+
+
+def bilevel_update(
+    bilevel: Bilevel,
+    state: TrainState,
+    batch: Batch,
+    meta_batch: Batch,
+    key: jax.Array,
+    epoch: jax.Array,
+    meta_every: int = 1,
+) -> tuple[TrainState, Info]:
+    """One bilevel step, whose objective and its optimiser live in the state's memory.
+
+    Args:
+      epoch, meta_every: a look-ahead and meta-step only in every so many epochs.
+    """
+    memory = state.memory
+    before = State(state.step, state.params, state.batch_stats, state.opt_state,
+                   memory["phi"], memory["meta_opt_state"])
+    if meta_every == 1:
+        after, info = bilevel.step(before, batch, meta_batch, key)
+    else:
+        after, info = jax.lax.cond(
+            epoch % meta_every == 0,
+            lambda: bilevel.step(before, batch, meta_batch, key),
+            lambda: bilevel.step(before, batch, None, key),
+        )
+    memory = memory | {"phi": after.meta_params, "meta_opt_state": after.meta_opt_state}
+    return TrainState(
+        after.step, after.params, after.network_state, after.opt_state, memory
+    ), info
+
+
+def scalars_of(info: Info) -> dict[str, jax.Array]:
+    """Returns what of a bilevel step is written down for every epoch."""
+    names = ("loss", "meta_loss", "meta_grad_norm", "effective_sample_size")
+    return {name: getattr(info, name) for name in names}
+
+
+def put_rows(array: jax.Array, batch: Batch, values: jax.Array, column: Any = None) -> jax.Array:
+    """Writes `values` [B] to the batch's rows of `array` [N] or, in a column, [N, T].
+
+    Rows that only fill up the batch are left out. Where the state is donated, in place.
+    """
+    rows = jnp.where(batch["where"], batch["index"], array.shape[0])
+    at = array.at[rows] if column is None else array.at[rows, column]
+    return at.set(values.astype(array.dtype), mode="drop")
