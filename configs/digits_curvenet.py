@@ -19,12 +19,14 @@ def get_config():
     config.method.meta_learning_rate = 1e-3
     config.method.meta_weight_decay = 1e-4
     config.method.meta_batch_size = 100
-    config.method.probe_epochs = 60
+    config.method.probe_epochs = 40
     config.method.probe_batch_divisor = 2
     config.optimizer.nesterov = True
     config.optimizer.schedule = "step"
-    config.optimizer.milestones = (60, 80)
+    config.optimizer.milestones = (50, 65)
+    config.augment.kind = "crop_flip"
+    config.augment.pad = 1
     config.train.batch_size = 32
-    config.train.epochs = 100
+    config.train.epochs = 80
     config.log.figures_every = 100
     return config
