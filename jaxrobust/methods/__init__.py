@@ -7,10 +7,11 @@ from jaxrobust.methods.allocate import Allocation, Base, allocation
 from jaxrobust.methods.build import METHODS, make
 from jaxrobust.methods.curvenet import curvenet
 from jaxrobust.methods.dynamic_loss import dynamic_loss, dynamic_loss_steps
+from jaxrobust.methods.dynamics import Dynamics, gathered, recorded
 from jaxrobust.methods.method import Method, Pass, Stage, StepInfo, TrainState
 from jaxrobust.methods.probe import Probe
 from jaxrobust.methods.supervised import make_loss, supervised
 
-__all__ = ["METHODS", "Allocation", "Base", "Method", "Pass", "Probe", "Stage", "StepInfo",
-           "TrainState", "allocation", "curvenet", "dynamic_loss", "dynamic_loss_steps", "make",
-           "make_loss", "supervised"]
+__all__ = ["METHODS", "Allocation", "Base", "Dynamics", "Method", "Pass", "Probe", "Stage",
+           "StepInfo", "TrainState", "allocation", "curvenet", "dynamic_loss",
+           "dynamic_loss_steps", "gathered", "make", "make_loss", "recorded", "supervised"]

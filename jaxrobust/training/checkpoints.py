@@ -71,10 +71,11 @@ class Checkpoints:
           that were damaged; these are removed.
 
         Raises:
-          RunError: there are checkpoints, but none can be read.
+          RunError: there are checkpoints, but none can be read, or they hold another structure.
         """
         problems = []
         for step in reversed(self.steps()):
+            self._check_structure(step, target)
             try:
                 return *self._read(step, target), problems
             except Exception as error:  # Whatever is wrong with it, the one before may be right.
@@ -100,6 +101,20 @@ class Checkpoints:
         if place.pop("digest") != digest(arrays):
             raise ValueError("its contents do not match its digest")
         return arrays, place
+
+    def _check_structure(self, step: int, target: Any) -> None:
+        try:
+            with ocp.StandardCheckpointer() as reader:
+                found = reader.metadata(self.folder / str(step) / "arrays")
+            held = len(jax.tree.leaves(found.item_metadata))
+        except Exception:  # Whatever is wrong with it, reading it will tell.
+            return
+        wanted = len(jax.tree.leaves(target))
+        if held != wanted:
+            raise RunError(
+                f"Checkpoint {step} in {self.folder} holds {held} arrays, this version of "
+                f"jaxrobust {wanted}: another version wrote it. Use that one, or another workdir."
+            )
 
     def _discard(self, step: int) -> None:
         damaged = self.folder.parent / "damaged"

@@ -99,6 +99,7 @@ def assemble(config: ConfigDict, data: Prepared | None = None) -> Experiment:
         held_out=0 if data.metadata is None else len(data.metadata.labels),
         curves=load_curves(config, data),
     )
+    method = methods.recorded(method, num_examples=n, num_classes=num_classes)
     forward = evaluation.make_forward(
         network, evaluation_view, config.eval.batch_size, config.data.workers, layout
     )

@@ -40,6 +40,15 @@ def test_the_newest_comes_back_bit_for_bit(tmp_path):
     assert checkpoints.digest(arrays) == checkpoints.digest(tree(3))
 
 
+def test_one_of_another_structure_is_left_alone(tmp_path):
+    manager = checkpoints.Checkpoints(tmp_path / "c")
+    manager.save(1, tree(1), {"epoch": 1})
+    manager.close()
+    with pytest.raises(RunError, match="holds 4 arrays, this version of jaxrobust 5"):
+        checkpoints.Checkpoints(tmp_path / "c").restore(tree(0) | {"more": jnp.zeros(2)})
+    assert checkpoints.Checkpoints(tmp_path / "c").restore(tree(0))[1] == {"epoch": 1}
+
+
 def test_no_checkpoint_is_none(tmp_path):
     assert checkpoints.Checkpoints(tmp_path / "c").restore(tree(0)) is None
 
