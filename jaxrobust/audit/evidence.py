@@ -13,6 +13,7 @@ import numpy as np
 
 ALTERNATIVES = 3  # kept of each example
 FLOOR = 0.01  # added to probabilities: below it differences say nothing
+EQUALISED = 0.5  # power of a class's mean probability that its probabilities are divided by
 _CHUNK = 1 << 20  # entries of an [n, K] block
 
 Moments = tuple[float, float]
@@ -45,15 +46,19 @@ class Evidence(NamedTuple):
 def from_probabilities(p: np.ndarray, labels: np.ndarray) -> Evidence:
     """Evidence of predictions p [N, K]: the log-ratio of the best other class to the given one.
 
-    Had a label been that of the best class, the ratio would be that of the second to the best;
-    had it been that of the second, the inverse. Rows that are NaN say nothing.
+    Classes that are predicted less than others, as those of few examples are while they are not
+    yet learned, are first brought nearer to them: p_k / mean(p_k)^EQUALISED. Had a label been that
+    of the best class, the ratio would be that of the second to the best; had it been that of the
+    second, the inverse. Rows that are NaN say nothing.
     """
     n, k = p.shape
     count = min(ALTERNATIVES, k - 1)
+    factor = (np.nan_to_num(_mean(p)) + 1e-3) ** -EQUALISED
     value, gap = np.empty(n), np.empty(n)
     classes, belief = np.empty((n, count), np.int32), np.empty((n, count), np.float32)
     for rows in _chunks(n, k):
-        block = np.array(p[rows], np.float32)
+        block = p[rows] * factor.astype(np.float32)
+        block /= np.maximum(block.sum(1, keepdims=True), 1e-12)
         own = (np.arange(len(block)), labels[rows])
         given = block[own]
         block[own] = -1
@@ -70,6 +75,17 @@ def from_probabilities(p: np.ndarray, labels: np.ndarray) -> Evidence:
     classes, belief = np.maximum(classes, 0), np.nan_to_num(belief)
     mean, variance = _moments(gap)
     return Evidence(value, (-mean, variance), (mean, variance), classes, belief)
+
+
+def _mean(p: np.ndarray) -> np.ndarray:
+    """Returns float64 [K], the mean of the rows of p that are known."""
+    total, known = np.zeros(p.shape[1]), 0
+    for rows in _chunks(*p.shape):
+        block = p[rows]
+        seen = np.isfinite(block[:, 0])
+        total += (block if seen.all() else block[seen]).sum(0, dtype=np.float64)
+        known += int(seen.sum())
+    return total / max(known, 1)
 
 
 def _chunks(n: int, k: int) -> Iterator[slice]:

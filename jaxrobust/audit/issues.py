@@ -16,6 +16,7 @@ from jaxrobust.errors import check
 # How much the sources' log-odds count in the combination. A network that has not seen a label makes
 # mistakes of its own, which look like wrong labels; dynamics show how the label itself was learned.
 RELIANCE = {"dynamics": 3.0}  # others 1
+NO_GAIN = 0.01  # nats an example
 NONE_BELOW = 0.002  # a noise rate that is as good as none
 LIMIT = 12.0  # of a source's log-odds: none is surer than that
 RESAMPLES, RESAMPLED = 20, 4000  # of the bootstrap, and examples in each at most
@@ -182,9 +183,13 @@ def _sources(given: inputs.Given) -> dict[str, list[Evidence]]:
 
 
 def _fit(answers: list[Evidence], labels: np.ndarray, k: int, seed: int) -> _Part:
+    """Fits each answer and takes the one in which two kinds explain most; where in none they
+    explain more than one kind, that in which they stand farthest apart, the earlier the rather."""
     rows = mixture.sample(len(labels), k, seed)
     fits = [mixture.fit(found.take(rows), labels[rows], k) for found in answers]
-    best = int(np.argmax([f.gain for f in fits]))
+    gains = [f.gain if f.gain > NO_GAIN else 0.0 for f in fits]
+    apart = [f.distance * 0.9**i for i, f in enumerate(fits)]
+    best = max(range(len(fits)), key=lambda i: (gains[i], apart[i]))
     return _Part(answers[best], fits[best], mixture.log_odds(fits[best], answers[best], labels))
 
 

@@ -49,6 +49,11 @@ class Mixture(NamedTuple):
     ratio: np.ndarray | None
     gain: float
 
+    @property
+    def distance(self) -> float:
+        """How far the two kinds stand apart, in standard deviations."""
+        return float((self.wrong - self.right) / np.sqrt(self.variance))
+
 
 def fit(
     evidence: Evidence, labels: np.ndarray, k: int, *, start: np.ndarray | None = None,
@@ -61,7 +66,7 @@ def fit(
         before, z = z, probability(log_odds(mixture, evidence, labels))
         if step > SETTLE and np.abs(z - before).max() < 1e-4:
             break
-    return mixture._replace(gain=_gain(mixture, evidence.value, float(z.mean())))
+    return mixture._replace(gain=_gain(mixture, evidence, labels))
 
 
 def sample(n: int, k: int, seed: int) -> np.ndarray:
@@ -121,14 +126,22 @@ def log_odds(mixture: Mixture, evidence: Evidence, labels: np.ndarray) -> np.nda
     return value + (np.log(m.rate) - np.log1p(-m.rate))[labels]
 
 
-def _gain(m: Mixture, x: np.ndarray, share: float) -> float:
-    x = x[np.isfinite(x)]
+def _gain(m: Mixture, evidence: Evidence, labels: np.ndarray) -> float:
+    """Compares with one kind that differs from class to class: classes that are learned late are
+    no wrong labels."""
+    known = np.isfinite(evidence.value)
+    x, labels = evidence.value[known], labels[known]
     if len(x) == 0 or x.var() == 0:
         return 0.0
-    parts = [np.log(max(s, 1e-12)) - (x - c) ** 2 / (2 * m.variance)
-             for s, c in ((share, m.wrong), (1 - share, m.right))]
-    two = np.logaddexp(*parts).mean() - 0.5 * np.log(m.variance)
-    return max(float(two + 0.5 * np.log(x.var()) + 0.5), 0.0)
+    k = len(m.rate)
+    count = np.bincount(labels, minlength=k)
+    mean = (np.bincount(labels, x, k) + PRIOR * x.mean()) / (count + PRIOR)
+    one = -0.5 * np.log(np.mean((x - mean[labels]) ** 2) + 1e-12) - 0.5
+    rate = m.rate[labels]
+    wrong = np.log(rate) - (x - m.wrong) ** 2 / (2 * m.variance)
+    right = np.log1p(-rate) - (x - m.right) ** 2 / (2 * m.variance)
+    two = np.logaddexp(wrong, right).mean() - 0.5 * np.log(m.variance)
+    return max(float(two - one), 0.0)
 
 
 def probability(log_odds: np.ndarray) -> np.ndarray:
