@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.train_step import environment, jax_row
-from jaxrobust import networks
+from jaxrobust import networks, process
 from jaxrobust.data import augment, augment_ops, augment_policy, sampling
 
 STEP = "ResNet-32 training step"
@@ -152,6 +152,7 @@ def show(results: list[dict]) -> None:
 
 def main(argv: list[str] | None = None) -> list[dict]:
     """Parses the command line, measures, prints, and returns the results."""
+    process.keep_freed_memory()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, help="write the results to this file")
     parser.add_argument("--rounds", type=int, default=30, help="turns of every row")

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxrobust import networks
+from jaxrobust import networks, process
 from jaxrobust.bilevel import make_bilevel
 from jaxrobust.objectives import curve_weighted, dynamic_loss
 
@@ -183,6 +183,7 @@ def table(report: dict) -> str:
 
 
 def main(arguments: list[str] | None = None) -> dict:
+    process.keep_freed_memory()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--network", default="resnet32", choices=sorted(networks.NETWORKS))
     parser.add_argument("--batch", type=int, help="default 128; 8 with --quick")

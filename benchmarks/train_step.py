@@ -29,7 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxrobust import networks
+from jaxrobust import networks, process
 from jaxrobust.networks import convolution
 
 LEARNING_RATE, MOMENTUM = 0.01, 0.9
@@ -260,6 +260,7 @@ def show(results: list[dict]) -> None:
 
 def main(argv: list[str] | None = None) -> list[dict]:
     """Parses the command line, measures, prints, and returns the results."""
+    process.keep_freed_memory()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, help="write the results to this file")
     parser.add_argument("--rounds", type=int, default=15, help="turns of every row")

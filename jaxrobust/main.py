@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import sys
-from pathlib import Path
 
 from absl import flags
 from ml_collections import config_flags
 
 from jaxrobust import config as configuration
+from jaxrobust import process
 from jaxrobust.errors import RunError, UserError, check, nearest
 
 FLAGS = ("config", "workdir", "mode", "dry_run", "input", "output", "which", "distributed")
@@ -70,8 +69,7 @@ def run(argv: list[str]) -> int:
 
 def entry() -> None:
     """The console script."""
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # Orbax's tasks; we say it in a line.
-    sys.path.insert(0, str(Path.cwd()))
+    process.prepare()
     sys.exit(run(sys.argv))
 
 
