@@ -23,10 +23,10 @@ def get_config():
     config.method.probe_batch_divisor = 2
     config.optimizer.nesterov = True
     config.optimizer.schedule = "step"
-    config.optimizer.milestones = (50, 65)
+    config.optimizer.milestones = (40, 52)
     config.augment.kind = "crop_flip"
     config.augment.pad = 1
     config.train.batch_size = 32
-    config.train.epochs = 80
+    config.train.epochs = 60
     config.log.figures_every = 100
     return config

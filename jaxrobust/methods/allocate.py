@@ -113,7 +113,6 @@ def allocation(
     def read(memory, batch, key, epoch):
         """Adds what weigher and base read to a batch."""
         batch = batch | {"epoch": epoch - first_epoch, "key": key}
-        batch["last_weight"] = jnp.take(memory["weights"], batch["index"])
         if base.num_ranks is not None:
             batch["rank"] = jnp.take(memory["rank"], batch["index"])
         return batch if attributes is None else attributes(memory, batch)
@@ -121,6 +120,8 @@ def allocation(
     def learn(state, batch, meta_batch, key, epoch):
         view_key, meta_key, draw_key, loss_key = jax.random.split(key, 4)
         batch = read(state.memory, batch, loss_key, epoch) | {"x": view(view_key, batch["x"])}
+        # Smoothing is for the weights that train: the look-ahead learns from the new ones alone.
+        batch["real_step"] = {"last_weight": jnp.take(state.memory["weights"], batch["index"])}
         meta_batch = meta_batch | {"x": view(meta_key, meta_batch["x"])}
         state, info = bilevel_update(
             bilevel, state, batch, meta_batch, draw_key, epoch - first_epoch, meta_every
@@ -134,13 +135,14 @@ def allocation(
         view_key, draw_key, loss_key = jax.random.split(key, 3)
         phi = state.memory["phi"]["base"]
         batch = read(state.memory, batch, loss_key, epoch)
+        weights = jnp.take(state.memory["weights"], batch["index"])
 
         def loss(logits):
             seen = batch
             if base.objective.observe is not None:
                 seen = base.objective.observe(draw_key, jax.lax.stop_gradient(logits), batch)
             value = base.objective.loss(phi, logits, seen)
-            return losses.mean(batch["last_weight"] * value, where=batch["where"])
+            return losses.mean(weights * value, where=batch["where"])
 
         x = view(view_key, batch["x"])
         state, value, logits = plain_update(network, optimizer, state, x, loss)

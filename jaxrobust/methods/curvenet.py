@@ -117,4 +117,4 @@ def curvenet(
     stages = allocate.stages(epochs, learn_epochs)
     if curves is None:
         stages = probe_stages(network, probe_optimizer, view, probe, n) + stages
-    return Method(init, stages, report)
+    return Method(init, stages, report, spread=("curves",))

@@ -84,11 +84,13 @@ class Method(NamedTuple):
     Attributes:
       stages: in order.
       report: `report(state) -> arrays`, what has been learned (see `training.learned`), or None.
+      spread: names of entries of the memory [N, ...] that several devices share by rows.
     """
 
     init: Callable[[jax.Array], TrainState]
     stages: tuple[Stage, ...]
     report: Callable[[TrainState], dict[str, jax.Array]] | None = None
+    spread: tuple[str, ...] = ()
 
     @property
     def epochs(self) -> int:

@@ -20,13 +20,14 @@ def fixed(loss: Callable[[jax.Array, Batch], jax.Array]) -> Objective:
 def weighted(weigher: Objective, base: Objective, smoothing: float = 1.0) -> Objective:
     """Returns w * loss, w the weights of `weigher` and the loss that of `base`.
 
-    phi is {"weigher": ..., "base": ...}; the batch holds what both read. With `smoothing` a < 1
-    the weight is a * w + (1 - a) * the batch's "last_weight" [B], the one an example had before.
+    phi is {"weigher": ..., "base": ...}; the batch holds what both read. Where it also holds
+    "last_weight" [B], the weight that an example had before, the weight is
+    a * w + (1 - a) * last_weight.
 
     Args:
       weigher: an objective with weights; its loss is not used.
       base: any objective: a loss (see `fixed`) or one that learns, as the dynamic loss.
-      smoothing: a, in (0, 1].
+      smoothing: a, in (0, 1]; smaller is smoother.
     """
 
     def init(key):
@@ -35,7 +36,7 @@ def weighted(weigher: Objective, base: Objective, smoothing: float = 1.0) -> Obj
 
     def weights(phi, logits, batch):
         new = weigher.weights(phi["weigher"], logits, batch)
-        if smoothing == 1:
+        if smoothing == 1 or "last_weight" not in batch:
             return new
         return smoothing * new + (1 - smoothing) * batch["last_weight"]
 

@@ -31,9 +31,13 @@ from jaxrobust.training.figures import (
 Report = dict[str, Any]  # Arrays, perhaps still on the device: only what is used is fetched.
 
 
-def numbers(report: Report, given: np.ndarray, true: np.ndarray | None) -> dict[str, Any]:
+def numbers(
+    report: Report, given: np.ndarray, true: np.ndarray | None, num_classes: int
+) -> dict[str, Any]:
     """Returns a report's scalars for metrics.jsonl; those that need the truth only with it."""
     row: dict[str, Any] = {}
+    if "weights" in report:
+        row["weight_by_class"] = by_class(np.asarray(report["weights"]), given, num_classes)
     if true is None:
         return row
     wrong = given != true
@@ -57,9 +61,30 @@ def numbers(report: Report, given: np.ndarray, true: np.ndarray | None) -> dict[
         weights = np.asarray(report["weights"], np.float64)
         row["weight_clean"] = share(weights, ~wrong)
         row["weight_wrong"] = share(weights, wrong)
+        row["weight_clean_by_class"] = by_class(weights, np.where(wrong, -1, given), num_classes)
+        row["weight_wrong_by_class"] = by_class(weights, np.where(wrong, given, -1), num_classes)
         if wrong.any() and not wrong.all():
             row["weight_auroc"] = float(roc_auc_score(~wrong, weights))
+            # Where classes are weighted as wholes, wrong labels are told apart within a class.
+            within = [
+                roc_auc_score(~wrong[given == k], weights[given == k])
+                for k in range(num_classes) if len(np.unique(wrong[given == k])) == 2
+            ]
+            row["weight_auroc_within_class"] = float(np.mean(within)) if within else None
     return row
+
+
+def by_class(
+    values: np.ndarray, labels: np.ndarray, num_classes: int
+) -> list[float | None]:
+    """Returns the mean of each class's values [N]; None for a class without any.
+
+    Labels of -1 are left out.
+    """
+    seen = labels >= 0
+    counts = np.bincount(labels[seen], minlength=num_classes)
+    sums = np.bincount(labels[seen], values[seen], minlength=num_classes)
+    return [float(s / n) if n else None for s, n in zip(sums, counts, strict=True)]
 
 
 def draw(

@@ -105,8 +105,9 @@ def compile_pass(
     key: jax.Array,
     options: dict[str, str] | None = None,
     layout: Layout = ONE_DEVICE,
+    shardings: Any = None,
 ) -> _Compiled:
-    """Compiles a pass; see `Runner`."""
+    """Compiles a pass; see `Runner`. `shardings` are the state's, or None for a single device."""
     step_key, order_key = jax.random.split(key)
 
     def step(state, data, order, epoch, i, streamed):
@@ -131,7 +132,10 @@ def compile_pass(
     def order(state, epoch):
         return pass_.order(state, jax.random.fold_in(order_key, epoch), epoch)
 
-    jit = functools.partial(jax.jit, donate_argnums=(0, 1), compiler_options=options)
+    out = None if shardings is None else (shardings, layout.copies())
+    jit = functools.partial(
+        jax.jit, donate_argnums=(0, 1), out_shardings=out, compiler_options=options
+    )
     return _Compiled(jax.jit(order), jit(one), jit(many), lambda *args: step(*args)[1])
 
 
@@ -144,11 +148,13 @@ class Runner:
         self._key, self._options, self._layout = key, options, layout
         self._compiled: dict[tuple[str, str], _Compiled] = {}
 
-    def _compile(self, stage, pass_) -> _Compiled:
+    def _compile(self, stage, pass_, state) -> _Compiled:
         name = (stage.name, pass_.name)
         if name not in self._compiled:
             key = self._pass_key(*name)
-            self._compiled[name] = compile_pass(pass_, key, self._options, self._layout)
+            self._compiled[name] = compile_pass(
+                pass_, key, self._options, self._layout, self._layout.of(state)
+            )
         return self._compiled[name]
 
     def _pass_key(self, *names: str) -> jax.Array:
@@ -173,11 +179,13 @@ class Runner:
         for index, pass_ in enumerate(stage.passes):
             if index < place.pass_index:
                 continue
-            compiled = self._compile(stage, pass_)
+            compiled = self._compile(stage, pass_, state)
             if place.position == 0 and pass_.prepare is not None:
                 key = jax.random.fold_in(self._pass_key(stage.name, pass_.name, "prepare"),
                                          place.epoch)
+                lie = self._layout.of(state)
                 state = pass_.prepare(state, self._all_logits, key, place.epoch)
+                state = state if lie is None else jax.device_put(state, lie)
             state, sums = self._pass(compiled, state, place, pause)
             bad = int(sums["bad_step"])
             if bad >= 0:

@@ -49,6 +49,30 @@ class Layout(NamedTuple):
 
         return jax.tree.map(everywhere, tree)
 
+    def over_rows(self, shapes: Any, names: tuple[str, ...]) -> Any:
+        """Returns shardings for `jax.jit(out_shardings=...)`: copies, but for what `names` names.
+
+        Entries of dictionaries with these names are spread over the devices by leading axis. With
+        several processes they are copies too: each process writes all of what it saves.
+
+        Args:
+          shapes: pytree of arrays or shapes.
+        """
+        if self.mesh is None:
+            return None
+        spread = NamedSharding(self.mesh, PartitionSpec("data"))
+
+        def sharding(path, leaf):
+            named = any(getattr(key, "key", None) in names for key in path)
+            even = leaf.ndim > 0 and leaf.shape[0] % self.mesh.size == 0
+            return spread if named and even and jax.process_count() == 1 else self.copies()
+
+        return jax.tree_util.tree_map_with_path(sharding, shapes)
+
+    def of(self, tree: Any) -> Any:
+        """Returns the shardings that the arrays of a pytree have, or None for a single device."""
+        return None if self.mesh is None else jax.tree.map(lambda a: a.sharding, tree)
+
     def copies(self) -> Any:
         """The sharding of what every device holds, for `jax.jit(out_shardings=...)`."""
         return None if self.mesh is None else NamedSharding(self.mesh, PartitionSpec())

@@ -87,9 +87,17 @@ class _Selection:
             self.params = jax.device_get((state.params, state.batch_stats))
 
 
+def init_state(experiment: Experiment):
+    """Returns the state that training starts from, laid out over the devices."""
+    method, key = experiment.method, experiment.key
+    shapes = jax.eval_shape(method.init, key)
+    shardings = experiment.layout.over_rows(shapes, method.spread)
+    return jax.jit(method.init, out_shardings=shardings)(key)
+
+
 def _run(experiment: Experiment, workdir: Path) -> dict[str, Any]:
     config, method = experiment.config, experiment.method
-    state = jax.jit(method.init, out_shardings=experiment.layout.copies())(experiment.key)
+    state = init_state(experiment)
     place = Place()
     selection = _Selection(config.eval.select, state, place)
     checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep)
@@ -181,7 +189,7 @@ def _report(experiment, state, stage, epoch: int, workdir: Path) -> dict[str, An
             report, workdir / "figures" / ("." if last else "epochs"), given=data.train.labels,
             true=true, class_names=data.class_names, prefix="" if last else f"{epoch:04d}_",
         )
-    return learned.numbers(report, data.train.labels, true)
+    return learned.numbers(report, data.train.labels, true, len(data.class_names))
 
 
 def _evaluate(experiment: Experiment, state, selection) -> dict[str, Any]:

@@ -1,0 +1,17 @@
+r"""Meta-Weight-Net (Shu et al. 2019) on scikit-learn's digits, with the metadata of digits_curvenet.
+
+    python -m jaxrobust.main --config=digits_meta_weight_net --workdir=runs/digits_mwn \
+        --config.data.noise.kind=symmetric --config.data.noise.rate=0.4 \
+        --config.data.imbalance.kind=exponential --config.data.imbalance.factor=0.1
+
+An example's weight is learned from its loss; hidden width 100 as in the paper, the rest as there.
+"""
+
+from jaxrobust.config import load
+
+
+def get_config():
+    config = load("digits_curvenet")
+    config.method.name = "meta_weight_net"
+    config.method.hidden = 100
+    return config
