@@ -1,4 +1,4 @@
-r"""CurveNet on CIFAR-100 as released (Jiang et al. 2022): ResNet-32, a probe of 300 epochs, then 200.
+r"""CurveNet on CIFAR-100 as released (Jiang et al. 2022): ResNet-32, 300 + 200 epochs.
 
     python -m jaxrobust.main --config=cifar100_curvenet --config.data.data_dir=TFDS_DIR \
         --config.data.imbalance.kind=exponential --config.data.imbalance.factor=0.05 \

@@ -1,4 +1,4 @@
-r"""Meta-Weight-Net (Shu et al. 2019) on scikit-learn's digits, with the metadata of digits_curvenet.
+r"""Meta-Weight-Net (Shu et al. 2019) on digits, with the metadata of digits_curvenet.
 
     python -m jaxrobust.main --config=digits_meta_weight_net --workdir=runs/digits_mwn \
         --config.data.noise.kind=symmetric --config.data.noise.rate=0.4 \

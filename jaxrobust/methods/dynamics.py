@@ -82,7 +82,9 @@ def recorded(method: Method, *, num_examples: int, num_classes: int) -> Method:
 
     stages = tuple(s._replace(passes=tuple(map(wrap, s.passes))) for s in method.stages)
     report = method.report
-    return Method(init, stages, report and (lambda state: report(_inner(state))))
+    return method._replace(
+        init=init, stages=stages, report=report and (lambda state: report(_inner(state)))
+    )
 
 
 def _inner(state: TrainState) -> TrainState:
