@@ -60,11 +60,13 @@ def learning_to_reweight(
         value = base_loss(logits, batch["labels"], where=batch.get("where"))
         return weights(phi, logits, batch) * value
 
-    def update(grads, state, phi):
-        positive = jnp.maximum(-grads, 0)
+    def to_weights(grad, phi):
+        positive = jnp.maximum(-grad, 0)
         total = jnp.sum(positive)
-        normalised = batch_size * positive / jnp.where(total > 0, total, 1)
-        return normalised - phi, state
+        return batch_size * positive / jnp.where(total > 0, total, 1) - phi
+
+    def update(grads, state, phi):
+        return jax.tree.map(to_weights, grads, phi), state  # A tree: `optax.partition` masks it.
 
     objective = Objective(
         init=lambda key: jnp.zeros((batch_size,)), loss=loss, weights=weights,

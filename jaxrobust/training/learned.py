@@ -7,6 +7,7 @@ A method's `report(state)` gives arrays; which of them there are depends on the 
   corrected [N]        label after correction
   metadata [M]         rows of the training data chosen as metadata
   weights [N]          weight of each training example
+  curves [N, T]        its loss in each epoch of a probe
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxrobust.training import weight_figures
 from jaxrobust.training.figures import (
     BLUE,
     GREEN,
@@ -74,9 +76,7 @@ def numbers(
     return row
 
 
-def by_class(
-    values: np.ndarray, labels: np.ndarray, num_classes: int
-) -> list[float | None]:
+def by_class(values: np.ndarray, labels: np.ndarray, num_classes: int) -> list[float | None]:
     """Returns the mean of each class's values [N]; None for a class without any.
 
     Labels of -1 are left out.
@@ -105,6 +105,18 @@ def draw(
     if "margins" in report:
         figure = margin_by_class(np.asarray(report["margins"]), given, class_names)
         paths.append(save(figure, folder / f"{prefix}margins.png"))
+    if "weights" in report:
+        weights = np.asarray(report["weights"])
+        figure = weight_figures.weights_by_kind(weights, given, true, class_names)
+        paths.append(save(figure, folder / f"{prefix}weights.png"))
+        if "curves" in report and not prefix:
+            curves = np.asarray(report["curves"])
+            figure = weight_figures.curves_by_kind(curves, given, true, class_names)
+            paths.append(save(figure, folder / "curves.png"))
+            figure = weight_figures.weight_against_loss(
+                weights, curves[:, -1], given, true, class_names
+            )
+            paths.append(save(figure, folder / "weight_against_loss.png"))
     return paths
 
 
@@ -164,19 +176,32 @@ def margin_by_class(margins: np.ndarray, given: np.ndarray, class_names: Sequenc
     return figure
 
 
-def draw_history(rows: list[dict[str, Any]], folder: Path) -> Path | None:
-    """Draws, over the epochs, how good corrected labels and metadata were; None if untold."""
+def draw_history(
+    rows: list[dict[str, Any]], folder: Path, counts: Sequence[int], class_names: Sequence[str]
+) -> list[Path]:
+    """Draws, over the epochs, how good corrected labels, metadata and weights were.
+
+    Args:
+      rows: of metrics.jsonl.
+      counts: int [K], examples of each given class.
+
+    Returns:
+      The files written: none where nothing is told.
+    """
+    figure = weight_figures.weight_by_class_history(rows, counts, class_names)
+    paths = [] if figure is None else [save(figure, folder / "weight_by_class.png")]
     named = [
         ("corrected_accuracy_clean", "corrected labels right, of right given", GREEN),
         ("corrected_accuracy_wrong", "corrected labels right, of wrong given", ORANGE),
         ("metadata_clean_share", "right labels among metadata", BLUE),
         ("weight_auroc", "weights: area under the ROC", GREY),
+        ("weight_auroc_within_class", "the same within a given class", "black"),
     ]
     if not any(row.get(key) is not None for row in rows for key, _, _ in named):
-        return None
+        return paths
     figure, ax = canvas()
     for key, label, colour in named:
         series(ax, rows, key, label, colour)
     ax.set(xlabel="epoch", ylim=(0, 1.02), title="What was learned about the labels")
     ax.legend(frameon=False, fontsize=8)
-    return save(figure, folder / "learned.png")
+    return [*paths, save(figure, folder / "learned.png")]

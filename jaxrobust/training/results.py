@@ -82,7 +82,9 @@ def write_end(experiment, workdir, state, place, selected, seconds) -> dict[str,
 
             rows = read_rows(workdir / "metrics.jsonl")
             figures.write_all(workdir / "figures", rows, last, data.class_names, results)
-            learned.draw_history(rows, workdir / "figures")
+            learned.draw_history(
+                rows, workdir / "figures", noise["given_class_counts"], data.class_names
+            )
         _write_json(workdir / "results.json", results)
     except OSError as error:
         raise RunError(f"Cannot write {workdir}: {error.strerror or error}.") from error

@@ -1,4 +1,4 @@
-"""CurveNet as a method: the stages, what each leaves alone, reuse of a probe, composition."""
+"""CurveNet and its relatives as methods: stages, what each leaves alone, reuse, composition."""
 
 import functools
 import json
@@ -212,6 +212,37 @@ def test_curvenet_on_the_dynamic_loss_learns_all_three_parts():
     assert {"weights", "curves", "rank", "rank_weights", "margins"} == set(
         made.method.report(ranked)
     )
+
+
+def test_meta_weight_net_weighs_by_the_loss_of_the_real_step():
+    made = Small(method__name="meta_weight_net", method__freeze_epoch=3, loss__name="dal")
+    assert [(s.name, s.epochs) for s in made.method.stages] == [
+        ("allocate", 3), ("keep_weights", 1)
+    ]
+    before, after, batch, info = one_step(made, 0, 0)
+    value = np.asarray(losses.cross_entropy(info.logits, batch["labels"]))
+    net = jax.device_get(after.memory["phi"]["weigher"])
+    hidden = np.maximum(value[:, None] @ net["dense_0"]["kernel"] + net["dense_0"]["bias"], 0)
+    score = (hidden @ net["dense_1"]["kernel"] + net["dense_1"]["bias"])[:, 0]
+    expected = np.ones(60, np.float32)
+    expected[batch["index"][:12]] = 1 / (1 + np.exp(-score[:12]))
+    np.testing.assert_allclose(after.memory["weights"], expected, rtol=1e-5)
+    assert not same(before.memory["phi"], after.memory["phi"])
+
+
+def test_learning_to_reweight_shares_the_examples_that_count_out_anew():
+    made = Small(method__name="learning_to_reweight", method__base="dynamic_loss",
+                 method__num_ranks=5)
+    before, after, batch, info = one_step(made, 0, 0)
+    rows = np.asarray(batch["index"])[:12]
+    weights = np.asarray(after.memory["weights"])
+    assert (weights[rows] >= 0).all() and 0 < (weights[rows] > 0).sum() < 12
+    np.testing.assert_allclose(weights[rows].sum(), 12, rtol=1e-4)
+    assert (np.delete(weights, rows) == 1).all()
+    # The learned base keeps its own optimiser: it moves by its learning rate at most.
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), before.memory["phi"]["base"],
+                         after.memory["phi"]["base"])
+    assert 0 < max(jax.tree.leaves(moved)) < 0.0301
 
 
 def test_skipped_layers_and_fewer_meta_steps_still_learn_to_classify():
