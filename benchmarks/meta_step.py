@@ -5,7 +5,9 @@
 Every variant is one compiled function; times are medians over rounds in which every variant takes
 its turn, so that a busy machine slows all alike. Use the ratios. Where torch and higher are
 installed, the same steps in PyTorch take their turns too. The learned objective is CurveNet, which
-looks ahead and trains on the same batch; "dynamic_loss" looks ahead on a weak view of it.
+looks ahead and trains on the same batch; "dynamic_loss" looks ahead on a weak view of it. "skip2"
+holds the first two stages in the look-ahead (SLMO, s = 2). "recording" is the plain step that also
+writes the batch's losses into the curves of 50,000 examples over 300 epochs, as a probe does.
 """
 
 from __future__ import annotations
@@ -24,23 +26,25 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxrobust import networks, process
+from jaxrobust import losses, networks, process
 from jaxrobust.bilevel import make_bilevel
+from jaxrobust.methods.probe import empty_curves, record
 from jaxrobust.objectives import curve_weighted, dynamic_loss
 
 SHAPES = {"mlp": (64,), "small_cnn": (8, 8, 1)}
 CURVE_LENGTH = 294
+CURVES = (50_000, 300)  # N, T
 
 
 def variants(network: networks.Network, quick: bool) -> dict[str, dict[str, Any]]:
-    """Returns name -> options of `make_bilevel`; "plain" takes no meta-step."""
-    found = {"plain": {}, "exact": {}}
+    """Returns name -> options of `make_bilevel`; "plain" and "recording" take no meta-step."""
+    found = {"plain": {}, "recording": {}, "exact": {}}
     if not quick:
         found |= {"first_order": {"mode": "first_order"}}
         found |= {"finite_difference": {"mode": "finite_difference"}}
         found |= {"two_steps": {"steps": 2}, "dynamic_loss": {}}
     top = len(network.stages)
-    for skip in range(2, 3 if quick else top):
+    for skip in range(2 if quick else 1, 3 if quick else top):
         for statistics_of in ("eval", "batch") if top > 3 else ("eval",):
             found[f"skip{skip}_{statistics_of}"] = {
                 "skip": skip, "bottom_batch_norm": statistics_of
@@ -60,6 +64,19 @@ def make_data(shape: tuple[int, ...], batch_size: int, seed: int) -> dict[str, n
     }
 
 
+def recording(step: Callable) -> Callable:
+    """Returns a step whose state also carries curves, written as `methods.probe` does."""
+
+    def recorded(state, batch, meta_batch, key):
+        (state, curves), epoch = state, state[0].step % CURVES[1]
+        state, info = step(state, batch, meta_batch, key)
+        loss = losses.cross_entropy(info.logits, batch["labels"])
+        batch = batch | {"where": jnp.ones(loss.shape, bool)}
+        return (state, record(curves, batch, loss, epoch)), info
+
+    return recorded
+
+
 class Variant:
     """A compiled step with its state, and what the compiler says of it."""
 
@@ -73,10 +90,13 @@ class Variant:
         )
         bilevel = make_bilevel(network, objective, optimizer, optax.adam(1e-3), **options)
         key = jax.random.key(0)
-        self.data = jax.tree.map(jnp.asarray, (data, None if name == "plain" else meta))
+        plain = name in ("plain", "recording")
+        self.data = jax.tree.map(jnp.asarray, (data, None if plain else meta))
         self.state = jax.jit(lambda: bilevel.init(key, *network.init(key, data["x"])))()
-        self.key = key
-        lowered = jax.jit(bilevel.step, donate_argnums=0).lower(self.state, *self.data, key)
+        step, self.key = bilevel.step, key
+        if name == "recording":
+            self.state, step = (self.state, empty_curves(*CURVES, "float16")), recording(step)
+        lowered = jax.jit(step, donate_argnums=0).lower(self.state, *self.data, key)
         start = time.perf_counter()
         self.compiled = lowered.compile()
         costs = self.compiled.cost_analysis()

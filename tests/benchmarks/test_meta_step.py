@@ -13,7 +13,7 @@ def test_it_writes_what_it_says(tmp_path, capsys):
     meta_step.main(["--network", "mlp", "--quick", "--no_torch", "--json", str(path)])
     written = json.loads(path.read_text())
     assert written["network"] == "mlp" and written["batch"] == 8
-    assert list(written["variants"]) == ["plain", "exact", "skip2_eval"]
+    assert list(written["variants"]) == ["plain", "recording", "exact", "skip2_eval"]
     for row in written["variants"].values():
         assert set(row) == {"flops", "temp_bytes", "seconds", "compile_seconds"}
         assert all(value > 0 for value in row.values())
@@ -34,6 +34,15 @@ def flops():
 
 def test_an_exact_step_costs_ten_thirds_of_a_plain_one(flops):
     assert 3.0 < flops["exact"] < 3.5
+
+
+def test_recording_a_curve_costs_under_two_hundredths_of_a_step(flops):
+    assert 1.0 <= flops["recording"] < 1.02
+
+
+def test_every_number_of_skipped_stages_is_measured():
+    found = meta_step.variants(networks.make("resnet32", 10), quick=False)
+    assert [f"skip{s}_eval" in found for s in range(6)] == [False, True, True, True, True, False]
 
 
 def test_skipped_layers_save_and_shared_features_save_more(flops):
