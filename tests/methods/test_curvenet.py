@@ -28,7 +28,7 @@ def plain(key, x):
 
 def settings(**overrides):
     """A recipe in small; `a__b` sets a.b."""
-    made = configuration.load("digits_curvenet")
+    made = configuration.load("digits_curvenet:ce")
     small = {
         "network.name": "mlp", "network.width": 16, "train.epochs": 4, "train.batch_size": 16,
         "optimizer.milestones": (2,), "method.probe_epochs": 3, "method.meta_batch_size": 8,
