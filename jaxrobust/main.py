@@ -11,8 +11,10 @@ from jaxrobust import config as configuration
 from jaxrobust import process
 from jaxrobust.errors import RunError, UserError, check, nearest
 
-FLAGS = ("config", "workdir", "mode", "dry_run", "input", "output", "which", "distributed")
-MODES = ("train", "evaluate", "predict")
+MODES = ("train", "evaluate", "predict", "audit")
+STRINGS = {"workdir": None, "mode": "train", "distributed": None, "input": None, "output": None,
+           "which": "selected", "write_corrected": None}
+FLAGS = ("config", "dry_run", *STRINGS)
 
 
 def parse(argv: list[str]) -> flags.FlagValues:
@@ -23,9 +25,7 @@ def parse(argv: list[str]) -> flags.FlagValues:
     """
     name, rest = configuration.split_argv(argv)
     values = flags.FlagValues()
-    strings = {"workdir": None, "mode": "train", "distributed": None, "input": None,
-               "output": None, "which": "selected"}
-    for flag, default in strings.items():
+    for flag, default in STRINGS.items():
         flags.DEFINE_string(flag, default, "see --help", flag_values=values)
     flags.DEFINE_boolean("dry_run", False, "show what would be done, and stop", flag_values=values)
     config = configuration.load(name) if name else configuration.default_config()

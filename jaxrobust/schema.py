@@ -255,6 +255,11 @@ SCHEMA: dict[str, Any] = {
         "few_below": Setting(20, "classes with fewer are 'few'", int, at_least(1)),
         "bins": Setting(15, "of the calibration error", int, at_least(1)),
     },
+    "audit": {
+        "folds": Setting(None, "parts of a cross-validation that predicts every training example "
+                         "out of sample, for the audit; trains as many times (default: none)",
+                         int, at_least(2)),
+    },
     "checkpoint": {
         "every_seconds": Setting(30.0, "least time between two checkpoints", float, at_least(0)),
         "every_steps": Setting(None, "also within an epoch, where one call is one step", int,

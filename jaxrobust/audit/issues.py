@@ -18,7 +18,7 @@ from jaxrobust.errors import check
 RELIANCE = {"dynamics": 3.0}  # others 1
 NO_GAIN = 0.01  # nats an example
 NONE_BELOW = 0.002  # a noise rate that is as good as none
-LIMIT = 12.0  # of a source's log-odds: none is surer than that
+LIMIT = 12.0  # that a source's log-odds approach: none is surer than that
 RESAMPLES, RESAMPLED = 20, 4000  # of the bootstrap, and examples in each at most
 
 
@@ -200,7 +200,7 @@ def combine(odds: dict[str, np.ndarray]) -> np.ndarray:
     """
     weights = {name: RELIANCE.get(name, 1.0) for name in odds}
     total = sum(weights.values())
-    return sum(w / total * np.clip(odds[name], -LIMIT, LIMIT) for name, w in weights.items())
+    return sum(w / total * LIMIT * np.tanh(odds[name] / LIMIT) for name, w in weights.items())
 
 
 def _suggest(parts: dict[str, _Part], score, labels, k) -> tuple[np.ndarray, np.ndarray | None]:

@@ -16,7 +16,7 @@ from jaxrobust.errors import check
 
 # What the seed is used for. Each purpose has its own key, so that changing one (the noise, say)
 # leaves the others (the imbalance, the validation split) as they were.
-SUBSET, METADATA, IMBALANCE, NOISE, VALIDATION, TEST = range(6)
+SUBSET, METADATA, IMBALANCE, NOISE, VALIDATION, TEST, FOLDS = range(7)
 _DATA = 0x64617461  # "data": apart from the keys of training
 
 

@@ -104,9 +104,8 @@ class Checkpoints:
 
     def _check_structure(self, step: int, target: Any) -> None:
         try:
-            with ocp.StandardCheckpointer() as reader:
-                found = reader.metadata(self.folder / str(step) / "arrays")
-            held = len(jax.tree.leaves(found.item_metadata))
+            found = ocp.PyTreeCheckpointHandler().metadata(self.folder / str(step) / "arrays")
+            held = len(jax.tree.leaves(found))
         except Exception:  # Whatever is wrong with it, reading it will tell.
             return
         wanted = len(jax.tree.leaves(target))

@@ -5,10 +5,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from jaxrobust.audit import tables
 from jaxrobust.errors import check
-from jaxrobust.training import inference, results
+from jaxrobust.training import auditing, inference, results
 from jaxrobust.training.interrupt import Interrupted
 from jaxrobust.training.train import train
+
+AUDIT = ("label_issues.csv", "sample_weights.npz", "report.html")
 
 
 def run(values) -> int:
@@ -27,9 +30,25 @@ def run(values) -> int:
         print(results.table({workdir.name: run}))
         print(f"Wrote {workdir / 'evaluation.json'}.")
         return 0
+    if values.mode == "audit":
+        return _audit(workdir, values.config.audit.folds, values.write_corrected)
     check(values.input, "Name what to predict: --input=FOLDER, .npy, .npz or .csv.")
     path = inference.predict(workdir, values.input, values.output, values.which)
     print(f"Wrote {path}.")
+    return 0
+
+
+def _audit(workdir: Path, folds: int | None, corrected: str | None) -> int:
+    if corrected:
+        tables.check_target(corrected)
+    found = auditing.remake(workdir, folds, say=lambda line: print(line, file=sys.stderr))
+    print(auditing.sentence(found.summary))
+    print("Wrote " + ", ".join(str(workdir / name) for name in AUDIT) + ".")
+    if corrected:
+        changed = auditing.write_corrected(workdir, found.issues, corrected)
+        print(f"Wrote {corrected}: {changed} labels replaced. Give it to another run: "
+              f"--config.data.labels_file={corrected} --config.data.noise.kind=none "
+              "--config.data.noise.rate=0")
     return 0
 
 
@@ -43,6 +62,9 @@ def _train(config, workdir: Path) -> int:
     if finished:
         print(f"{workdir} is finished already; its results:")
     print(results.table({workdir.name: outcome}))
-    names = ("results.json", "metrics.jsonl", "noise.npz", "checkpoints", "tensorboard", "figures")
+    if "audit" in outcome:
+        print(auditing.sentence(outcome["audit"]))
+    names = ("results.json", "metrics.jsonl", "noise.npz", "checkpoints", "tensorboard", "figures",
+             *AUDIT)
     print("Wrote " + ", ".join(str(workdir / n) for n in names if (workdir / n).exists()) + ".")
     return 0

@@ -17,7 +17,7 @@ from jaxrobust import __version__
 from jaxrobust import config as configuration
 from jaxrobust.data import manifest
 from jaxrobust.errors import RunError
-from jaxrobust.training import metrics
+from jaxrobust.training import auditing, metrics
 from jaxrobust.training.log import read_rows
 from jaxrobust.training.sharding import is_first
 
@@ -29,7 +29,7 @@ def write_start(experiment, workdir: Path) -> None:
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         manifest.save(experiment.data.manifest, workdir / "noise.npz")
-        _write_json(workdir / "environment.json", environment())
+        write_json(workdir / "environment.json", environment())
         text = configuration.to_json(experiment.config)
         _replace(workdir / "config.json", text)
     except OSError as error:
@@ -55,7 +55,7 @@ def environment() -> dict[str, Any]:
 
 
 def write_end(experiment, workdir, state, place, selected, seconds) -> dict[str, Any]:
-    """Measures the last and the selected parameters; writes results.json and figures."""
+    """Measures the last and the selected parameters; writes results.json, figures, the audit."""
     config, data = experiment.config, experiment.data
     split = "validation" if data.validation is not None else None
     last = evaluate_all(experiment, state.params, state.batch_stats)
@@ -74,6 +74,7 @@ def write_end(experiment, workdir, state, place, selected, seconds) -> dict[str,
         "noise": noise,
         "seconds": seconds,
     }
+    found = auditing.gather(experiment, state)
     if not is_first():
         return results
     try:
@@ -85,7 +86,11 @@ def write_end(experiment, workdir, state, place, selected, seconds) -> dict[str,
             learned.draw_history(
                 rows, workdir / "figures", noise["given_class_counts"], data.class_names
             )
-        _write_json(workdir / "results.json", results)
+        auditing.save(found, workdir / "evidence.npz")
+        audited = auditing.find(config, data.manifest, found)
+        results["audit"] = audited.summary
+        auditing.write(workdir, config, data.manifest, found, audited, results, data.train)
+        write_json(workdir / "results.json", results)
     except OSError as error:
         raise RunError(f"Cannot write {workdir}: {error.strerror or error}.") from error
     return results
@@ -136,7 +141,8 @@ def evaluate_all(experiment, params, batch_stats) -> dict[str, Any]:
     return {"numbers": numbers, "test": kept.get("test")}
 
 
-def _write_json(path: Path, values: dict[str, Any]) -> None:
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Writes strict JSON, whole or not at all."""
     _replace(path, json.dumps(_plain(values), indent=2, allow_nan=False) + "\n")
 
 

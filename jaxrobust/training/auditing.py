@@ -1,0 +1,237 @@
+"""The audit of a run: evidence kept in `evidence.npz`, label issues, weights and report made of it.
+
+All but the evidence can be made again, without the checkpoints, and without the data but for the
+pictures: `--mode=audit`.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxrobust import config as configuration
+from jaxrobust.audit import LabelIssues, find_label_issues, tables
+from jaxrobust.audit.truth import against_truth
+from jaxrobust.data import labels_file, manifest, sources
+from jaxrobust.data.manifest import Manifest
+from jaxrobust.data.prepare import Part
+from jaxrobust.errors import UserError, check
+from jaxrobust.methods import gathered
+from jaxrobust.training import folds as cross_validation
+from jaxrobust.training.experiment import Experiment, assemble, load_data
+from jaxrobust.training.metrics import class_groups
+
+Evidence = dict[str, np.ndarray]
+"""By name: `curves` [N, S], `training_probabilities` [N, P, K], `out_of_sample` [N, K],
+`weights_<method>` [N], `held_out` [V, K] (predictions of the validation examples), `paths` [N].
+Those that a run has not got are left out."""
+
+
+class Audited(NamedTuple):
+    """What an audit found: the issues, and what of them goes into results.json."""
+
+    issues: LabelIssues
+    summary: dict[str, Any]
+
+
+def gather(experiment: Experiment, state, say=lambda line: None) -> Evidence:
+    """Collects the evidence of a trained state; every process takes part."""
+    config, data = experiment.config, experiment.data
+    everywhere = jax.jit(lambda tree: tree, out_shardings=experiment.layout.copies())
+    seen = gathered(state._replace(memory={"dynamics": everywhere(state.memory["dynamics"])}))
+    found: Evidence = {"curves": np.minimum(seen.curves, 1e4).astype(np.float16)}
+    if seen.probabilities is not None:
+        found["training_probabilities"] = seen.probabilities.astype(np.float16)
+    report = experiment.method.report(state) if experiment.method.report else {}
+    if "weights" in report:
+        name = "corrector" if config.method.name == "dynamic_loss" else config.method.name
+        found[f"weights_{name}"] = np.asarray(everywhere(report["weights"]))
+    if data.validation is not None and data.validation_kind == "noisy":
+        logits = experiment.forward(state.params, state.batch_stats, data.validation.x)
+        found["held_out"] = np.asarray(jax.nn.softmax(logits))
+    if (config.audit.folds or 0) > 1:
+        found["out_of_sample"] = cross_validation.out_of_sample(
+            experiment, config.audit.folds, say
+        )
+    if data.train.ids is not None:
+        found["paths"] = np.array(data.train.ids)
+    return found
+
+
+def save(found: Evidence, path: Path) -> None:
+    """Writes evidence.npz, whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("wb") as file:
+        np.savez(file, **found)
+    partial.replace(path)
+
+
+def load(path: Path) -> Evidence:
+    """Reads evidence.npz; raises `UserError` if it cannot be read."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
+
+
+def find(config: ConfigDict, record: Manifest, found: Evidence) -> Audited:
+    """Finds the label issues of the training examples of a manifest."""
+    rows, names = record.train, record.class_names
+    weights = {
+        name.removeprefix("weights_"): values
+        for name, values in found.items() if name.startswith("weights_")
+    }
+    issues = find_label_issues(
+        rows.given_labels, probabilities=found.get("out_of_sample"),
+        training_probabilities=found.get("training_probabilities"), curves=found.get("curves"),
+        weights=weights, class_names=names, paths=found.get("paths"), index=rows.index,
+        seed=config.seed,
+    )
+    summary = {
+        "sources": list(issues.scores),
+        "noise_rate": issues.noise_rate,
+        "noise_rate_interval": list(issues.noise_rate_interval),
+        "flagged": issues.num_issues,
+        "expected": round(issues.noise_rate * len(issues)),
+        "expected_interval": list(issues.num_issues_interval),
+        "noise_matrix": None if issues.noise_matrix is None else issues.noise_matrix.tolist(),
+        "held_out": _held_out(config, record, found),
+        "truth": None,
+    }
+    if record.truth_known:
+        counts = np.bincount(rows.given_labels, minlength=len(names))
+        groups = class_groups(counts, config.eval.many_above, config.eval.few_below)
+        summary["truth"] = against_truth(issues, rows.true_labels, groups)
+    return Audited(issues, summary)
+
+
+def sentence(summary: dict[str, Any]) -> str:
+    """Says in words what an audit found."""
+    low, high = summary["noise_rate_interval"]
+    text = (
+        f"Labels: {summary['flagged']} flagged as wrong; about {100 * summary['noise_rate']:.1f} % "
+        f"are (95 % interval {100 * low:.1f} to {100 * high:.1f} %)."
+    )
+    truth = summary["truth"]
+    if truth is not None:
+        text += f" In truth {100 * truth['noise_rate']:.1f} %"
+        if truth["auprc"] is not None:
+            text += f"; area under the precision-recall curve {truth['auprc']:.3f}"
+        text += "."
+    return text
+
+
+def _held_out(config: ConfigDict, record: Manifest, found: Evidence) -> dict[str, Any] | None:
+    """Returns what predictions say of the labels of the validation examples, never trained on."""
+    if "held_out" not in found or record.validation is None:
+        return None
+    issues = find_label_issues(
+        record.validation.given_labels, probabilities=found["held_out"],
+        class_names=record.class_names, seed=config.seed,
+    )
+    return {"examples": len(issues), "noise_rate": issues.noise_rate,
+            "noise_rate_interval": list(issues.noise_rate_interval)}
+
+
+def write(
+    workdir: Path, config: ConfigDict, record: Manifest, found: Evidence, audited: Audited,
+    results: dict[str, Any], train: Part | str,
+) -> None:
+    """Writes label_issues.csv, sample_weights.npz and report.html.
+
+    Args:
+      results: what results.json says, with "audit".
+      train: the training examples, for pictures; or why there are none.
+    """
+    from jaxrobust.audit import report  # Imports Jinja2.
+
+    true = record.train.true_labels if record.truth_known else None
+    tables.write_csv(audited.issues, workdir / "label_issues.csv", true)
+    tables.write_weights(audited.issues, workdir / "sample_weights.npz")
+    page = report.render(
+        audited.issues, name=workdir.resolve().name, results=results,
+        config=configuration.to_json(config), environment=_json(workdir / "environment.json"),
+        true=true, curves=found.get("curves"), train=train, figures=workdir / "figures",
+    )
+    partial = workdir / "report.html.partial"
+    partial.write_text(page, encoding="utf-8")
+    partial.replace(workdir / "report.html")
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def remake(workdir: str | Path, folds: int | None = None, say=lambda line: None) -> Audited:
+    """Makes the audit of a finished run again, with out-of-sample predictions if asked.
+
+    Raises:
+      UserError: there is no finished run, or it has no evidence.
+    """
+    from jaxrobust.training.results import write_json
+
+    workdir = Path(workdir)
+    check(
+        (workdir / "results.json").is_file(),
+        f"--workdir={workdir} holds no finished run (no results.json). Train first.",
+    )
+    config = configuration.validate(configuration.load(str(workdir / "config.json")))
+    record = manifest.load(workdir / "noise.npz")
+    path = workdir / "evidence.npz"
+    found = load(path) if path.is_file() else {}
+    data, train = None, ""
+    try:
+        data = load_data(config)
+        train = data.train
+    except (UserError, OSError) as error:
+        check(not folds, f"Out-of-sample predictions need the data: {error}")
+        train = f"The examples could not be opened: {error}"
+    if data is not None and not np.array_equal(data.train.index, record.train.index):
+        train, data = "The data have changed since the run: no examples are shown.", None
+    if folds:
+        check(data is not None, f"Out-of-sample predictions need the data: {train}")
+        found["out_of_sample"] = cross_validation.out_of_sample(assemble(config, data), folds, say)
+        save(found, path)
+    check(
+        bool(set(found) - {"paths", "held_out"}),
+        f"{workdir} holds no evidence of its labels (evidence.npz). "
+        "Make some: --config.audit.folds=5.",
+    )
+    audited = find(config, record, found)
+    results = _json(workdir / "results.json") | {"audit": audited.summary}
+    write(workdir, config, record, found, audited, results, train)
+    write_json(workdir / "results.json", results)
+    return audited
+
+
+def write_corrected(workdir: str | Path, issues: LabelIssues, path: str | Path) -> int:
+    """Writes the labels of a run's data set, those found wrong replaced, as a labels file.
+
+    Returns:
+      How many labels were replaced.
+    """
+    config = configuration.load(str(Path(workdir) / "config.json"))
+    record, d = manifest.load(Path(workdir) / "noise.npz"), config.data
+    source = sources.load(
+        d.name, path=d.path, data_dir=d.data_dir, label_key=d.label_key, image_size=d.image_size,
+        on_unreadable=d.on_unreadable, test_fraction=d.test_fraction, num_classes=d.num_classes,
+    )
+    if d.labels_file is not None:
+        source = labels_file.replace(source, d.labels_file, check_labels=False)
+    rows = source.train.rows
+    rows = np.arange(len(source.train.labels)) if rows is None else rows
+    given, place = source.train.labels.copy(), np.argsort(rows)
+    for part in (record.train, record.metadata, record.validation):
+        if part is not None:
+            given[place[np.searchsorted(rows, part.index, sorter=place)]] = part.given_labels
+    labels = tables.corrected(issues, given, rows)
+    num_rows = source.num_rows or len(labels)
+    tables.write_labels(labels, rows, num_rows, source.class_names, path)
+    return int((labels != given).sum())

@@ -1,0 +1,197 @@
+"""The audit of runs: what is left in the workdir, made again, and fed to the next run."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+import jaxrobust
+from jaxrobust import config as configuration
+from jaxrobust import main
+from jaxrobust.data import manifest
+from jaxrobust.errors import UserError
+from jaxrobust.training import auditing, folds
+from jaxrobust.training.experiment import assemble, load_data
+
+
+def settings(**overrides):
+    made = configuration.load("digits_losses:ce")
+    small = {
+        "network.name": "mlp", "network.width": 48, "train.epochs": 16, "train.batch_size": 64,
+        "data.noise.kind": "symmetric", "data.noise.rate": 0.3, "log.figures": False,
+        "log.tensorboard": False,
+    }
+    chosen = {key.replace("__", "."): value for key, value in overrides.items()}
+    made.update_from_flattened_dict(small | chosen)
+    return made
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("audited") / "run"
+    return folder, jaxrobust.train(settings(), folder)
+
+
+def table(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_run_ends_with_an_audit(run):
+    workdir, results = run
+    rows = table(workdir / "label_issues.csv")
+    record = manifest.load(workdir / "noise.npz")
+    audit, n = results["audit"], len(record.train.index)
+    assert len(rows) == n and audit["sources"] == ["dynamics"]
+    by_row = {int(r["index"]): r for r in rows}
+    for i, given, true in zip(*record.train, strict=True):
+        assert by_row[i]["given_label"] == str(given) and by_row[i]["true_label"] == str(true)
+    flagged = {int(r["index"]) for r in rows if r["is_label_issue"] == "True"}
+    wrong = set(record.train.index[record.train.given_labels != record.train.true_labels].tolist())
+    assert len(flagged) == audit["flagged"]
+    assert audit["truth"]["recall"] == len(flagged & wrong) / len(wrong) > 0.85
+    assert audit["truth"]["precision"] == len(flagged & wrong) / len(flagged) > 0.8
+    assert audit["truth"]["auprc"] > 0.93
+    low, high = audit["noise_rate_interval"]
+    assert low - 0.02 < audit["truth"]["noise_rate"] < high + 0.02
+    assert set(audit["truth"]["groups"]) == {"many", "medium", "few"}
+    assert audit["held_out"]["examples"] == len(record.validation.index)
+    with np.load(workdir / "sample_weights.npz") as saved:
+        np.testing.assert_array_equal(saved["index"], record.train.index)
+        assert saved["is_label_issue"].sum() == len(flagged)
+    page = (workdir / "report.html").read_text()
+    assert len(page) < 5e6 and page.count("data:image/png") > 20
+    assert json.loads((workdir / "results.json").read_text())["audit"] == audit
+
+
+def test_it_can_be_made_again_without_checkpoints(run, program, tmp_path):
+    workdir, results = run
+    names = ("label_issues.csv", "sample_weights.npz", "report.html")
+    before = [(workdir / name).read_bytes() for name in names]
+    for name in names:
+        (workdir / name).unlink()
+    (workdir / "checkpoints").rename(tmp_path / "checkpoints")
+    done = program("--mode=audit", f"--workdir={workdir}")
+    (tmp_path / "checkpoints").rename(workdir / "checkpoints")
+    assert done.returncode == 0, done.stderr
+    assert f"{results['audit']['flagged']} flagged as wrong" in done.stdout
+    assert (workdir / names[0]).read_bytes() == before[0]
+    assert (workdir / names[2]).read_bytes() == before[2]
+    assert json.loads((workdir / "results.json").read_text()) == results
+
+
+@pytest.mark.parametrize("name", ["labels.csv", "labels.npy"])
+def test_corrected_labels_are_labels_of_the_next_run(run, tmp_path, name, capsys):
+    workdir, results = run
+    assert main.run(["", "--mode=audit", f"--workdir={workdir}",
+                     f"--write_corrected={tmp_path / name}"]) == 0
+    assert f"{results['audit']['flagged']} labels replaced" in capsys.readouterr().out
+    data = load_data(settings(data__noise__kind="none", data__noise__rate=0.0,
+                              data__labels_file=str(tmp_path / name)))
+    first = manifest.load(workdir / "noise.npz")
+    rows = {int(r["index"]): r for r in table(workdir / "label_issues.csv")}
+    for part in (data.train, data.validation):
+        for i, given in zip(part.index, part.labels, strict=True):
+            row = rows.get(int(i))
+            if row is None:  # one of the first run's validation examples: as it was
+                held = first.validation
+                assert given == held.given_labels[held.index == i][0]
+            else:
+                flagged = row["is_label_issue"] == "True"
+                assert str(given) == row["predicted_label" if flagged else "given_label"]
+    wrong = (data.train.labels != data.train.true_labels).mean()
+    assert wrong < 0.4 * results["audit"]["truth"]["noise_rate"]
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--workdir=nowhere"], "holds no finished run"),
+        (["--write_corrected=labels.txt"], "to a .csv or a .npy"),
+        (["--write_corrected=no/labels.csv"], "there is no folder"),
+        (["--config.audit.folds=1"], "audit.folds=1"),
+    ],
+)
+def test_wrong_use_is_one_line(run, arguments, message, capsys):
+    assert main.run(["", f"--workdir={run[0]}", "--mode=audit", *arguments]) == 2
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1
+
+
+def test_folds_hold_every_class_evenly():
+    labels = np.repeat(np.arange(5), [40, 21, 7, 3, 1])
+    fold = folds.assign(labels, 4, seed=0)
+    assert (np.bincount(fold) == 18).all()
+    for c in range(5):
+        count = np.bincount(fold[labels == c], minlength=4)
+        assert count.max() - count.min() <= 1
+    assert (fold != folds.assign(labels, 4, seed=1)).any()
+
+
+def test_out_of_sample_predictions_are_of_networks_that_have_not_seen_the_example():
+    """Most labels are drawn by lot: they can be learned by heart, but not foretold."""
+    made = settings(train__epochs=25, audit__folds=3, data__subset=300, data__noise__rate=0.6)
+    experiment = assemble(configuration.validate(made))
+    p = folds.out_of_sample(experiment, 3)
+    labels = experiment.data.train.labels
+    np.testing.assert_allclose(p.sum(1), 1, atol=1e-5)
+    state = folds.fit(experiment)
+    inside = experiment.forward(state.params, state.batch_stats, experiment.data.train.x)
+    drawn = labels != experiment.data.train.true_labels
+    assert (p.argmax(1) == labels)[drawn].mean() < 0.15
+    assert (np.asarray(inside).argmax(1) == labels)[drawn].mean() > 0.3
+
+
+def test_folds_add_a_source_at_the_end_of_training_or_later(run, tmp_path):
+    whole = jaxrobust.train(settings(audit__folds=2, train__epochs=3), tmp_path / "a")
+    assert whole["audit"]["sources"] == ["dynamics", "prediction"]
+    jaxrobust.train(settings(train__epochs=3), tmp_path / "b")
+    again = auditing.remake(tmp_path / "b", folds=2)
+    assert again.summary["flagged"] == whole["audit"]["flagged"]
+    assert auditing.remake(tmp_path / "b").summary == again.summary  # kept in evidence.npz
+
+
+def test_data_that_have_gone_leave_a_report_without_pictures(tmp_path):
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, 300)
+    x = (rng.random((300, 8, 8)) * 80 + 60 * y[:, None, None]).astype(np.uint8)
+    names = np.array(["=cat", "<b>dog</b>", "emu"])
+    np.savez(tmp_path / "d.npz", x=x, y=names[y])
+    made = settings(data__name="npz", data__path=str(tmp_path / "d.npz"), train__epochs=4)
+    workdir = tmp_path / "w"
+    before = jaxrobust.train(made, workdir)
+    page = (workdir / "report.html").read_text()
+    assert "data:image/png" in page and "&lt;b&gt;dog" in page and "<b>dog" not in page
+    assert "'=cat" in (workdir / "label_issues.csv").read_text()
+    (tmp_path / "d.npz").unlink()
+    assert auditing.remake(workdir).summary == before["audit"]
+    page = (workdir / "report.html").read_text()
+    assert "could not be opened" in page and "data:image/png" not in page
+    with pytest.raises(UserError, match="need the data"):
+        auditing.remake(workdir, folds=2)
+
+
+def test_a_run_without_evidence_says_what_to_do(run, tmp_path):
+    workdir, _ = run
+    for name in ("config.json", "noise.npz", "results.json"):
+        (tmp_path / name).write_bytes((workdir / name).read_bytes())
+    with pytest.raises(UserError, match="holds no evidence.*folds=5"):
+        auditing.remake(tmp_path)
+
+
+def test_what_a_method_has_learned_is_a_source(run):
+    workdir, _ = run
+    made = settings(method__name="dynamic_loss")
+    experiment = assemble(configuration.validate(settings()))
+    n = len(experiment.data.train.labels)
+    learned = experiment.method._replace(report=lambda state: {"weights": np.linspace(0, 1, n)})
+    experiment = experiment._replace(config=made, method=learned)
+    state = experiment.method.init(experiment.key)
+    found = auditing.gather(experiment, state)
+    np.testing.assert_allclose(found["weights_corrector"], np.linspace(0, 1, n))
+    assert np.isnan(found["curves"]).all() and found["held_out"].shape == (126, 10)
+    seen = auditing.load(workdir / "evidence.npz") | {"weights_corrector": np.linspace(0, 1, n)}
+    audited = auditing.find(made, experiment.data.manifest, seen)
+    assert audited.summary["sources"] == ["dynamics", "corrector"]
+    np.testing.assert_allclose(audited.issues.weight, np.linspace(0, 1, n))
