@@ -14,7 +14,7 @@ from PIL import Image
 SIDE = 160  # pixels of a thumbnail at most
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 420, 220, 44, 34, 26
 COLOURS = ("#3465a4", "#d9711c")
-MOST_BYTES = 600_000  # of an embedded figure
+MOST_BYTES = 2_000_000  # of the embedded figures together
 
 
 def data_url(content: bytes, kind: str) -> str:
@@ -35,11 +35,13 @@ def thumbnail(x: np.ndarray) -> str:
 
 
 def embedded(folder: Path | None, names: Sequence[str]) -> list[tuple[str, str]]:
-    """Returns names in words and data URLs of those figures that are there."""
-    found = []
+    """Returns names in words and data URLs of those figures that are there, until it is enough."""
+    found, total = [], 0
     for name in names if folder is not None else ():
         path = folder / f"{name}.png"
-        if path.is_file() and path.stat().st_size <= MOST_BYTES:
+        size = path.stat().st_size if path.is_file() else 0
+        if 0 < size <= MOST_BYTES - total:
+            total += size
             words = name.replace("_", " ").capitalize()
             found.append((words, data_url(path.read_bytes(), "png")))
     return found

@@ -15,6 +15,8 @@ from jaxrobust.audit.issues import LabelIssues
 SHOWN, SHOWN_PER_CLASS = 24, 3
 MOST_CLASSES = 20  # in a matrix, and with galleries of their own
 MOST_FEATURES = 12
+FIGURES = ("learning_curves", "weight_by_rank", "weights", "weight_by_class", "curves", "margins",
+           "learned")
 
 
 def render(
@@ -60,7 +62,7 @@ def render(
         missing=train if isinstance(train, str) else "",
         matrices=_matrices(issues, results["audit"]), flows=_flows(issues),
         charts=_charts(issues, true, curves),
-        figures=pictures.embedded(figures, ("learning_curves", "weight_by_rank", "margins")),
+        figures=pictures.embedded(figures, FIGURES),
     )
 
 

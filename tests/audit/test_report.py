@@ -146,3 +146,11 @@ def test_without_truth_and_with_many_classes():
     text = Strict(page).text
     assert "Against the truth" not in text and "Commonest changes" in text
     assert "each row sums" not in text
+
+
+def test_figures_are_embedded_until_it_is_enough(tmp_path, page):
+    for name, size in (("learning_curves", 1_000), ("weights", 3_000_000), ("margins", 1_000)):
+        (tmp_path / f"{name}.png").write_bytes(bytes(size))
+    drawn, _ = rendered(figures=tmp_path)
+    assert len(Strict(drawn).links) == len(Strict(page).links) + 2 and len(drawn) < 5e6
+    assert "Learning curves" in drawn and "Margins" in drawn
