@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 
 __version__ = "0.1.0"
-_LAZY = {"train": "jaxrobust.training.train"}
+_LAZY = {"RobustClassifier": "jaxrobust.estimator", "train": "jaxrobust.training.train"}
 __all__ = ["__version__", *_LAZY]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,20 @@ def from_mapping(values: dict[str, Any]) -> ConfigDict:
                 target[name] = _cast(key, known[key], value)
 
     put(config, values, "")
+    return config
+
+
+def override(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
+    """Puts values, by full name ("data.noise.rate"), into a configuration; returns it.
+
+    Raises:
+      UserError: a key that is no setting, or a value of the wrong type.
+    """
+    known = dict(settings())
+    for key, value in values.items():
+        if key not in known:
+            raise unknown_key(key)
+        config.update_from_flattened_dict({key: _cast(key, known[key], value)})
     return config
 
 

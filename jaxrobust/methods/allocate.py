@@ -99,7 +99,8 @@ def allocation(
 
     def init(key):
         net_key, meta_key, view_key = jax.random.split(key, 3)
-        params, stats = network.init(net_key, view(view_key, example))
+        x = jax.eval_shape(view, view_key, example)
+        params, stats = network.init(net_key, jnp.zeros(x.shape, x.dtype))
         state = bilevel.init(meta_key, params, stats)
         memory = {
             "phi": state.meta_params,

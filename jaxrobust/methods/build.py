@@ -101,10 +101,10 @@ def _supervised(config: ConfigDict, setup: Setup) -> Method:
 
 def _dynamic_objective(config: ConfigDict, setup: Setup) -> objectives.DynamicLoss:
     m = config.method
-    return objectives.dynamic_loss(
+    return objectives.example_weighted(objectives.dynamic_loss(
         len(setup.class_counts), m.num_ranks, m.hidden, corrector=m.corrector, margin=m.margin,
         shared_weight=m.shared_weight, base_loss=base_loss_of(config, setup.class_counts),
-    )
+    ))
 
 
 def _sampling(config: ConfigDict) -> metadata.Sampling:
@@ -150,7 +150,7 @@ def _base(config: ConfigDict, setup: Setup) -> Base:
         return loss(logits, batch["labels"], epoch=batch["epoch"], key=batch["key"],
                     where=batch["where"])
 
-    return Base(objectives.fixed(of_batch))
+    return Base(objectives.example_weighted(objectives.fixed(of_batch)))
 
 
 def _metadata(config: ConfigDict, setup: Setup) -> metadata.Metadata:

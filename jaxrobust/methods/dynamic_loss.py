@@ -112,7 +112,8 @@ def dynamic_loss(
 
     def init(key):
         net_key, meta_key, view_key = jax.random.split(key, 3)
-        params, stats = network.init(net_key, strong(view_key, example))
+        x = jax.eval_shape(strong, view_key, example)
+        params, stats = network.init(net_key, jnp.zeros(x.shape, x.dtype))
         state = bilevel.init(meta_key, params, stats)
         memory = {
             "phi": state.meta_params,

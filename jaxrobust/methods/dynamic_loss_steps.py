@@ -26,7 +26,10 @@ def warm_up_step(network, objective, optimizer, meta_optimizer, strong, fit_step
         fits = state.step < fit_steps
         state, value, logits = plain_update(
             network, optimizer, state, strong(key, batch["x"]),
-            lambda z: losses.mean(losses.cross_entropy(z, labels, where=where), where=where),
+            lambda z: losses.mean(
+                losses.cross_entropy(z, labels, where=where) * batch.get("sample_weight", 1.0),
+                where=where,
+            ),
         )
         scalars = {"loss": value}
         if objective.weights is not None:
@@ -77,7 +80,8 @@ def fine_tune_step(network, objective, optimizer, strong):
         state, value, logits = plain_update(
             network, optimizer, state, strong(key, batch["x"]),
             lambda z: losses.mean(
-                objective.margin_loss(phi, z, labels, where=where), where=where
+                objective.margin_loss(phi, z, labels, where=where)
+                * batch.get("sample_weight", 1.0), where=where,
             ),
         )
         return state, StepInfo(logits, {"loss": value})

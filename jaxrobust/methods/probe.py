@@ -83,7 +83,8 @@ def probe_stages(
         labels, where = batch["labels"], batch["where"]
 
         def loss(logits):
-            return losses.mean(losses.cross_entropy(logits, labels, where=where), where=where)
+            value = losses.cross_entropy(logits, labels, where=where)
+            return losses.mean(value * batch.get("sample_weight", 1.0), where=where)
 
         x = view(key, batch["x"])
         state, value, logits = plain_update(network, optimizer, state, x, loss)

@@ -90,8 +90,8 @@ def supervised(
     )
 
     def init(key):
-        x = view(key, example)
-        params, batch_stats = network.init(key, x)
+        x = jax.eval_shape(view, key, example)
+        params, batch_stats = network.init(key, jnp.zeros(x.shape, x.dtype))
         return TrainState(
             jnp.zeros((), jnp.int32), params, batch_stats, optimizer.init(params), {}
         )
@@ -103,6 +103,7 @@ def supervised(
 
         def mean_loss(logits):
             value = loss(logits, batch["labels"], epoch=epoch, key=loss_key, where=batch["where"])
+            value *= batch.get("sample_weight", 1.0)
             return losses.mean(value, where=batch["where"])
 
         state, value, logits = plain_update(network, optimizer, state, x, mean_loss)

@@ -8,7 +8,7 @@ from jaxrobust.objectives.dynamic_loss import (
     dynamic_loss,
     sample_labels,
 )
-from jaxrobust.objectives.objective import Objective
+from jaxrobust.objectives.objective import Objective, example_weighted
 from jaxrobust.objectives.reweighting import learning_to_reweight, meta_weight_net
 from jaxrobust.objectives.weighted import fixed, weighted
 
@@ -21,6 +21,7 @@ __all__ = [
     "class_centred",
     "curve_weighted",
     "dynamic_loss",
+    "example_weighted",
     "fixed",
     "learning_to_reweight",
     "meta_weight_net",

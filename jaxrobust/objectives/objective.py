@@ -42,6 +42,19 @@ class Objective(NamedTuple):
     restart: Callable[[Any], Any] | None = None
 
 
+def example_weighted(objective: Any) -> Any:
+    """Returns an objective whose loss is multiplied by batch["sample_weight"], where there is one.
+
+    Args:
+      objective: an `Objective`, or a record with more fields than that.
+    """
+
+    def loss(phi, logits, batch):
+        return objective.loss(phi, logits, batch) * batch.get("sample_weight", 1.0)
+
+    return objective._replace(loss=loss)
+
+
 class Perceptron(nn.Module):
     """Dense layers with ReLU between; Xavier-normal kernels [in, out], biases 0 but the last.
 

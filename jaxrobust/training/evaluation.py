@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxrobust.data import batches
 from jaxrobust.networks import Network
+from jaxrobust.training.programs import shared_jit
 from jaxrobust.training.sharding import ONE_DEVICE, Layout
 
 Forward = Callable[[Any, Any, Any], jax.Array]
@@ -30,17 +31,16 @@ def make_forward(
     is then streamed. `view` must not be random. Every call has the same shape: the last batch
     is filled up with the last example.
     """
-
-    jit = functools.partial(jax.jit, out_shardings=layout.copies())
-
-    @jit
     def logits_of(params, batch_stats, x):
         x = layout.shard(view(jax.random.key(0), x))
         return network.apply(params, batch_stats, x, False)[0]
 
-    @jit
     def logits_at(params, batch_stats, x, rows):
         return logits_of(params, batch_stats, jnp.take(x, rows, axis=0))
+
+    copies = layout.copies()
+    jit = shared_jit if copies is None else functools.partial(jax.jit, out_shardings=copies)
+    whole, some = jit(logits_of), jit(logits_at)
 
     def forward(params, batch_stats, x):
         n = len(x)
@@ -48,10 +48,10 @@ def make_forward(
         steps = batches.num_steps(n, size)
         rows = np.minimum(np.arange(steps * size, dtype=np.int32), n - 1).reshape(steps, size)
         if isinstance(x, jax.Array):
-            parts = [logits_at(params, batch_stats, x, r) for r in rows]
+            parts = [some(params, batch_stats, x, r) for r in rows]
         else:
             stream = map(layout.put, batches.stream(x, rows, threads))
-            parts = [logits_of(params, batch_stats, part) for part in stream]
+            parts = [whole(params, batch_stats, part) for part in stream]
         return jnp.concatenate(parts)[:n]
 
     return forward

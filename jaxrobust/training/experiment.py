@@ -39,6 +39,11 @@ class Experiment(NamedTuple):
     layout: Layout
     key: jax.Array
 
+    def with_arrays(self, **arrays: np.ndarray) -> Experiment:
+        """Returns the experiment with more arrays [N, ...] whose rows enter the batches."""
+        arrays = self.feed.arrays | self.layout.put(arrays)
+        return self._replace(feed=self.feed._replace(arrays=arrays))
+
 
 def load_data(config: ConfigDict) -> Prepared:
     """Loads and prepares the data that a configuration names. Raises `UserError`."""
@@ -74,8 +79,13 @@ def make_network(config: ConfigDict, num_classes: int) -> networks.Network:
     return networks.make(name, num_classes, dtype=jnp.dtype(config.network.dtype), **extra)
 
 
-def assemble(config: ConfigDict, data: Prepared | None = None) -> Experiment:
+def assemble(
+    config: ConfigDict, data: Prepared | None = None, network: networks.Network | None = None
+) -> Experiment:
     """Builds the parts of a run; checks all that can be checked without compiling.
+
+    Args:
+      data, network: instead of those that the configuration names.
 
     Raises:
       UserError: settings that do not fit the data, the loss or each other.
@@ -90,8 +100,8 @@ def assemble(config: ConfigDict, data: Prepared | None = None) -> Experiment:
         f"Use --config.train.batch_size={2 ** int(math.log2(n))} or less.",
     )
     layout = make_layout(batch_size, config.train.devices)
-    views, evaluation_view = make_views(config, data)
-    network = make_network(config, num_classes)
+    views, view = make_views(config, data)
+    network = make_network(config, num_classes) if network is None else network
     example = _example(data.train.x, batch_size)
     method = methods.make(
         config, network, functools.partial(make_optimizer, config), views, example=example,
@@ -101,14 +111,25 @@ def assemble(config: ConfigDict, data: Prepared | None = None) -> Experiment:
     )
     method = methods.recorded(method, num_examples=n, num_classes=num_classes)
     forward = evaluation.make_forward(
-        network, evaluation_view, config.eval.batch_size, config.data.workers, layout
+        network, view, config.eval.batch_size, config.data.workers, layout
     )
     shapes = jax.eval_shape(method.init, jax.random.key(0))
-    x = jax.eval_shape(lambda x: evaluation_view(jax.random.key(0), x), example)
+    x = jax.eval_shape(lambda x: view(jax.random.key(0), x), example)
+    _check_outputs(network, shapes, x, num_classes)
     feed = make_feed(config, data, layout)
     return Experiment(
         config, _on_device(data, feed, layout), network, method, feed, forward,
         _loop(config, network, shapes, x), layout, jax.random.key(config.seed),
+    )
+
+
+def _check_outputs(network: networks.Network, shapes, x, num_classes: int) -> None:
+    apply = functools.partial(network.apply, train=False)
+    logits, _ = jax.eval_shape(apply, shapes.params, shapes.batch_stats, x)
+    check(
+        logits.shape == (x.shape[0], num_classes),
+        f"The network gives {list(logits.shape[1:])} outputs an example; there are {num_classes} "
+        "classes.",
     )
 
 
@@ -151,15 +172,26 @@ def make_optimizer(config: ConfigDict, stages, *, cycle=None, learning_rate=None
     )
 
 
+def _large(shape: tuple[int, ...]) -> bool:
+    return len(shape) == 3 and min(shape[:2]) >= 96
+
+
+def evaluation_view(shape: tuple[int, ...], mean: np.ndarray, std: np.ndarray) -> augment.View:
+    """Returns the view that nothing random enters, for examples of `shape`, see `statistics`."""
+    scale, large = 255 if len(shape) == 3 else 1, _large(shape)
+    return augment.make_view(
+        "imagenet_eval" if large else "none", mean=mean / scale, std=std / scale,
+        image_size=224 if large else None,
+    )
+
+
 def make_views(config: ConfigDict, data: Prepared):
     """Returns `(views, evaluation view)`; `views(kind)` makes a training view by name."""
     x, a = data.train.x, config.augment
-    first = np.asarray(x[0])
-    images = first.ndim == 3
-    large = images and min(first.shape[:2]) >= 96
+    shape = np.asarray(x[0]).shape
+    images, large = len(shape) == 3, _large(shape)
     mean, std = statistics(x)
-    if images:
-        mean, std = mean / 255, std / 255
+    scale = 255 if images else 1
     plain = images and not large and config.data.name != "digits"
     default = "imagenet" if large else "crop_flip" if plain else "none"
     flip = config.data.name != "digits" if a.flip is None else a.flip
@@ -167,14 +199,11 @@ def make_views(config: ConfigDict, data: Prepared):
 
     def view(kind=None):
         return augment.make_view(
-            kind or a.kind or default, mean=mean, std=std, image_size=size, pad=a.pad,
-            pad_mode=a.pad_mode, cutout=a.cutout, flip=flip,
+            kind or a.kind or default, mean=mean / scale, std=std / scale, image_size=size,
+            pad=a.pad, pad_mode=a.pad_mode, cutout=a.cutout, flip=flip,
         )
 
-    evaluation_view = augment.make_view(
-        "imagenet_eval" if large else "none", mean=mean, std=std, image_size=size
-    )
-    return view, evaluation_view
+    return view, evaluation_view(shape, mean, std)
 
 
 def make_feed(config: ConfigDict, data: Prepared, layout: Layout) -> Feed:

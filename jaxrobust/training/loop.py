@@ -21,6 +21,7 @@ import numpy as np
 from jaxrobust.data import batches
 from jaxrobust.errors import RunError
 from jaxrobust.methods.method import Method, Pass, StepInfo, TrainState
+from jaxrobust.training.programs import shared_jit
 from jaxrobust.training.sharding import ONE_DEVICE, Layout
 
 
@@ -133,10 +134,14 @@ def compile_pass(
         return pass_.order(state, jax.random.fold_in(order_key, epoch), epoch)
 
     out = None if shardings is None else (shardings, layout.copies())
-    jit = functools.partial(
-        jax.jit, donate_argnums=(0, 1), out_shardings=out, compiler_options=options
-    )
-    return _Compiled(jax.jit(order), jit(one), jit(many), lambda *args: step(*args)[1])
+
+    def jit(f, donate=(), out=None):
+        if layout.mesh is None:
+            return shared_jit(f, donate=donate, options=options)
+        return jax.jit(f, donate_argnums=donate, out_shardings=out, compiler_options=options)
+
+    one_step, all_steps = jit(one, (0, 1), out), jit(many, (0, 1), out)
+    return _Compiled(jit(order), one_step, all_steps, lambda *args: step(*args)[1])
 
 
 class Runner:

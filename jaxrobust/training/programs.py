@@ -1,0 +1,72 @@
+"""Compiled programs, shared by runs that differ in nothing but their arrays.
+
+A run's step closes over arrays: class sizes, the mean of the images, labels. `jax.jit` builds them
+into the program, so that another seed would be compiled anew. Here they become arguments, and a
+program that has been compiled in this process is found again by its text.
+"""
+
+from __future__ import annotations
+
+import collections
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+_PROGRAMS: collections.OrderedDict[Any, Any] = collections.OrderedDict()
+_KEPT = 128
+
+
+def shared_jit(
+    f: Callable, *, donate: tuple[int, ...] = (), options: dict[str, str] | None = None
+) -> Callable:
+    """Returns `f` compiled, like `jax.jit(f)`; equal programs are compiled once in a process.
+
+    For one device and pure functions of positional arguments. What `f` closes over is read when
+    it is first called with arguments of some shapes; what a `jax.jit` within it closes over stays
+    part of the program, which is then another's.
+
+    Args:
+      donate: numbers of the arguments whose memory may be reused.
+      options: of the compiler.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> add = [shared_jit(lambda x, y=jnp.full(3, y): x + y) for y in (1.0, 2.0)]
+      >>> [f(jnp.zeros(3)).tolist() for f in add]
+      [[1.0, 1.0, 1.0], [2.0, 2.0, 2.0]]
+    """
+    found: dict[Any, Callable] = {}
+
+    def call(*args):
+        leaves, structure = jax.tree.flatten(args)
+        signature = (structure, *map(jax.typeof, leaves))
+        if signature not in found:
+            found[signature] = _find(f, args, signature, donate, options)
+        return found[signature](*args)
+
+    return call
+
+
+def _find(f, args, signature, donate, options) -> Callable:
+    """Returns the program of `f` for arguments like `args`, compiled now or before."""
+    closed, shapes = jax.make_jaxpr(f, return_shape=True)(*args)
+    out = jax.tree.structure(shapes)
+
+    def program(arrays, *args):
+        return out.unflatten(jax.core.eval_jaxpr(closed.jaxpr, arrays, *jax.tree.leaves(args)))
+
+    arrays = [jax.numpy.asarray(a) for a in closed.consts]
+    lowered = jax.jit(program, donate_argnums=tuple(i + 1 for i in donate)).lower(arrays, *args)
+    # The text leaves out arguments that are not used; a program still refuses others for them.
+    text = hashlib.sha256(lowered.as_text().encode()).hexdigest()
+    types = (*signature, out, *map(jax.typeof, arrays))
+    key = (text, types, donate, tuple(sorted((options or {}).items())))
+    if key not in _PROGRAMS:
+        _PROGRAMS[key] = lowered.compile(options)
+    _PROGRAMS.move_to_end(key)
+    while len(_PROGRAMS) > _KEPT:
+        _PROGRAMS.popitem(last=False)
+    compiled = _PROGRAMS[key]
+    return lambda *args: compiled(arrays, *args)

@@ -1,0 +1,197 @@
+"""`RobustClassifier`: what scikit-learn asks of an estimator, and what ours adds to it."""
+
+import pickle
+
+import flax.linen as nn
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.datasets import load_digits, load_iris
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import check_estimator
+
+from jaxrobust import RobustClassifier, networks
+from jaxrobust.errors import UserError
+
+QUICK = {"train.xla_options": ("xla_backend_optimization_level=0",)}
+EXPECTED_FAILURES = {
+    "check_sample_weight_equivalence_on_dense_data": "Batches are drawn at random: a row twice and "
+    "a row of weight two give the same gradient on average, not in every step.",
+}
+
+
+class Small(nn.Module):
+    """A user's own module."""
+
+    outputs: int = 10
+
+    @nn.compact
+    def __call__(self, x, train):
+        x = nn.relu(nn.Dense(16)(x.reshape(x.shape[0], -1)))
+        return nn.Dense(self.outputs)(nn.BatchNorm(use_running_average=not train)(x))
+
+
+@pytest.fixture(scope="module")
+def iris():
+    return load_iris(return_X_y=True)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """300 images of four kinds, float 0 ... 16, with names for labels."""
+    data = load_digits(n_class=4)
+    names = np.array(["zero", "one", "two", "three"])
+    return data.images[:300], names[data.target[:300]]
+
+
+def small(**changes):
+    return RobustClassifier(**{"epochs": 15, "random_state": 0, "settings": QUICK} | changes)
+
+
+def test_scikit_learn_accepts_it():
+    found = check_estimator(
+        small(epochs=8), expected_failed_checks=EXPECTED_FAILURES, on_fail="raise", on_skip=None
+    )
+    passed = {check["check_name"] for check in found if check["status"] == "passed"}
+    assert len(passed) > 40
+    assert {c["check_name"] for c in found if c["status"] == "xfail"} == set(EXPECTED_FAILURES)
+
+
+def test_images_and_names_of_classes(digits):
+    X, y = digits
+    model = small(network="mlp", epochs=30).fit(X, y)
+    assert model.classes_.tolist() == ["one", "three", "two", "zero"]
+    assert model.n_features_in_ == 64
+    p = model.predict_proba(X)
+    assert p.shape == (300, 4) and p.dtype == np.float64
+    np.testing.assert_allclose(p.sum(1), 1, atol=1e-6)
+    np.testing.assert_array_equal(model.predict(X), model.classes_[p.argmax(1)])
+    assert model.score(X, y) > 0.95
+    with_channel = model.predict_proba(X[..., None])
+    np.testing.assert_array_equal(with_channel, p)
+
+
+def test_pixels_mean_what_they_meant_in_fit(digits):
+    X, y = digits
+    of_bytes = small(network="mlp", epochs=2).fit(np.round(X * 15), y)
+    dark = np.zeros((1, 8, 8)) + (np.arange(8) == 3)  # 0 and 1 of 255
+    np.testing.assert_array_equal(
+        of_bytes.predict_proba(dark), of_bytes.predict_proba(dark.astype(np.uint8))
+    )
+    of_shares = small(network="mlp", epochs=2).fit(X / 16, y)
+    np.testing.assert_array_equal(
+        of_shares.predict_proba(X / 16),
+        of_shares.predict_proba(np.round(X / 16 * 255).astype(np.uint8)),
+    )
+    with pytest.raises(UserError, match=r"shape \[8, 4, 1\]"):
+        of_bytes.predict(X[:, :, :4])
+    with pytest.raises(UserError, match=r"\[0, 255\] or \[0, 1\]"):
+        of_bytes.predict(-X)
+    with pytest.raises(UserError, match="NaN"):
+        small().fit(np.where(X > 15, np.nan, X), y)
+
+
+def test_noise_hurts_cross_entropy_more_than_a_robust_loss(digits):
+    X, y = digits
+    rng = np.random.default_rng(0)
+    noisy = np.where(rng.random(300) < 0.5, rng.permutation(y), y)
+    score = {
+        loss: small(network="mlp", epochs=60, loss=loss).fit(X, noisy).score(X, y)
+        for loss in ("ce", "gce")
+    }
+    assert score["gce"] > score["ce"] + 0.05
+
+
+def test_it_works_in_pipelines_searches_and_pickles(iris):
+    X, y = iris
+    pipe = make_pipeline(StandardScaler(), small())
+    p = cross_val_predict(pipe, X, y, cv=3, method="predict_proba")
+    assert (p.argmax(1) == y).mean() > 0.8
+    search = GridSearchCV(small(), {"epochs": [1, 15]}, cv=2).fit(X, y)
+    assert search.best_params_["epochs"] == 15
+    again = pickle.loads(pickle.dumps(search.best_estimator_))
+    np.testing.assert_array_equal(again.predict_proba(X), search.predict_proba(X))
+
+
+def test_the_seed_decides(iris):
+    X, y = iris
+    a, b, c = (small(random_state=s).fit(X, y).predict_proba(X) for s in (0, 0, 1))
+    np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(a, c)
+
+
+def test_weights_of_zero_take_an_example_out_of_the_loss(iris):
+    X, y = iris
+    wrong = np.where(np.arange(150) % 3 == 0, (y + 1) % 3, y)
+    weight = np.where(wrong == y, 1.0, 0.0)
+    other = np.where(wrong == y, wrong, (wrong + 1) % 3)
+    fitted = [small(loss="ce").fit(X, labels, weight) for labels in (wrong, other)]
+    np.testing.assert_array_equal(*(m.predict_proba(X) for m in fitted))
+    assert fitted[0].score(X, y) > small(loss="ce").fit(X, wrong).score(X, y)
+    np.testing.assert_array_equal(
+        small().fit(X, y, np.full(150, 3.0)).predict_proba(X), small().fit(X, y).predict_proba(X)
+    )
+
+
+@pytest.mark.parametrize("network", [
+    Small(4), Small, networks.from_linen(Small(4)), lambda k: networks.mlp(k, hidden=(16,)),
+])
+def test_a_network_of_ones_own(digits, network):
+    X, y = digits
+    model = small(network=network, epochs=5).fit(X, y)
+    assert model.score(X, y) > 0.5
+    if isinstance(network, Small):
+        assert "BatchNorm_0" in model.batch_stats_["network"]
+        np.testing.assert_array_equal(pickle.loads(pickle.dumps(model)).predict(X),
+                                      model.predict(X))
+        assert isinstance(clone(model).network, Small)
+
+
+def test_the_dynamic_loss_from_arrays_with_weights(digits):
+    X, y = digits
+    seen = y != "zero"
+    model = small(method="dynamic_loss", network="mlp", epochs=12).fit(X, y, seen)
+    assert model.config_["method"]["warmup_epochs"] == 1
+    assert model.history_[-1]["epoch"] == 12 and "train_meta_loss" in model.history_[-1]
+    assert model.score(X[seen], y[seen]) > 0.9
+    assert "zero" not in model.predict(X)
+
+
+@pytest.mark.parametrize("method", ["curvenet", "meta_weight_net", "learning_to_reweight"])
+def test_methods_that_weight_choose_their_metadata_from_the_data(digits, method):
+    X, y = digits
+    model = small(method=method, network="mlp", epochs=4, augment="none").fit(X, y)
+    assert model.score(X, y) > 0.5
+    assert "train_meta_loss" in {key for row in model.history_ for key in row}
+    assert model.config_["data"]["metadata"]["kind"] == "none"
+
+
+@pytest.mark.parametrize("changes, message", [
+    ({"method": "dynamic_los"}, "Did you mean 'dynamic_loss'"),
+    ({"loss": "gcee"}, "'gce'"),
+    ({"network": "mpl"}, "mlp"),
+    ({"network": Small(7)}, "7.* outputs an example; there are 3 classes"),
+    ({"settings": {"loss.qq": 1.0}}, "No setting 'loss.qq'"),
+    ({"settings": {"loss.q_end": "x"}}, "expected float"),
+    ({"epochs": -1}, "train.epochs=-1"),
+    ({"augment": "crop_flip"}, "images"),
+])
+def test_wrong_parameters_are_one_clear_line(iris, changes, message):
+    with pytest.raises(UserError, match=message) as error:
+        small(**changes).fit(*iris)
+    assert "\n" not in str(error.value)
+
+
+def test_wrong_data_is_refused(iris):
+    X, y = iris
+    with pytest.raises(NotFittedError):
+        small().predict(X)
+    with pytest.raises(UserError, match="one class"):
+        small().fit(X, np.zeros(150))
+    with pytest.raises(ValueError, match="non-zero"):
+        small().fit(X, y, np.zeros(150))
+    with pytest.raises(ValueError, match="inconsistent numbers"):
+        small().fit(np.zeros((3, 8, 8)), [0, 1])
