@@ -160,7 +160,7 @@ def test_the_dynamic_loss_from_arrays_with_weights(digits):
     assert "zero" not in model.predict(X)
 
 
-@pytest.mark.parametrize("method", ["curvenet", "meta_weight_net", "learning_to_reweight"])
+@pytest.mark.parametrize("method", ["curvenet", "learning_to_reweight"])
 def test_methods_that_weight_choose_their_metadata_from_the_data(digits, method):
     X, y = digits
     model = small(method=method, network="mlp", epochs=4, augment="none").fit(X, y)
