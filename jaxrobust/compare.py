@@ -14,8 +14,6 @@ from jaxrobust.errors import RunError, UserError, check
 from jaxrobust.training import figures, results
 from jaxrobust.training.log import read_rows
 
-_COLOURS = (figures.GREY, figures.BLUE, figures.ORANGE, figures.GREEN, "#8b5aa8", "#a0522d")
-
 
 def compare(workdirs: list[Path]) -> str:
     """Returns a table of the results of finished runs.
@@ -36,7 +34,8 @@ def draw(workdirs: list[Path], path: Path) -> Path:
     """Draws balanced test accuracy and memorised wrong labels of the runs over the epochs."""
     figure, (left, right) = figures.canvas(9.6, 3.8, 1, 2)
     for i, workdir in enumerate(workdirs):
-        rows, colour = read_rows(workdir / "metrics.jsonl"), _COLOURS[i % len(_COLOURS)]
+        rows = read_rows(workdir / "metrics.jsonl")
+        colour = figures.COLOURS[i % len(figures.COLOURS)]
         figures.series(left, rows, "test_balanced_accuracy", workdir.name, colour)
         figures.series(right, rows, "memorised", workdir.name, colour)
     left.set(xlabel="epoch", ylim=(0, 1.02), title="Balanced accuracy on clean test data")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -202,11 +202,15 @@ def load(name: str) -> ConfigDict:
     return config
 
 
+def recipes_folder() -> Path:
+    """Returns the folder of the recipes, in the wheel or beside the package in a checkout."""
+    here = Path(__file__).resolve().parent
+    return here / "configs" if (here / "configs").is_dir() else here.parent / "configs"
+
+
 def recipes() -> dict[str, Path]:
     """Returns the recipes that come with the package, by bare name."""
-    here = Path(__file__).resolve().parent
-    folder = next((d for d in (here / "configs", here.parent / "configs") if d.is_dir()), here)
-    return {p.stem: p for p in sorted(folder.glob("*.py")) if p.parent.name == "configs"}
+    return {path.stem: path for path in sorted(recipes_folder().glob("*.py"))}
 
 
 def _find(text: str) -> Path:
@@ -237,7 +241,7 @@ def split_argv(argv: list[str]) -> tuple[str | None, list[str]]:
     return name, rest
 
 
-def explain(error: Exception, argv: list[str], flags: tuple[str, ...]) -> UserError:
+def explain(error: Exception, argv: list[str], flags: Sequence[str]) -> UserError:
     """Turns what absl or ml_collections said about a command line into one clear line."""
     known = [key for key, _ in settings()]
     for word in argv[1:]:
@@ -256,11 +260,19 @@ def explain(error: Exception, argv: list[str], flags: tuple[str, ...]) -> UserEr
     return UserError(str(error).splitlines()[0])
 
 
+def overridden(flags: Any) -> dict[str, Any]:
+    """Returns the settings that a command line gave (`--config.SETTING=VALUE`), by full name."""
+    given = {key for key, _ in settings() if f"config.{key}" in flags}
+    return {key: value for key, value in _flat(flags.config.to_dict()).items()
+            if key in given and flags[f"config.{key}"].present}
+
+
 def usage() -> str:
     """The text of `--help`: flags, then every setting with its default."""
     lines = [
         "python -m jaxrobust.main --config=NAME --workdir=FOLDER [--config.SETTING=VALUE …]",
         "  --config   a recipe's name (" + ", ".join(recipes()) + "), a .py file, a config.json",
+        "  --sweep    a .py file with a grid of runs, instead of --config",
         "  --workdir  folder of the run; the same command again resumes it",
         "  --mode     train, evaluate, predict (--input=… [--output=…] [--which=selected|last]),",
         "             audit ([--config.audit.folds=5] [--write_corrected=labels.csv])",

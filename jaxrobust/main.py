@@ -13,7 +13,7 @@ from jaxrobust.errors import RunError, UserError, check, nearest
 
 MODES = ("train", "evaluate", "predict", "audit")
 STRINGS = {"workdir": None, "mode": "train", "distributed": None, "input": None, "output": None,
-           "which": "selected", "write_corrected": None}
+           "which": "selected", "write_corrected": None, "sweep": None}
 FLAGS = ("config", "dry_run", *STRINGS)
 
 
@@ -38,8 +38,8 @@ def parse(argv: list[str]) -> flags.FlagValues:
     check(values.mode in MODES,
           f"--mode={values.mode}: one of {', '.join(MODES)}.{nearest(values.mode, MODES)}")
     check(values.which in ("selected", "last"), f"--which={values.which}: selected or last.")
-    check(name or values.mode != "train",
-          "Name a configuration: --config=digits_dal, a .py file or a config.json.")
+    check((name is None) != (values.sweep is None) or values.mode != "train",
+          "Name a configuration: --config=digits_dal, a .py file or a config.json; or a --sweep.")
     check(values.dry_run or values.workdir, "Name a folder for the run: --workdir=runs/NAME.")
     return values
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from jaxrobust import config as configuration
 from jaxrobust.audit import tables
 from jaxrobust.errors import check
-from jaxrobust.training import auditing, inference, results
+from jaxrobust.training import auditing, inference, results, sweep
 from jaxrobust.training.interrupt import Interrupted
 from jaxrobust.training.train import train
 
@@ -16,6 +17,10 @@ AUDIT = ("label_issues.csv", "sample_weights.npz", "report.html")
 
 def run(values) -> int:
     """Runs the command of parsed flags (see `main.parse`); returns the exit code."""
+    if values.sweep:
+        check(values.workdir, "Name a folder for the sweep: --workdir=runs/NAME.")
+        overrides = configuration.overridden(values)
+        return sweep.run(values.sweep, Path(values.workdir), overrides, values.dry_run)
     if values.dry_run:
         print(inference.describe(values.config))
         return 0

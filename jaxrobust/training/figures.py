@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from jaxrobust.training import metrics
 
 BLUE, ORANGE, GREEN, GREY = "#3465a4", "#d9711c", "#4e8f3a", "#888888"
+COLOURS = (GREY, BLUE, ORANGE, GREEN, "#8b5aa8", "#a0522d")  # of runs or methods side by side
 
 
 def canvas(width: float = 6.4, height: float = 4.0, rows: int = 1, columns: int = 1):

@@ -16,6 +16,12 @@ import jax
 
 _PROGRAMS: collections.OrderedDict[Any, Any] = collections.OrderedDict()
 _KEPT = 128
+_compiled = 0
+
+
+def compiled() -> int:
+    """Returns how many programs `shared_jit` has compiled in this process."""
+    return _compiled
 
 
 def shared_jit(
@@ -51,6 +57,7 @@ def shared_jit(
 
 def _find(f, args, signature, donate, options) -> Callable:
     """Returns the program of `f` for arguments like `args`, compiled now or before."""
+    global _compiled
     closed, shapes = jax.make_jaxpr(f, return_shape=True)(*args)
     out = jax.tree.structure(shapes)
 
@@ -64,6 +71,7 @@ def _find(f, args, signature, donate, options) -> Callable:
     types = (*signature, out, *map(jax.typeof, arrays))
     key = (text, types, donate, tuple(sorted((options or {}).items())))
     if key not in _PROGRAMS:
+        _compiled += 1
         _PROGRAMS[key] = lowered.compile(options)
     _PROGRAMS.move_to_end(key)
     while len(_PROGRAMS) > _KEPT:
