@@ -24,11 +24,12 @@ from sklearn.utils.validation import (
 
 from jaxrobust import config as configuration
 from jaxrobust import methods, networks
+from jaxrobust.audit import find_label_issues
 from jaxrobust.data import tables
 from jaxrobust.data.examples import Examples, Source, statistics
 from jaxrobust.data.prepare import prepare
 from jaxrobust.errors import check, choose
-from jaxrobust.training.experiment import assemble, evaluation_view, make_network
+from jaxrobust.training.experiment import Experiment, assemble, evaluation_view, make_network
 from jaxrobust.training.programs import shared_jit
 from jaxrobust.training.train import fit
 
@@ -58,6 +59,11 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
       classes_: [K], labels in sorted order, as `y` had them.
       n_features_in_: columns of a table; H * W * C of images.
       params_, batch_stats_: pytrees of NumPy arrays, for `network`.
+      label_issues_: which labels are probably wrong, see `jaxrobust.audit.LabelIssues`; its
+        `indices` are their rows, the most suspect first. Found from how the training went.
+      sample_weight_: float64 [N], how far each given label is to be trusted.
+      noise_matrix_: float64 [K, K], estimated T[true, given]; rows sum to one. None for more data
+        than predictions can be kept of.
       history_: a dictionary an epoch: training loss, accuracy to the given labels.
       config_: every setting of the fit, nested.
 
@@ -120,7 +126,21 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
         state, self.history_ = fit(experiment)
         self.params_, self.batch_stats_ = jax.device_get((state.params, state.batch_stats))
         _FORWARD.pop(self, None)
+        self._audit(experiment, state, labels)
         return self
+
+    def _audit(self, experiment: Experiment, state: methods.TrainState, labels: np.ndarray) -> None:
+        """Sets what the training showed of the labels."""
+        dynamics = methods.gathered(state)
+        report = experiment.method.report
+        found = {} if report is None else {k: np.asarray(v) for k, v in report(state).items()}
+        self.label_issues_ = find_label_issues(
+            labels, curves=dynamics.curves, training_probabilities=dynamics.probabilities,
+            weights={self.method: found["weights"]} if "weights" in found else None,
+            class_names=experiment.data.class_names,
+        )
+        self.sample_weight_ = self.label_issues_.weight
+        self.noise_matrix_ = self.label_issues_.noise_matrix
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Returns float64 [N, K], the probability of each of `classes_`.

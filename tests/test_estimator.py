@@ -8,6 +8,7 @@ import pytest
 from sklearn.base import clone
 from sklearn.datasets import load_digits, load_iris
 from sklearn.exceptions import NotFittedError
+from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GridSearchCV, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -94,6 +95,22 @@ def test_pixels_mean_what_they_meant_in_fit(digits):
         small().fit(np.where(X > 15, np.nan, X), y)
 
 
+def test_it_says_which_labels_are_wrong(digits):
+    X, y = digits
+    wrong = np.random.default_rng(0).random(300) < 0.2
+    following = dict(zip(["zero", "one", "two", "three"], ["one", "two", "three", "zero"],
+                         strict=True))
+    given = np.where(wrong, [following[name] for name in y], y)
+    model = small(network="mlp", epochs=20).fit(X, given)
+    issues = model.label_issues_
+    assert roc_auc_score(wrong, -issues.label_score) > 0.95
+    assert wrong[issues.indices[:20]].all()
+    assert issues.class_names == tuple(model.classes_)
+    assert model.sample_weight_[wrong].mean() < model.sample_weight_[~wrong].mean()
+    np.testing.assert_allclose(model.noise_matrix_.sum(1), 1)
+    assert 0.1 < issues.noise_rate < 0.3
+
+
 def test_noise_hurts_cross_entropy_more_than_a_robust_loss(digits):
     X, y = digits
     rng = np.random.default_rng(0)
@@ -158,6 +175,7 @@ def test_the_dynamic_loss_from_arrays_with_weights(digits):
     assert model.history_[-1]["epoch"] == 12 and "train_meta_loss" in model.history_[-1]
     assert model.score(X[seen], y[seen]) > 0.9
     assert "zero" not in model.predict(X)
+    assert "dynamic_loss" in model.label_issues_.scores
 
 
 @pytest.mark.parametrize("method", ["curvenet", "learning_to_reweight"])
