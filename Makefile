@@ -1,12 +1,13 @@
 # Two commands for a fresh machine: `make demo` and `make test`.
 PYTHON ?= python3
 VENV ?= .venv
+export PIP_CONSTRAINT
 RUN = $(VENV)/bin/python
 DEMO = runs/demo
 NOISE = --config.data.noise.kind=symmetric --config.data.noise.rate=0.4 \
         --config.data.imbalance.kind=exponential --config.data.imbalance.factor=0.1
 
-.PHONY: install demo test lint clean
+.PHONY: install demo test test-oldest coverage lint docs clean
 
 install: $(VENV)/.installed
 
@@ -27,9 +28,23 @@ demo: install
 test: install
 	$(RUN) -m pytest -n 2 $(PYTEST_ARGS)
 
-lint: install
-	$(RUN) -m pip install --quiet ruff
+# With the oldest supported versions: JAX 0.7.2 and what Colab has beside it.
+test-oldest:
+	$(MAKE) test VENV=.venv-oldest PIP_CONSTRAINT=$(CURDIR)/constraints-oldest.txt
+
+coverage: install
+	$(RUN) -m pytest -n 2 --cov --cov-report=term --cov-fail-under=90 $(PYTEST_ARGS)
+
+$(VENV)/.dev: $(VENV)/.installed
+	$(RUN) -m pip install --quiet --editable ".[dev]"
+	@touch $@
+
+lint: $(VENV)/.dev
 	$(RUN) -m ruff check .
+	$(RUN) -m pyright --pythonpath $(RUN)
+
+docs: $(VENV)/.dev
+	$(RUN) -m mkdocs build --strict
 
 clean:
-	rm -rf $(VENV) runs .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-oldest runs site .coverage* .pytest_cache .ruff_cache

@@ -167,7 +167,7 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
             x = tables.as_examples(x, "X", "RobustClassifier")
             self.n_features_in_ = int(np.prod(x.shape[1:]))
         else:
-            x, y = validate_data(self, X, y, dtype=np.float32, ensure_min_samples=2)
+            x, y = _validate(self, X, y, dtype=np.float32, ensure_min_samples=2)
         check_classification_targets(y)
         self._shape = x.shape[1:]
         return x, y
@@ -175,7 +175,7 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
     def _check_predict(self, X: Any) -> np.ndarray:
         check_is_fitted(self)
         if len(self._shape) == 1:
-            return validate_data(self, X, dtype=np.float32, reset=False)
+            return _validate(self, X, dtype=np.float32, reset=False)
         x = np.asarray(X)
         if x.dtype.kind == "f" and not self._unit_range:
             x = np.round(x)  # A dark batch of 0 to 255 is not one of 0 to 1.
@@ -208,7 +208,8 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
             given["train.batch_size"] = min(self.batch_size, len(x))
         if self.learning_rate is not None:
             given["optimizer.learning_rate"] = self.learning_rate
-        return configuration.validate(configuration.override(config, given | (self.settings or {})))
+        given.update(self.settings or {})
+        return configuration.validate(configuration.override(config, given))
 
     def _network(self) -> networks.Network:
         """Returns the network that was asked for, with as many outputs as there are classes."""
@@ -238,6 +239,9 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
 
 _FORWARD: weakref.WeakKeyDictionary[RobustClassifier, Callable] = weakref.WeakKeyDictionary()
 """Compiled predictions of fitted estimators, apart from them: they cannot be pickled."""
+
+
+_validate: Callable[..., Any] = validate_data
 
 
 def _is_images(X: Any) -> bool:

@@ -95,7 +95,7 @@ def stop(params: Any, held: Held | None) -> Any:
 
 def inner_product(a: Any, b: Any) -> jax.Array:
     """Returns the inner product of two pytrees of arrays."""
-    return sum(jax.tree.leaves(jax.tree.map(jnp.vdot, a, b)))
+    return jnp.asarray(jax.tree.reduce(jnp.add, jax.tree.map(jnp.vdot, a, b), 0.0))
 
 
 def norm(tree: Any) -> jax.Array:

@@ -72,10 +72,10 @@ def _digits() -> Loaded:
     """scikit-learn's 1797 digits: uint8 [N, 8, 8, 1], 0 ... 16 scaled to 0 ... 255 and rounded."""
     from sklearn import datasets
 
-    digits = datasets.load_digits()
-    x = np.round(digits.images * (255 / 16)).astype(np.uint8)[..., None]
+    digits, target = datasets.load_digits(return_X_y=True)
+    x = np.round(digits * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
     n = len(x)
-    examples = Examples(x, digits.target.astype(np.int32), None, np.arange(n))
+    examples = Examples(x, target.astype(np.int32), None, np.arange(n))
     return Loaded({"train": examples}, tuple(map(str, range(10))), None, n)
 
 

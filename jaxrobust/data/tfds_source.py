@@ -145,7 +145,7 @@ def _class_labels(features: Any) -> list[str]:
 def _label_keys(builder: Any, label_key: str | None, name: str) -> tuple[str, str]:
     """Returns the features that hold the given and the data set's own labels."""
     keys, supervised = _class_labels(builder.info.features), builder.info.supervised_keys
-    own = "label" if "label" in keys else None
+    own: Any = "label" if "label" in keys else None
     if label_key is None and own is None:
         if supervised and supervised[-1] in keys:
             own = supervised[-1]
@@ -153,7 +153,7 @@ def _label_keys(builder: Any, label_key: str | None, name: str) -> tuple[str, st
             choice = ", ".join(keys) or "none there"
             check(len(keys) == 1, f"{name} has no feature 'label'; choose a label key: {choice}.")
             own = keys[0]
-    given = label_key or own
+    given: Any = label_key or own
     check(
         given in keys,
         f"{name} has no label {given!r}, but {', '.join(keys)}.{nearest(given, keys)}",

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
-from jaxrobust.losses.inputs import masked, number, prepare
+from jaxrobust.losses.inputs import Scalar, masked, number, prepare
 from jaxrobust.losses.special import box_cox
 
 _LOG_ZERO = 1e-4  # reverse cross-entropy: log 0 := log 1e-4, part of its definition
 
 
-def cross_entropy(logits, labels, *, where=None):
+def cross_entropy(
+    logits: ArrayLike, labels: ArrayLike, *, where: ArrayLike | None = None
+) -> jax.Array:
     """Cross-entropy −Σₖ tₖ log pₖ.
 
     Args (of every loss in this package):
@@ -37,7 +40,9 @@ def cross_entropy(logits, labels, *, where=None):
     return masked(-_expect(jax.nn.log_softmax(z), t), where)
 
 
-def mean_absolute_error(logits, labels, *, where=None):
+def mean_absolute_error(
+    logits: ArrayLike, labels: ArrayLike, *, where: ArrayLike | None = None
+) -> jax.Array:
     """½ Σₖ |pₖ − tₖ|, which is 1 − p_y for an index: half the L1 distance, as released.
 
     Symmetric: the sum over all labels is K − 1, whatever the logits.
@@ -47,7 +52,9 @@ def mean_absolute_error(logits, labels, *, where=None):
     return masked(jnp.sum(jnp.abs(jax.nn.softmax(z) - t), axis=-1) / 2, where)
 
 
-def reverse_cross_entropy(logits, labels, *, where=None):
+def reverse_cross_entropy(
+    logits: ArrayLike, labels: ArrayLike, *, where: ArrayLike | None = None
+) -> jax.Array:
     """−Σₖ pₖ log max(tₖ, 1e-4), which is −log(1e-4) · (1 − p_y) for an index.
 
     Symmetric. Source: Wang et al. 2019, arXiv 1908.06112.
@@ -56,7 +63,9 @@ def reverse_cross_entropy(logits, labels, *, where=None):
     return masked(-_expect(jnp.log(jnp.maximum(t, _LOG_ZERO)), jax.nn.softmax(z)), where)
 
 
-def normalized_cross_entropy(logits, labels, *, where=None):
+def normalized_cross_entropy(
+    logits: ArrayLike, labels: ArrayLike, *, where: ArrayLike | None = None
+) -> jax.Array:
     """Σₖ tₖ log pₖ / Σₖ log pₖ, in [0, 1]: the sum over all labels is 1.
 
     Source: Ma et al. 2020, arXiv 2006.13554.
@@ -66,7 +75,9 @@ def normalized_cross_entropy(logits, labels, *, where=None):
     return masked(_expect(log_p, t) / jnp.sum(log_p, axis=-1), where)
 
 
-def generalized_cross_entropy(logits, labels, *, q=0.7, where=None):
+def generalized_cross_entropy(
+    logits: ArrayLike, labels: ArrayLike, *, q: Scalar = 0.7, where: ArrayLike | None = None
+) -> jax.Array:
     """(1 − p_y^q)/q; q = 0 is cross-entropy (exactly, also when traced), q = 1 is 1 − p_y.
 
     Source: Zhang & Sabuncu 2018, arXiv 1805.07836.
@@ -83,7 +94,14 @@ def generalized_cross_entropy(logits, labels, *, q=0.7, where=None):
     return masked(-_expect(box_cox(jax.nn.log_softmax(z), q), t), where)
 
 
-def symmetric_cross_entropy(logits, labels, *, alpha=10.0, beta=0.1, where=None):
+def symmetric_cross_entropy(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    alpha: Scalar = 10.0,
+    beta: Scalar = 0.1,
+    where: ArrayLike | None = None,
+) -> jax.Array:
     """α · cross-entropy + β · reverse cross-entropy.
 
     Source: Wang et al. 2019, arXiv 1908.06112.
@@ -96,7 +114,9 @@ def symmetric_cross_entropy(logits, labels, *, alpha=10.0, beta=0.1, where=None)
     return _combine(alpha, active, beta, reverse_cross_entropy(logits, labels, where=where))
 
 
-def taylor_cross_entropy(logits, labels, *, order=18, where=None):
+def taylor_cross_entropy(
+    logits: ArrayLike, labels: ArrayLike, *, order: Scalar = 18, where: ArrayLike | None = None
+) -> jax.Array:
     """Σᵢ (1 − p_y)ⁱ / i for i = 1…order: order 1 is 1 − p_y, a high order cross-entropy.
 
     Source: Feng et al. 2020, "Can cross entropy loss be robust to label noise?", IJCAI.
@@ -110,7 +130,14 @@ def taylor_cross_entropy(logits, labels, *, order=18, where=None):
     return masked(_expect(_taylor_series(jax.nn.log_softmax(z), order), t), where)
 
 
-def asymmetric_generalized_cross_entropy(logits, labels, *, a=3.0, q=0.7, where=None):
+def asymmetric_generalized_cross_entropy(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    a: Scalar = 3.0,
+    q: Scalar = 0.7,
+    where: ArrayLike | None = None,
+) -> jax.Array:
     """((a + 1)^q − (a + p_y)^q)/q; at a = 0 the generalised cross-entropy.
 
     Source: Zhou et al. 2021, arXiv 2106.03110.
@@ -126,7 +153,14 @@ def asymmetric_generalized_cross_entropy(logits, labels, *, a=3.0, q=0.7, where=
     return masked(-jnp.exp(q * jnp.log1p(a)) * _expect(box_cox(ratio, q), t), where)
 
 
-def normalized_and_reverse_cross_entropy(logits, labels, *, alpha=10.0, beta=0.1, where=None):
+def normalized_and_reverse_cross_entropy(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    alpha: Scalar = 10.0,
+    beta: Scalar = 0.1,
+    where: ArrayLike | None = None,
+) -> jax.Array:
     """α · normalised + β · reverse cross-entropy (NCE+RCE), an active and a passive loss.
 
     Source: Ma et al. 2020, arXiv 2006.13554.
@@ -139,8 +173,15 @@ def normalized_and_reverse_cross_entropy(logits, labels, *, alpha=10.0, beta=0.1
 
 
 def normalized_and_asymmetric_cross_entropy(
-    logits, labels, *, alpha=10.0, beta=0.1, a=3.0, q=0.7, where=None
-):
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    alpha: Scalar = 10.0,
+    beta: Scalar = 0.1,
+    a: Scalar = 3.0,
+    q: Scalar = 0.7,
+    where: ArrayLike | None = None,
+) -> jax.Array:
     """α · normalised + β · asymmetric generalised cross-entropy (NCE+AGCE).
 
     Source: Zhou et al. 2021, arXiv 2106.03110.
@@ -154,7 +195,9 @@ def normalized_and_asymmetric_cross_entropy(
     return _combine(alpha, active, beta, passive)
 
 
-def focal(logits, labels, *, gamma=2.0, where=None):
+def focal(
+    logits: ArrayLike, labels: ArrayLike, *, gamma: Scalar = 2.0, where: ArrayLike | None = None
+) -> jax.Array:
     """−(1 − p_y)^γ log p_y; γ = 0 is cross-entropy.
 
     Source: Lin et al. 2017, arXiv 1708.02002.

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jaxrobust.errors import check
 from jaxrobust.losses.cross_entropies import cross_entropy
-from jaxrobust.losses.inputs import masked, number, prepare
+from jaxrobust.losses.inputs import Scalar, masked, number, prepare
 from jaxrobust.losses.special import box_cox, log_tempered_exp
 
 # Logits shorter than this are not stretched to unit length: the direction of (nearly) zero
@@ -18,7 +19,9 @@ from jaxrobust.losses.special import box_cox, log_tempered_exp
 _SHORTEST = 1e-3
 
 
-def jensen_shannon(logits, labels, *, pi=0.5, where=None):
+def jensen_shannon(
+    logits: ArrayLike, labels: ArrayLike, *, pi: Scalar = 0.5, where: ArrayLike | None = None
+) -> jax.Array:
     """Weighted Jensen-Shannon divergence of label and prediction, scaled.
 
     (π KL(t‖m) + (1 − π) KL(p‖m)) / (−(1 − π) log(1 − π)),  m = π t + (1 − π) p.
@@ -41,7 +44,15 @@ def jensen_shannon(logits, labels, *, pi=0.5, where=None):
     return masked((pi * label_part + (1 - pi) * prediction_part) / scale, where)
 
 
-def bi_tempered_logistic(logits, labels, *, t1=0.7, t2=1.5, num_iters=5, where=None):
+def bi_tempered_logistic(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    t1: Scalar = 0.7,
+    t2: Scalar = 1.5,
+    num_iters: int = 5,
+    where: ArrayLike | None = None,
+) -> jax.Array:
     """Bregman divergence of the tempered logarithm (t1) with the tempered softmax (t2).
 
     Σₖ tₖ (log_t1 tₖ − log_t1 p̂ₖ) − (tₖ^(2−t1) − p̂ₖ^(2−t1))/(2 − t1),  p̂ = exp_t2(z − norm(z)).
@@ -65,7 +76,15 @@ def bi_tempered_logistic(logits, labels, *, t1=0.7, t2=1.5, num_iters=5, where=N
     return masked(jnp.sum(gap - volume, axis=-1), where)
 
 
-def sparse_regularized_cross_entropy(logits, labels, *, tau=0.5, p=0.01, lamb=8.0, where=None):
+def sparse_regularized_cross_entropy(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    tau: Scalar = 0.5,
+    p: Scalar = 0.01,
+    lamb: Scalar = 8.0,
+    where: ArrayLike | None = None,
+) -> jax.Array:
     """Cross-entropy plus λ Σₖ pₖ^p, with sharpened predictions p = softmax(z / (τ ‖z‖)) (CE+SR).
 
     Source: Zhou et al. 2021, arXiv 2108.00192. Logits shorter than 1e-3 count as that long.

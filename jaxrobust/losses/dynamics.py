@@ -6,13 +6,22 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jaxrobust.errors import check
 from jaxrobust.losses.cross_entropies import generalized_cross_entropy
-from jaxrobust.losses.inputs import masked, number, prepare
+from jaxrobust.losses.inputs import Scalar, masked, number, prepare
 
 
-def dynamics_aware(logits, labels, *, q=0.6, lamb=0.0, hard=False, where=None):
+def dynamics_aware(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    q: Scalar = 0.6,
+    lamb: Scalar = 0.0,
+    hard: bool = False,
+    where: ArrayLike | None = None,
+) -> jax.Array:
     """GCE_q(z, y) + λ · BS(z) / (q · log K), with bootstrapping BS(z) = −Σₖ pₖ log pₖ.
 
     `dal_schedule` moves (q, λ) from fitting (q < 1, λ = 0) to robustness (q > 1, λ > 0). At
@@ -34,7 +43,9 @@ def dynamics_aware(logits, labels, *, q=0.6, lamb=0.0, hard=False, where=None):
     return masked(loss, where)
 
 
-def dal_schedule(epoch, epochs, *, q_start=0.6, q_end=1.5):
+def dal_schedule(
+    epoch: Scalar, epochs: Scalar, *, q_start: Scalar = 0.6, q_end: Scalar = 1.5
+) -> tuple[Scalar, jax.Array]:
     """(q, λ) of epoch i of E: q rises linearly, λ from where q passes 1.
 
     q = q_s + (q_e − q_s) i/E;  λ = max(0, (i − i₀)/(E − i₀)),  i₀ = (1 − q_s) E/(q_e − q_s).
@@ -63,7 +74,7 @@ def dal_schedule(epoch, epochs, *, q_start=0.6, q_end=1.5):
     return q, jnp.maximum(0.0, (epoch - turn) / (epochs - turn))
 
 
-def ce_sr_schedule(epoch, *, lamb=8.0, rho=1.02):
+def ce_sr_schedule(epoch: Scalar, *, lamb: Scalar = 8.0, rho: Scalar = 1.02) -> Scalar:
     """λ of epoch i for sparse regularisation: λ ρⁱ; `epoch` may be traced.
 
     Example:

@@ -10,8 +10,12 @@ import numbers
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from jaxrobust.errors import check
+
+Scalar = float | jax.Array
+"""A hyper-parameter: a number, or an array [], perhaps traced."""
 
 
 def prepare(logits, labels, where=None) -> tuple[jax.Array, jax.Array]:
@@ -103,7 +107,13 @@ def present_counts(class_counts, like: jax.Array) -> jax.Array:
     return jnp.maximum(counts, jnp.where(jnp.isfinite(rarest), rarest, 1))
 
 
-def mean(losses, *, weights=None, where=None, divisor=None) -> jax.Array:
+def mean(
+    losses: ArrayLike,
+    *,
+    weights: ArrayLike | None = None,
+    where: ArrayLike | None = None,
+    divisor: ArrayLike | None = None,
+) -> jax.Array:
     """Mean of per-example losses: Σ wᵢ ℓᵢ / divisor.
 
     Weights enter the sum only. Without `divisor` it is the number of examples that `where`

@@ -11,15 +11,22 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jaxrobust.errors import check
 from jaxrobust.losses.cross_entropies import cross_entropy
-from jaxrobust.losses.inputs import masked, number, prepare, present_counts
+from jaxrobust.losses.inputs import Scalar, masked, number, prepare, present_counts
 
 
 def label_distribution_aware_margin(
-    logits, labels, *, class_counts, max_margin=0.5, scale=30.0, where=None
-):
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    class_counts: ArrayLike,
+    max_margin: Scalar = 0.5,
+    scale: Scalar = 30.0,
+    where: ArrayLike | None = None,
+) -> jax.Array:
     """Cross-entropy of s · (z − t ⊙ Δ), margins Δₖ = C / nₖ^¼ with C such that max Δ = max_margin.
 
     Meant for normalised logits (cosines of features and class weights).
@@ -35,7 +42,14 @@ def label_distribution_aware_margin(
     return masked(cross_entropy(scale * (z - t * jnp.broadcast_to(margins, z.shape)), t), where)
 
 
-def logit_adjusted(logits, labels, *, class_counts, tau=1.0, where=None):
+def logit_adjusted(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    class_counts: ArrayLike,
+    tau: Scalar = 1.0,
+    where: ArrayLike | None = None,
+) -> jax.Array:
     """Cross-entropy of z + τ log π, π the class frequencies.
 
     Source: Menon et al. 2021, arXiv 2007.07314.
@@ -50,7 +64,9 @@ def logit_adjusted(logits, labels, *, class_counts, tau=1.0, where=None):
     return masked(cross_entropy(z + jnp.broadcast_to(shift, z.shape), t), where)
 
 
-def balanced_softmax(logits, labels, *, class_counts, where=None):
+def balanced_softmax(
+    logits: ArrayLike, labels: ArrayLike, *, class_counts: ArrayLike, where: ArrayLike | None = None
+) -> jax.Array:
     """Cross-entropy of the softmax weighted by class size, nₖ exp(zₖ) / Σⱼ nⱼ exp(zⱼ).
 
     Equal to `logit_adjusted` with τ = 1. Source: Ren et al. 2020, arXiv 2007.10740.
@@ -58,7 +74,7 @@ def balanced_softmax(logits, labels, *, class_counts, where=None):
     return logit_adjusted(logits, labels, class_counts=class_counts, tau=1.0, where=where)
 
 
-def effective_number_weights(class_counts, beta=0.9999):
+def effective_number_weights(class_counts: ArrayLike, beta: Scalar = 0.9999) -> jax.Array:
     """Class weights (1 − β)/(1 − β^nₖ), normalised to sum K.
 
     Source: Cui et al. 2019, arXiv 1901.05555.
@@ -84,7 +100,9 @@ def effective_number_weights(class_counts, beta=0.9999):
     return weights * counts.size / jnp.sum(weights)
 
 
-def deferred_weights(epoch, start_epoch, class_weights):
+def deferred_weights(
+    epoch: Scalar, start_epoch: Scalar, class_weights: ArrayLike
+) -> jax.Array:
     """Deferred re-weighting (DRW): ones before `start_epoch`, then `class_weights` `[K]`.
 
     `epoch` may be traced. Source: Cao et al. 2019, arXiv 1906.07413.

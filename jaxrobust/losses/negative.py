@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jaxrobust.errors import check
 from jaxrobust.losses.inputs import masked, prepare, present_counts, same_shape
 
 
 def negative_learning(
-    logits,
-    labels,
+    logits: ArrayLike,
+    labels: ArrayLike,
     *,
-    key=None,
-    class_counts=None,
-    num_negatives=110,
-    complementary_labels=None,
-    where=None,
-):
+    key: jax.Array | None = None,
+    class_counts: ArrayLike | None = None,
+    num_negatives: int = 110,
+    complementary_labels: ArrayLike | None = None,
+    where: ArrayLike | None = None,
+) -> jax.Array:
     """−w_y Σₖ log max(1 − pₖ, 1e-5) over complementary labels k ≠ y; w_y = maxᵢ nᵢ / n_y.
 
     The complementary labels are drawn uniformly, with replacement, from the K − 1 other classes

@@ -19,7 +19,6 @@ from jaxrobust.methods.metadata import Metadata
 from jaxrobust.methods.method import Pass, Stage, StepInfo, TrainState
 from jaxrobust.methods.steps import bilevel_update, plain_update, put_rows, scalars_of
 from jaxrobust.networks import Network
-from jaxrobust.objectives import Objective
 
 Memory = dict[str, Any]
 
@@ -28,11 +27,12 @@ class Base(NamedTuple):
     """What is weighted.
 
     Attributes:
-      objective: its batch holds, beside the data, "epoch" (of the allocation, from 0) and "key".
+      objective: an `Objective`, perhaps with more fields; its batch holds, beside the data,
+        "epoch" (of the allocation, from 0) and "key".
       num_ranks: R, if it reads "rank" (the dynamic loss); else None.
     """
 
-    objective: Objective
+    objective: Any
     num_ranks: int | None = None
 
 

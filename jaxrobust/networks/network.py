@@ -71,7 +71,7 @@ def from_linen(modules: nn.Module | Mapping[str, nn.Module]) -> Network:
         for name, module in modules.items()
     }
 
-    def stage(name, variables, x, train, **options):
+    def stage(name, variables, x, train, **options) -> Any:
         flag = {"train": train} if takes_train[name] else {}
         return modules[name].apply(variables, x, **flag, **options)
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+from jax.core import eval_jaxpr
 
 _PROGRAMS: collections.OrderedDict[Any, Any] = collections.OrderedDict()
 _KEPT = 128
@@ -62,7 +63,7 @@ def _find(f, args, signature, donate, options) -> Callable:
     out = jax.tree.structure(shapes)
 
     def program(arrays, *args):
-        return out.unflatten(jax.core.eval_jaxpr(closed.jaxpr, arrays, *jax.tree.leaves(args)))
+        return out.unflatten(eval_jaxpr(closed.jaxpr, arrays, *jax.tree.leaves(args)))
 
     arrays = [jax.numpy.asarray(a) for a in closed.consts]
     lowered = jax.jit(program, donate_argnums=tuple(i + 1 for i in donate)).lower(arrays, *args)
