@@ -260,13 +260,6 @@ def explain(error: Exception, argv: list[str], flags: Sequence[str]) -> UserErro
     return UserError(str(error).splitlines()[0])
 
 
-def overridden(flags: Any) -> dict[str, Any]:
-    """Returns the settings that a command line gave (`--config.SETTING=VALUE`), by full name."""
-    given = {key for key, _ in settings() if f"config.{key}" in flags}
-    return {key: value for key, value in _flat(flags.config.to_dict()).items()
-            if key in given and flags[f"config.{key}"].present}
-
-
 def usage() -> str:
     """The text of `--help`: flags, then every setting with its default."""
     lines = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from jaxrobust import config as configuration
 from jaxrobust.audit import tables
@@ -19,8 +20,7 @@ def run(values) -> int:
     """Runs the command of parsed flags (see `main.parse`); returns the exit code."""
     if values.sweep:
         check(values.workdir, "Name a folder for the sweep: --workdir=runs/NAME.")
-        overrides = configuration.overridden(values)
-        return sweep.run(values.sweep, Path(values.workdir), overrides, values.dry_run)
+        return sweep.run(values.sweep, Path(values.workdir), _overrides(values), values.dry_run)
     if values.dry_run:
         print(inference.describe(values.config))
         return 0
@@ -55,6 +55,13 @@ def _audit(workdir: Path, folds: int | None, corrected: str | None) -> int:
               f"--config.data.labels_file={corrected} --config.data.noise.kind=none "
               "--config.data.noise.rate=0")
     return 0
+
+
+def _overrides(values) -> dict[str, Any]:
+    """Returns the settings that the command line gave (`--config.SETTING=VALUE`), by full name."""
+    flags = {key: values[f"config.{key}"] for key, _ in configuration.settings()
+             if f"config.{key}" in values}
+    return {key: flag.value for key, flag in flags.items() if flag.present}
 
 
 def _train(config, workdir: Path) -> int:
