@@ -30,8 +30,8 @@ from jaxrobust.data.examples import Examples, Source, statistics
 from jaxrobust.data.prepare import prepare
 from jaxrobust.errors import check, choose
 from jaxrobust.training.experiment import Experiment, assemble, evaluation_view, make_network
+from jaxrobust.training.memory import fit
 from jaxrobust.training.programs import shared_jit
-from jaxrobust.training.train import fit
 
 NetworkLike = str | networks.Network | nn.Module | Callable[[int], Any]
 

@@ -11,9 +11,8 @@ from jaxrobust.data import splits
 from jaxrobust.data.examples import View
 from jaxrobust.data.prepare import Part
 from jaxrobust.errors import check
-from jaxrobust.methods import TrainState
 from jaxrobust.training.experiment import Experiment, assemble
-from jaxrobust.training.loop import Place, Runner
+from jaxrobust.training.memory import fit
 
 
 def assign(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
@@ -23,18 +22,6 @@ def assign(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
     sizes = np.bincount(labels)
     start = np.cumsum(sizes) - sizes  # Classes go on where the one before ended: equal folds.
     return (rank + start[labels]) % folds
-
-
-def fit(experiment: Experiment) -> TrainState:
-    """Trains to the end, without a workdir, and returns the last state."""
-    method, place = experiment.method, Place()
-    options = dict(item.split("=", 1) for item in experiment.config.train.xla_options) or None
-    runner = Runner(method, experiment.feed, experiment.forward, experiment.key,
-                    loop=experiment.loop, options=options, layout=experiment.layout)
-    state = jax.jit(method.init, out_shardings=experiment.layout.copies())(experiment.key)
-    while place.epoch < method.epochs:
-        state, _ = runner.epoch(state, place, lambda *_: None)
-    return state
 
 
 def out_of_sample(
@@ -55,7 +42,7 @@ def out_of_sample(
         say(f"Fold {k + 1} of {folds}.")
         rest, held = np.flatnonzero(fold != k), np.flatnonzero(fold == k)
         part = assemble(config, data._replace(train=_take(data.train, rest)))
-        state = fit(part)
+        state, _ = fit(part)
         logits = part.forward(state.params, state.batch_stats, _rows(data.train.x, held))
         found[held] = np.asarray(jax.nn.softmax(logits))
     return found

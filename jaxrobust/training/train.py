@@ -14,14 +14,13 @@ from ml_collections import ConfigDict
 from jaxrobust import config as configuration
 from jaxrobust.data import curves
 from jaxrobust.errors import RunError, UserError, check
-from jaxrobust.methods import TrainState
 from jaxrobust.training import results
 from jaxrobust.training.checkpoints import Checkpoints
 from jaxrobust.training.experiment import Experiment, assemble
 from jaxrobust.training.interrupt import Interrupt, Interrupted
 from jaxrobust.training.log import Log, Silent
-from jaxrobust.training.loop import Place, Runner
-from jaxrobust.training.programs import shared_jit
+from jaxrobust.training.loop import Place
+from jaxrobust.training.memory import init_state, make_runner
 from jaxrobust.training.sharding import is_first
 
 
@@ -73,34 +72,6 @@ def check_workdir(config: ConfigDict, workdir: Path) -> dict[str, Any] | None:
     return json.loads(finished.read_text()) if finished.is_file() else None
 
 
-def fit(experiment: Experiment) -> tuple[TrainState, list[dict[str, float]]]:
-    """Trains in memory: no workdir, no checkpoints, no evaluation.
-
-    Returns:
-      The state after the last epoch, and a row of training numbers for each epoch.
-
-    Raises:
-      RunError: the loss is not finite.
-    """
-    state = init_state(experiment)
-    place, runner, rows = Place(), _runner(experiment), []
-    while place.epoch < experiment.method.epochs:
-        state, row = runner.epoch(state, place, lambda *_: None)
-        rows.append({"epoch": place.epoch} | row)
-    return state, rows
-
-
-def _options(experiment: Experiment) -> dict[str, str] | None:
-    return dict(item.split("=", 1) for item in experiment.config.train.xla_options) or None
-
-
-def _runner(experiment: Experiment) -> Runner:
-    return Runner(
-        experiment.method, experiment.feed, experiment.forward, experiment.key,
-        loop=experiment.loop, options=_options(experiment), layout=experiment.layout,
-    )
-
-
 class _Selection:
     """Keeps, on the host, the parameters of the best epoch on the validation data."""
 
@@ -115,16 +86,6 @@ class _Selection:
         if best is None or value > best:
             self._place.selected_value, self._place.selected_epoch = value, self._place.epoch
             self.params = jax.device_get((state.params, state.batch_stats))
-
-
-def init_state(experiment: Experiment):
-    """Returns the state that training starts from, laid out over the devices."""
-    method, key = experiment.method, experiment.key
-    if experiment.layout.mesh is None:
-        return shared_jit(method.init, options=_options(experiment))(key)
-    shapes = jax.eval_shape(method.init, key)
-    shardings = experiment.layout.over_rows(shapes, method.spread)
-    return jax.jit(method.init, out_shardings=shardings)(key)
 
 
 def _run(experiment: Experiment, workdir: Path) -> dict[str, Any]:
@@ -156,7 +117,7 @@ def _run(experiment: Experiment, workdir: Path) -> dict[str, Any]:
 
 
 def _epochs(experiment, state, place, selection, checkpoints, log, workdir):
-    config, method, runner = experiment.config, experiment.method, _runner(experiment)
+    config, method, runner = experiment.config, experiment.method, make_runner(experiment)
     seconds = {"first_epoch": 0.0, "epochs": 0.0, "count": 0}
     saved_at = time.monotonic()
 

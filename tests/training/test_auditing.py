@@ -11,7 +11,7 @@ from jaxrobust import config as configuration
 from jaxrobust import main
 from jaxrobust.data import manifest
 from jaxrobust.errors import UserError
-from jaxrobust.training import auditing, folds
+from jaxrobust.training import auditing, folds, memory
 from jaxrobust.training.experiment import assemble, load_data
 
 
@@ -136,7 +136,7 @@ def test_out_of_sample_predictions_are_of_networks_that_have_not_seen_the_exampl
     p = folds.out_of_sample(experiment, 3)
     labels = experiment.data.train.labels
     np.testing.assert_allclose(p.sum(1), 1, atol=1e-5)
-    state = folds.fit(experiment)
+    state, _ = memory.fit(experiment)
     inside = experiment.forward(state.params, state.batch_stats, experiment.data.train.x)
     drawn = labels != experiment.data.train.true_labels
     assert (p.argmax(1) == labels)[drawn].mean() < 0.15
