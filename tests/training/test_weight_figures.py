@@ -67,3 +67,16 @@ def test_numbers_of_weights_pooled_and_within_classes():
     assert row["weight_by_class"][2] is None and row["weight_clean_by_class"][0] == 0.25
     assert row["weight_wrong_by_class"] == [0.1, 0.7, None]
     assert learned.numbers(report, given, None, 3) == {"weight_by_class": row["weight_by_class"]}
+
+
+def test_files_drawn_at_the_end_and_on_the_way(examples, tmp_path):
+    rng, given, true, names = examples
+    report = {"weights": rng.random(len(given)), "curves": rng.random((len(given), 4))}
+    options = {"given": given, "true": true, "class_names": names}
+    on_the_way = learned.draw(report, tmp_path, **options, prefix="0003_")
+    assert [p.name for p in on_the_way] == ["0003_weights.png"]
+    at_the_end = {p.name for p in learned.draw(report, tmp_path, **options)}
+    assert at_the_end == {"weights.png", "curves.png", "weight_against_loss.png"}
+    rows = [{"epoch": 1, "weight_auroc": 0.5} | learned.numbers(report, given, true, 6)]
+    files = learned.draw_history(rows, tmp_path, np.bincount(given, minlength=6), names)
+    assert [p.name for p in files] == ["weight_by_class.png", "learned.png"]
