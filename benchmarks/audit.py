@@ -2,9 +2,9 @@
 
     python -m benchmarks.audit [--sizes 50000x10 1000000x100] [--networks small_cnn resnet32]
 
-Scores: seconds and peak memory of one call of `find_label_issues`, in a process of its own, with
-predictions only and with training dynamics and weights besides. Step: a training step with and
-without recording, taking turns; median of the ratios.
+Scores: seconds, processor seconds and peak memory of one call of `find_label_issues`, in a process
+of its own, with predictions only and with training dynamics and weights besides. Step: a training
+step with and without recording, taking turns; median of the ratios.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ evidence = {{"probabilities": p}}
 if parts:
     during = np.repeat(p[:, None], parts, 1) if parts > 1 else p
     evidence |= {{"training_probabilities": during, "weights": rng.random(n)}}
-begin = time.perf_counter()
+begin, cpu = time.perf_counter(), time.process_time()
 found = find_label_issues(given, **evidence)
-seconds = time.perf_counter() - begin
+seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-print(seconds, peak, found.noise_rate, (given != true).mean())
+print(seconds, cpu, peak, found.noise_rate, (given != true).mean())
 """
 
 
@@ -51,9 +51,9 @@ def scores(n: int, k: int, parts: int) -> dict:
     """Runs one call in a new process; `parts` of the training's predictions, 0 for none."""
     code = SCORES.format(n=n, k=k, parts=parts)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    seconds, peak, estimated, wrong = map(float, done.stdout.split())
-    return {"examples": n, "classes": k, "parts": parts, "seconds": seconds, "peak_gib": peak,
-            "estimated": estimated, "wrong": wrong}
+    seconds, cpu, peak, estimated, wrong = map(float, done.stdout.split())
+    return {"examples": n, "classes": k, "parts": parts, "seconds": seconds,
+            "cpu_seconds": cpu, "peak_gib": peak, "estimated": estimated, "wrong": wrong}
 
 
 def step(rounds: int, network: str) -> dict:
@@ -94,8 +94,8 @@ def main() -> None:
             row = scores(n, k, parts)
             found["scores"].append(row)
             what = "predictions, dynamics, weights" if parts else "predictions"
-            print(f"{n} x {k}, {what}: {row['seconds']:.2f} s, {row['peak_gib']:.2f} GiB",
-                  flush=True)
+            print(f"{n} x {k}, {what}: {row['seconds']:.2f} s, {row['cpu_seconds']:.2f} s "
+                  f"of processor time, {row['peak_gib']:.2f} GiB", flush=True)
     for network in options.networks:
         row = step(options.rounds, network)
         found["steps"].append(row)

@@ -52,6 +52,15 @@ def test_the_learned_objective_example_trains_both(own_project):
     assert accuracy(own_project, state.params) > 0.8
 
 
+def test_the_label_issues_example_finds_what_is_wrong():
+    [block] = [b for b in BLOCKS if "find_label_issues" in b]
+    true = np.arange(400) % 4
+    project = {"labels": np.where(np.arange(400) < 40, (true + 1) % 4, true),
+               "p": 0.8 * np.eye(4)[true] + 0.05}
+    exec(block, project)
+    assert sorted(project["found"].indices) == list(range(40))
+
+
 def accuracy(project, params):
     predicted = project["model"].apply(params, project["x"]).argmax(-1)
     return float((predicted == project["labels"]).mean())
