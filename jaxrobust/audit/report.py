@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +53,7 @@ def render(
     return page.get_template("report.html.j2").render(
         name=name, results=results, audit=results["audit"], config=config,
         environment=environment, issues=issues, classes=issues.class_names,
-        now=datetime.date.today().isoformat(), truth_known=true is not None,
+        truth_known=true is not None,
         sources=[sources.get(s, f"weights of {s}") for s in issues.scores],
         shown=[_card(issues, true, train, int(i)) for i in flagged[:SHOWN]],
         by_class=_by_class(issues, true, train, flagged),
