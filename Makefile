@@ -1,7 +1,6 @@
 # Two commands for a fresh machine: `make demo` and `make test`.
 PYTHON ?= python3
 VENV ?= .venv
-export PIP_CONSTRAINT
 RUN = $(VENV)/bin/python
 DEMO = runs/demo
 NOISE = --config.data.noise.kind=symmetric --config.data.noise.rate=0.4 \

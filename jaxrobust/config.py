@@ -168,6 +168,7 @@ def difference(old: ConfigDict, new: ConfigDict) -> list[str]:
 
 
 def to_json(config: ConfigDict) -> str:
+    """Returns what `config.json` holds: every setting, as nested JSON."""
     return json.dumps(config.to_dict(), indent=2) + "\n"
 
 

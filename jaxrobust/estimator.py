@@ -70,8 +70,8 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
     Example:
       >>> from sklearn.datasets import load_iris
       >>> X, y = load_iris(return_X_y=True)
-      >>> model = RobustClassifier(epochs=20, random_state=0).fit(X, y)
-      >>> bool(model.score(X, y) > 0.9)
+      >>> model = RobustClassifier(epochs=10, random_state=0).fit(X, y)
+      >>> bool(model.score(X, y) > 0.8)
       True
     """
 

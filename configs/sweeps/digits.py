@@ -2,8 +2,8 @@
 
     python -m jaxrobust.main --sweep=digits --workdir=runs/digits_sweep
 
-Half a minute a setting on two CPU cores. The same command again goes on where it stopped; settings
-of all runs can be overridden, e.g. --config.train.epochs=20.
+72 runs of about half a minute each on two CPU cores. The same command again goes on where it
+stopped; settings of all runs can be overridden, e.g. --config.train.epochs=20.
 """
 
 

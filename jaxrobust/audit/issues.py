@@ -200,7 +200,8 @@ def combine(odds: dict[str, np.ndarray]) -> np.ndarray:
     """
     weights = {name: RELIANCE.get(name, 1.0) for name in odds}
     total = sum(weights.values())
-    return sum(w / total * LIMIT * np.tanh(odds[name] / LIMIT) for name, w in weights.items())
+    parts = (w / total * LIMIT * np.tanh(odds[name] / LIMIT) for name, w in weights.items())
+    return np.asarray(sum(parts))
 
 
 def _suggest(parts: dict[str, _Part], score, labels, k) -> tuple[np.ndarray, np.ndarray | None]:

@@ -17,7 +17,7 @@ from jaxrobust.training.figures import BLUE, GREEN, ORANGE, canvas
 CLEAN, WRONG, ALL = ("right label", GREEN), ("wrong label", ORANGE), ("all", BLUE)
 
 
-def thirds(counts: Sequence[int]) -> dict[str, np.ndarray]:
+def thirds(counts: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
     """Returns the classes in three groups, by number of examples; classes without any in none."""
     counts = np.asarray(counts)
     order = np.argsort(-counts, kind="stable")

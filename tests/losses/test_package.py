@@ -1,12 +1,8 @@
 """Names, imports and examples of the package."""
 
-import doctest
-import importlib
-import pkgutil
 import subprocess
 import sys
 
-import jax
 import pytest
 
 from jaxrobust import losses
@@ -14,7 +10,6 @@ from jaxrobust.errors import UserError
 
 SHORT_NAMES = """ce mae rce nce gce sce tce agce nce_rce nce_agce js bi_tempered ce_sr nlnl dal
 ldam logit_adjusted balanced_softmax focal""".split()
-MODULES = [f"jaxrobust.losses.{m.name}" for m in pkgutil.iter_modules(losses.__path__)]
 
 
 def test_every_short_name_is_a_public_function():
@@ -29,19 +24,6 @@ def test_every_short_name_is_a_public_function():
 def test_an_unknown_name_says_the_nearest_one():
     with pytest.raises(UserError, match="Unknown loss 'bitempered'. Did you mean 'bi_tempered'"):
         losses.get("bitempered")
-
-
-@pytest.mark.parametrize("module", ["jaxrobust.losses", *MODULES])
-def test_the_examples_in_the_docstrings_run(module):
-    names = {"jnp": jax.numpy, "jax": jax}
-    result = doctest.testmod(importlib.import_module(module), extraglobs=names)
-    assert result.failed == 0
-
-
-def test_the_examples_are_found():
-    finder = doctest.DocTestFinder()
-    found = [t for m in MODULES for t in finder.find(importlib.import_module(m)) if t.examples]
-    assert len(found) >= 7
 
 
 def test_importing_the_losses_imports_jax_and_nothing_else():

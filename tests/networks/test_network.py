@@ -1,7 +1,5 @@
 """A user's own linen module as a Network."""
 
-import doctest
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -10,7 +8,6 @@ import pytest
 
 from jaxrobust.errors import UserError
 from jaxrobust.networks import from_linen
-from jaxrobust.networks import network as module
 
 
 class Plain(nn.Module):
@@ -23,11 +20,6 @@ class Normed(nn.Module):
     @nn.compact
     def __call__(self, x, train):
         return nn.relu(nn.BatchNorm(use_running_average=not train)(nn.Dense(5)(x)))
-
-
-def test_the_docstrings_example():
-    result = doctest.testmod(module)
-    assert result.attempted > 3 and result.failed == 0
 
 
 def test_one_module_is_one_stage_and_gives_float32_logits():
