@@ -53,6 +53,7 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
         the data.
       augment: view of training images: none, crop_flip, strong, rand_augment, imagenet.
       settings: any other settings by their full name, e.g. `{"loss.q_end": 1.8}`; see `--help`.
+        Those of data, evaluation and files have no meaning here and are refused.
       random_state: int, RandomState or None, as everywhere in scikit-learn.
 
     Attributes:
@@ -208,6 +209,9 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
             given["train.batch_size"] = min(self.batch_size, len(x))
         if self.learning_rate is not None:
             given["optimizer.learning_rate"] = self.learning_rate
+        for key in self.settings or {}:
+            group = key.partition(".")[0]
+            check(group not in _NO_MEANING, f"{key!r} has no meaning for an estimator.")
         given.update(self.settings or {})
         return configuration.validate(configuration.override(config, given))
 
@@ -241,6 +245,7 @@ _FORWARD: weakref.WeakKeyDictionary[RobustClassifier, Callable] = weakref.WeakKe
 """Compiled predictions of fitted estimators, apart from them: they cannot be pickled."""
 
 
+_NO_MEANING = ("seed", "data", "eval", "audit", "checkpoint", "log", "probe_workdir")
 _validate: Callable[..., Any] = validate_data
 
 

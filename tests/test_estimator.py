@@ -193,6 +193,7 @@ def test_methods_that_weight_choose_their_metadata_from_the_data(digits, method)
     ({"network": "mpl"}, "mlp"),
     ({"network": Small(7)}, "7.* outputs an example; there are 3 classes"),
     ({"settings": {"loss.qq": 1.0}}, "No setting 'loss.qq'"),
+    ({"settings": {"data.noise.rate": 0.4}}, "'data.noise.rate' has no meaning"),
     ({"settings": {"loss.q_end": "x"}}, "expected float"),
     ({"epochs": -1}, "train.epochs=-1"),
     ({"augment": "crop_flip"}, "images"),

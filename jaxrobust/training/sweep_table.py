@@ -93,7 +93,8 @@ def draw(rows: list[Row]) -> figures.Figure:
             ax.bar(x, means, 0.92 * width, yerr=errors, color=colour, label=method, capsize=2)
         ax.set(ylim=(0, 1.02), title=title)
         ax.set_xticks(range(len(settings)), ["\n".join(s) for s in settings], fontsize=8)
-    axes[0].legend(frameon=False, ncols=len(methods), fontsize=8, loc="lower right")
+    named = axes[0].get_legend_handles_labels()
+    figure.legend(*named, frameon=False, ncols=len(methods), loc="outside upper center")
     return figure
 
 
