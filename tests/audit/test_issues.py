@@ -106,6 +106,28 @@ def test_noise_that_goes_certain_ways_is_told_from_classes_that_are_alike():
     assert unlike[near & (given == 3)].mean() < unlike[near & (given < 2)].mean() - 1
 
 
+def test_the_class_named_in_a_labels_place_counts():
+    """Labels go wrong from k to k + 1 only: where k is named for k + 1, that is more suspect."""
+    given, _, p = planted(n=6000, rate=0.25, flip=(1, 2, 3, 4, 0))
+    score = find_label_issues(given, probabilities=p).label_score
+    own = np.take_along_axis(p, given[:, None], 1)[:, 0]
+    others = p.copy()
+    others[np.arange(len(given)), given] = 0
+    margin, named = np.log(others.max(1) / own), others.argmax(1)
+    near = (margin > -0.5) & (margin < 0.5)
+    usual, unusual = ((named == (given + step) % 5) & near for step in (-1, 1))
+    assert abs(margin[usual].mean() - margin[unusual].mean()) < 0.2
+    assert score[usual].mean() < score[unusual].mean() - 0.1
+
+
+def test_a_handful_of_hard_examples_of_one_class_does_not_condemn_them():
+    given, _, p = planted(n=2000, k=4, rate=0.1)
+    hard = np.tile([0.89, 0.01, 0.01, 0.01, 0.08], (6, 1))
+    p = np.concatenate([np.pad(0.999 * p, ((0, 0), (0, 1)), constant_values=0.001), hard])
+    found = find_label_issues(np.append(given, np.full(6, 4)), probabilities=p)
+    assert (found.label_score[-6:] > 0.5).all()
+
+
 def test_order_of_examples_and_names_of_classes_do_not_matter():
     given, _, p = planted()
     found = find_label_issues(given, probabilities=p)
