@@ -184,13 +184,23 @@ def _sources(given: inputs.Given) -> dict[str, list[Evidence]]:
 
 def _fit(answers: list[Evidence], labels: np.ndarray, k: int, seed: int) -> _Part:
     """Fits each answer and takes the one in which two kinds explain most; where in none they
-    explain more than one kind, that in which they stand farthest apart, the earlier the rather."""
+    explain more than one kind, that in which they stand farthest apart, the earlier the rather.
+
+    An earlier answer than the last is better only once wrong labels are being learned: when more
+    given labels are named than are right.
+    """
     rows = mixture.sample(len(labels), k, seed)
     fits = [mixture.fit(found.take(rows), labels[rows], k) for found in answers]
     gains = [f.gain if f.gain > NO_GAIN else 0.0 for f in fits]
     apart = [f.distance * 0.9**i for i, f in enumerate(fits)]
     best = max(range(len(fits)), key=lambda i: (gains[i], apart[i]))
-    return _Part(answers[best], fits[best], mixture.log_odds(fits[best], answers[best], labels))
+    odds = mixture.log_odds(fits[best], answers[best], labels)
+    known = answers[-1].value[np.isfinite(answers[-1].value)]
+    learned = (known < 0).mean() if len(known) else 1.0
+    if best < len(fits) - 1 and learned + mixture.probability(odds).mean() < 1:
+        best = len(fits) - 1
+        odds = mixture.log_odds(fits[best], answers[best], labels)
+    return _Part(answers[best], fits[best], odds)
 
 
 def combine(odds: dict[str, np.ndarray]) -> np.ndarray:

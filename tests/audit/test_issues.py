@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from jaxrobust.audit import find_label_issues
+from jaxrobust.audit import find_label_issues, issues
+from jaxrobust.audit.evidence import Evidence
 from jaxrobust.errors import UserError
 
 
@@ -169,6 +170,17 @@ def test_of_the_parts_of_a_training_that_one_is_taken_that_tells_most():
     late[:, 0] /= late[:, 0].sum(1, keepdims=True)
     found = find_label_issues(given, training_probabilities=late)
     assert (found.is_label_issue == (given != true)).mean() > 0.95
+
+
+@pytest.mark.parametrize("named, taken", [(0.2, 1), (-1.0, 0)])
+def test_while_few_given_labels_are_named_the_whole_training_counts(named, taken):
+    """An early part that tells more is better only once wrong labels are being learned."""
+    rng = np.random.default_rng(0)
+    wrong, labels = rng.random(4000) < 0.2, rng.integers(0, 5, 4000)
+    early = np.where(wrong, 1.0, -1.0) + 0.2 * rng.normal(size=4000)
+    whole = np.where(wrong, 0.4, named) + 0.4 * rng.normal(size=4000)
+    answers = [Evidence(e, (-1.0, 0.1), (1.0, 0.1)) for e in (early, whole)]
+    assert issues._fit(answers, labels, 5, seed=0).evidence is answers[taken]
 
 
 def test_names_and_columns():
