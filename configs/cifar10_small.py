@@ -24,10 +24,6 @@ def get_config(loss="dal"):
     config.augment.kind = "none"
     config.eval.every = 5
     if dynamic:
-        config.method.name = "dynamic_loss"
+        config.method = load("digits_dynamic_loss").method
         config.method.warmup_epochs = 5
-        config.method.fit_steps = 0
-        config.method.num_ranks = 20
-        config.method.shared_weight = True
-        config.method.meta_learning_rate = 2e-3
     return config

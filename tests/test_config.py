@@ -25,8 +25,11 @@ def test_the_losses_and_their_hyper_parameters_are_all_settings():
 
 
 @pytest.mark.parametrize("recipe", sorted(config.recipes()))
-def test_every_recipe_is_a_valid_configuration(recipe):
-    config.validate(config.load(recipe))
+def test_every_recipe_is_valid_and_reads_back_the_same(recipe, tmp_path):
+    made = config.validate(config.load(recipe))
+    path = tmp_path / "config.json"
+    path.write_text(config.to_json(made))
+    assert config.difference(config.load(str(path)), made) == []
 
 
 @pytest.mark.parametrize("data", ["digits", "cifar10", "cifar100", "webvision"])

@@ -59,6 +59,16 @@ def cycled(key: jax.Array, rows: jax.Array, steps: int, batch_size: int) -> jax.
     return order[: steps * batch_size].reshape(steps, batch_size)
 
 
+def with_metadata(
+    key: jax.Array, rows: jax.Array, meta_rows: jax.Array, batch_size: int, meta_batch_size: int
+) -> Order:
+    """Returns the batches of `shuffled`, each with a batch of metadata out of `cycled`."""
+    train_key, meta_key = jax.random.split(key)
+    train = shuffled(train_key, rows, batch_size)
+    steps = train.index.shape[0]
+    return train._replace(meta_index=cycled(meta_key, meta_rows, steps, meta_batch_size))
+
+
 def take(data: Batch, index: jax.Array, where: jax.Array | None = None) -> Batch:
     """Returns the batch of the rows `index` [B] of `data`, a dictionary of arrays [N, ...]."""
     batch = {name: jnp.take(value, index, axis=0) for name, value in data.items()}

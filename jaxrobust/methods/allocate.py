@@ -6,6 +6,7 @@ What CurveNet, Meta-Weight-Net and learning to reweight share. Symbols: N traini
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -15,9 +16,10 @@ import optax
 from jaxrobust import losses
 from jaxrobust.bilevel import Bilevel
 from jaxrobust.data import batches, sampling
+from jaxrobust.methods.allocate_steps import keep_step, learn_step
 from jaxrobust.methods.metadata import Metadata
-from jaxrobust.methods.method import Pass, Stage, StepInfo, TrainState
-from jaxrobust.methods.steps import bilevel_update, plain_update, put_rows, scalars_of
+from jaxrobust.methods.method import Pass, Stage, TrainState
+from jaxrobust.methods.steps import bilevel_start
 from jaxrobust.networks import Network
 
 Memory = dict[str, Any]
@@ -98,107 +100,78 @@ def allocation(
     n, rows = len(labels), jnp.arange(len(labels), dtype=jnp.int32)
 
     def init(key):
-        net_key, meta_key, view_key = jax.random.split(key, 3)
-        x = jax.eval_shape(view, view_key, example)
-        params, stats = network.init(net_key, jnp.zeros(x.shape, x.dtype))
-        state = bilevel.init(meta_key, params, stats)
-        memory = {
-            "phi": state.meta_params,
-            "meta_opt_state": state.meta_opt_state,
-            "weights": jnp.ones((n,), jnp.float32),
-        } | metadata.memory
+        memory = {"weights": jnp.ones((n,), jnp.float32)} | metadata.memory
         if base.num_ranks is not None:
             memory["rank"] = jnp.zeros((n,), jnp.int32)
-        return TrainState(state.step, params, stats, state.opt_state, memory)
+        return bilevel_start(network, bilevel, view, example, key, memory)
 
     def read(memory, batch, key, epoch):
-        """Adds what weigher and base read to a batch."""
         batch = batch | {"epoch": epoch - first_epoch, "key": key}
         if base.num_ranks is not None:
             batch["rank"] = jnp.take(memory["rank"], batch["index"])
         return batch if attributes is None else attributes(memory, batch)
 
-    def learn(state, batch, meta_batch, key, epoch):
-        view_key, meta_key, draw_key, loss_key = jax.random.split(key, 4)
-        batch = read(state.memory, batch, loss_key, epoch) | {"x": view(view_key, batch["x"])}
-        # Smoothing is for the weights that train: the look-ahead learns from the new ones alone.
-        batch["real_step"] = {"last_weight": jnp.take(state.memory["weights"], batch["index"])}
-        meta_batch = meta_batch | {"x": view(meta_key, meta_batch["x"])}
-        state, info = bilevel_update(
-            bilevel, state, batch, meta_batch, draw_key, epoch - first_epoch, meta_every
-        )
-        weights = put_rows(state.memory["weights"], batch, info.weights)
-        state = state._replace(memory=state.memory | {"weights": weights})
-        return state, StepInfo(info.logits, scalars_of(info))
+    def shuffled(state, key, epoch):
+        return batches.shuffled(key, rows, batch_size)
 
-    def keep(state, batch, meta_batch, key, epoch):
-        del meta_batch
-        view_key, draw_key, loss_key = jax.random.split(key, 3)
-        phi = state.memory["phi"]["base"]
-        batch = read(state.memory, batch, loss_key, epoch)
-        weights = jnp.take(state.memory["weights"], batch["index"])
+    def with_metadata(state, key, epoch):
+        meta_rows = metadata.rows(state.memory)
+        return batches.with_metadata(key, rows, meta_rows, batch_size, meta_batch_size)
 
-        def loss(logits):
-            seen = batch
-            if base.objective.observe is not None:
-                seen = base.objective.observe(draw_key, jax.lax.stop_gradient(logits), batch)
-            value = base.objective.loss(phi, logits, seen)
-            return losses.mean(weights * value, where=batch["where"])
+    prepare, needed = _preparation(base, metadata, scores, labels, num_classes)
+    learn = learn_step(bilevel, view, read, meta_every)
+    keep = keep_step(network, optimizer, view, base.objective, read)
+    return Allocation(
+        init,
+        Pass("train", learn, with_metadata, prepare if needed else None),
+        Pass("train", keep, shuffled, prepare if base.num_ranks is not None else None),
+        partial(_report, base, metadata),
+    )
 
-        x = view(view_key, batch["x"])
-        state, value, logits = plain_update(network, optimizer, state, x, loss)
-        return state, StepInfo(logits, {"loss": value})
+
+def _preparation(
+    base: Base,
+    metadata: Metadata,
+    scores: Callable[[Memory], jax.Array] | None,
+    labels: jax.Array,
+    num_classes: int,
+) -> tuple[Callable[..., TrainState], bool]:
+    """Returns `prepare` (see `Pass`), ranks and metadata anew, and whether there are any."""
+    ranks, chooses = base.num_ranks is not None, metadata.choose is not None
+    needs_loss = ranks or (chooses and scores is None)
 
     @jax.jit
     def refresh(memory, loss, key):
-        if base.num_ranks is not None:
+        if ranks:
             rank = sampling.ranks_by_class(loss, labels, num_classes, base.num_ranks)
             memory = memory | {"rank": rank}
-        if metadata.choose is not None:
-            values = loss if scores is None else scores(memory)
-            memory = metadata.choose(memory, values, key)
+        if chooses:
+            memory = metadata.choose(memory, loss if scores is None else scores(memory), key)
         return memory
-
-    needs_loss = base.num_ranks is not None or (metadata.choose is not None and scores is None)
 
     @jax.jit
     def loss_of(logits):
-        return losses.cross_entropy(logits[:n], labels)
+        return losses.cross_entropy(logits[: len(labels)], labels)
 
     def prepare(state, forward, key, epoch):
         del epoch
         loss = loss_of(forward(state)) if needs_loss else None
         return state._replace(memory=refresh(state.memory, loss, key))
 
-    def shuffled(state, key, epoch):
-        del state, epoch
-        return batches.shuffled(key, rows, batch_size)
+    return prepare, ranks or chooses
 
-    def with_metadata(state, key, epoch):
-        train_key, meta_key = jax.random.split(key)
-        train = shuffled(state, train_key, epoch)
-        steps = train.index.shape[0]
-        meta = batches.cycled(meta_key, metadata.rows(state.memory), steps, meta_batch_size)
-        return train._replace(meta_index=meta)
 
-    def report(state):
-        memory = state.memory
-        found = {"weights": memory["weights"]}
-        if metadata.choose is not None:
-            found["metadata"] = memory["meta_rows"]
-        if base.num_ranks is not None:
-            phi = memory["phi"]["base"]
-            found |= {
-                "rank": memory["rank"],
-                "rank_weights": base.objective.rank_weights(phi),
-                "margins": base.objective.margins(phi),
-            }
-        return found
-
-    prepares = needs_loss or metadata.choose is not None
-    return Allocation(
-        init,
-        Pass("train", learn, with_metadata, prepare if prepares else None),
-        Pass("train", keep, shuffled, prepare if base.num_ranks is not None else None),
-        report,
-    )
+def _report(base, metadata, state):
+    """What has been learned, see `Method`."""
+    memory = state.memory
+    found = {"weights": memory["weights"]}
+    if metadata.choose is not None:
+        found["metadata"] = memory["meta_rows"]
+    if base.num_ranks is not None:
+        phi = memory["phi"]["base"]
+        found |= {
+            "rank": memory["rank"],
+            "rank_weights": base.objective.rank_weights(phi),
+            "margins": base.objective.margins(phi),
+        }
+    return found

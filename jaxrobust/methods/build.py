@@ -16,7 +16,7 @@ import optax
 from ml_collections import ConfigDict
 
 from jaxrobust import losses, objectives
-from jaxrobust.bilevel import make_bilevel
+from jaxrobust.bilevel import Bilevel, make_bilevel
 from jaxrobust.data import batches
 from jaxrobust.errors import check
 from jaxrobust.methods import metadata
@@ -121,22 +121,30 @@ def _meta_optimizer(config: ConfigDict) -> optax.GradientTransformation:
     return optax.chain(optax.add_decayed_weights(m.meta_weight_decay), adam)
 
 
+def _bilevel(config: ConfigDict, network: Network, objective: Any, *optimizers: Any) -> Bilevel:
+    m = config.method
+    return make_bilevel(
+        network, objective, *optimizers, steps=m.look_ahead_steps, mode=m.hypergradient,
+        skip=m.skip_stages, bottom_batch_norm=m.bottom_batch_norm,
+    )
+
+
 def _dynamic_loss(config: ConfigDict, setup: Setup) -> Method:
     m, t = config.method, config.train
     stages = dynamic_loss_steps(
         len(setup.labels), setup.class_counts, batch_size=t.batch_size, epochs=t.epochs,
         warmup_epochs=m.warmup_epochs, chosen=_sampling(config), fine_tune=m.fine_tune,
     )
+    objective = _dynamic_objective(config, setup)
+    optimizers = setup.make_optimizer(stages), _meta_optimizer(config)
     return dynamic_loss(
-        setup.network, _dynamic_objective(config, setup), setup.make_optimizer(stages),
-        _meta_optimizer(config), setup.views(m.weak_view), setup.views(),
+        setup.network, _bilevel(config, setup.network, objective, *optimizers), objective,
+        *optimizers, setup.views(m.weak_view), setup.views(),
         example=setup.example, labels=setup.labels, class_counts=setup.class_counts,
         batch_size=t.batch_size, meta_batch_size=m.meta_batch_size or t.batch_size,
         epochs=t.epochs, warmup_epochs=m.warmup_epochs, fit_steps=m.fit_steps,
         num_ranks=m.num_ranks, chosen=_sampling(config), fine_tune=m.fine_tune,
-        mixup_alpha=m.mixup_alpha, meta_every=m.meta_every, skip=m.skip_stages,
-        look_ahead_steps=m.look_ahead_steps, hypergradient=m.hypergradient,
-        bottom_batch_norm=m.bottom_batch_norm,
+        mixup_alpha=m.mixup_alpha, meta_every=m.meta_every,
     )
 
 
@@ -184,11 +192,8 @@ def _allocation(
     m, t, base = config.method, config.train, _base(config, setup)
     steps = batches.num_steps(len(setup.labels), t.batch_size)
     optimizer = setup.make_optimizer(((t.epochs, steps),))
-    bilevel = make_bilevel(
-        setup.network, objectives.weighted(weigher, base.objective, m.weight_smoothing),
-        optimizer, meta_optimizer, steps=m.look_ahead_steps, mode=m.hypergradient,
-        skip=m.skip_stages, bottom_batch_norm=m.bottom_batch_norm,
-    )
+    objective = objectives.weighted(weigher, base.objective, m.weight_smoothing)
+    bilevel = _bilevel(config, setup.network, objective, optimizer, meta_optimizer)
     return allocation(
         setup.network, bilevel, base, optimizer, setup.views(), example=setup.example,
         labels=setup.labels, num_classes=len(setup.class_counts),

@@ -14,17 +14,17 @@ import numpy as np
 import optax
 
 from jaxrobust import losses
-from jaxrobust.bilevel import make_bilevel
+from jaxrobust.bilevel import Bilevel
 from jaxrobust.data import batches, sampling
 from jaxrobust.errors import check
 from jaxrobust.methods.dynamic_loss_steps import bilevel_step, fine_tune_step, warm_up_step
-from jaxrobust.methods.metadata import Sampling, sizes
+from jaxrobust.methods.metadata import Metadata, Sampling, low_loss, sizes
 from jaxrobust.methods.method import Method, Pass, Stage, TrainState
+from jaxrobust.methods.steps import bilevel_start
 from jaxrobust.networks import Network
 from jaxrobust.objectives import DynamicLoss
 
 View = Callable[[jax.Array, jax.Array], jax.Array]
-
 
 _AS_RELEASED = Sampling()
 
@@ -49,6 +49,7 @@ def dynamic_loss_steps(
 
 def dynamic_loss(
     network: Network,
+    bilevel: Bilevel,
     objective: DynamicLoss,
     optimizer: optax.GradientTransformation,
     meta_optimizer: optax.GradientTransformation,
@@ -68,11 +69,6 @@ def dynamic_loss(
     fine_tune: bool = True,
     mixup_alpha: float | None = None,
     meta_every: int = 1,
-    skip: int = 0,
-    look_ahead_steps: int = 1,
-    hypergradient: str = "exact",
-    bottom_batch_norm: str = "eval",
-    axis_name: str | None = None,
 ) -> Method:
     """Returns the dynamic loss's training.
 
@@ -82,6 +78,7 @@ def dynamic_loss(
     cross-entropy with margins over the metadata.
 
     Args:
+      bilevel: of `network`, `objective`, `optimizer` and `meta_optimizer`.
       objective: see `jaxrobust.objectives.dynamic_loss`.
       weak, strong: views of the look-ahead; of the real step, the metadata and the warm-up.
       example: one raw batch, for its shape.
@@ -93,100 +90,79 @@ def dynamic_loss(
       fine_tune: whether an epoch ends with a pass over its metadata.
       mixup_alpha: mixes images and corrected labels with Beta(alpha, alpha); None: no mixup.
       meta_every: look-ahead and meta-step every so many epochs.
-      skip, look_ahead_steps, hypergradient, bottom_batch_norm, axis_name: see
-        `jaxrobust.bilevel.make_bilevel`.
 
     Raises:
       UserError: the smallest class is too small to take metadata from.
     """
-    num_classes, n = len(class_counts), len(labels)
-    (drawn, kept), size = sizes(class_counts, chosen)
+    n, num_classes = len(labels), len(class_counts)
+    metadata = low_loss(labels, class_counts, chosen, apart=True)
+    left = n - metadata.size
     check(
-        n - size >= batch_size,
-        f"train.batch_size={batch_size} exceeds the {n - size} examples left beside the metadata.",
-    )
-    bilevel = make_bilevel(
-        network, objective, optimizer, meta_optimizer, steps=look_ahead_steps,
-        mode=hypergradient, skip=skip, bottom_batch_norm=bottom_batch_norm, axis_name=axis_name,
+        left >= batch_size,
+        f"train.batch_size={batch_size} exceeds the {left} examples left beside the metadata.",
     )
 
     def init(key):
-        net_key, meta_key, view_key = jax.random.split(key, 3)
-        x = jax.eval_shape(strong, view_key, example)
-        params, stats = network.init(net_key, jnp.zeros(x.shape, x.dtype))
-        state = bilevel.init(meta_key, params, stats)
-        memory = {
-            "phi": state.meta_params,
-            "meta_opt_state": state.meta_opt_state,
-            "rank": jnp.zeros((n,), jnp.int32),
-            "prediction": labels,
-            "meta_rows": jnp.zeros((size,), jnp.int32),
-            "train_rows": jnp.zeros((n - size,), jnp.int32),
-        }
-        return TrainState(state.step, params, stats, state.opt_state, memory)
+        memory = {"rank": jnp.zeros((n,), jnp.int32), "prediction": labels} | metadata.memory
+        return bilevel_start(network, bilevel, strong, example, key, memory)
+
+    def all_rows(state, key, epoch):
+        return batches.shuffled(key, jnp.arange(n, dtype=jnp.int32), batch_size)
+
+    def split_rows(state, key, epoch):
+        train, meta = state.memory["train_rows"], state.memory["meta_rows"]
+        return batches.with_metadata(key, train, meta, batch_size, meta_batch_size)
+
+    def meta_rows(state, key, epoch):
+        size = min(batch_size, metadata.size)
+        return batches.shuffled(key, state.memory["meta_rows"], size)
+
+    prepare = _preparation(labels, num_classes, num_ranks, metadata)
+    fit = warm_up_step(network, objective, optimizer, meta_optimizer, strong, fit_steps)
+    warm_up = Pass("train", fit, all_rows, partial(prepare, sample=False))
+    step = bilevel_step(bilevel, weak, strong, mixup_alpha, meta_every)
+    passes = (Pass("train", step, split_rows, partial(prepare, sample=True)),)
+    if fine_tune:
+        tune = fine_tune_step(network, objective, optimizer, strong)
+        passes += (Pass("fine_tune", tune, meta_rows),)
+    stages = (
+        Stage("warm_up", warmup_epochs, (warm_up,)),
+        Stage("dynamic_loss", epochs - warmup_epochs, passes),
+    )
+    return Method(init, stages, partial(_report, objective, labels))
+
+
+def _preparation(
+    labels: jax.Array, num_classes: int, num_ranks: int, metadata: Metadata
+) -> Callable[..., TrainState]:
+    """Returns `prepare` (see `Pass`): ranks, predictions and, with `sample`, metadata anew."""
 
     @partial(jax.jit, static_argnames="sample")
     def refresh(memory, logits, key, sample):
-        value = losses.cross_entropy(logits[:n], labels)
+        logits = logits[: len(labels)]
+        value = losses.cross_entropy(logits, labels)
         rank = sampling.ranks_by_class(value, labels, num_classes, num_ranks)
-        prediction = jnp.argmax(logits[:n], -1).astype(jnp.int32)
+        prediction = jnp.argmax(logits, -1).astype(jnp.int32)
         memory = memory | {"rank": rank, "prediction": prediction}
-        if sample:
-            meta, rest = sampling.hierarchical_sampling(
-                key, value, labels, num_classes=num_classes, candidates=drawn, kept=kept,
-                size=size, by_loss=chosen.by_loss,
-            )
-            memory |= {"meta_rows": meta, "train_rows": rest}
-        return memory
+        return metadata.choose(memory, value, key) if sample else memory
 
     def prepare(state, forward, key, epoch, *, sample):
         del epoch
         return state._replace(memory=refresh(state.memory, forward(state), key, sample=sample))
 
-    warm_up = Pass(
-        "train",
-        warm_up_step(network, objective, optimizer, meta_optimizer, strong, fit_steps),
-        lambda state, key, epoch: batches.shuffled(key, jnp.arange(n, dtype=jnp.int32), batch_size),
-        partial(prepare, sample=False),
-    )
+    return prepare
 
-    def order(state, key, epoch):
-        del epoch
-        train_key, meta_key = jax.random.split(key)
-        train = batches.shuffled(train_key, state.memory["train_rows"], batch_size)
-        steps = train.index.shape[0]
-        meta = batches.cycled(meta_key, state.memory["meta_rows"], steps, meta_batch_size)
-        return train._replace(meta_index=meta)
 
-    learn = Pass(
-        "train", bilevel_step(bilevel, weak, strong, mixup_alpha, meta_every), order,
-        partial(prepare, sample=True),
-    )
-    tune = Pass(
-        "fine_tune",
-        fine_tune_step(network, objective, optimizer, strong),
-        lambda state, key, epoch: batches.shuffled(
-            key, state.memory["meta_rows"], min(batch_size, size)
-        ),
-    )
-
-    def report(state):
-        memory = state.memory
-        weights = objective.rank_weights(memory["phi"])
-        trusted = weights[memory["rank"], labels] >= 0.5
-        return {
-            "rank_weights": weights,
-            "margins": objective.margins(memory["phi"]),
-            "rank": memory["rank"],
-            "corrected": jnp.where(trusted, labels, memory["prediction"]),
-            "metadata": memory["meta_rows"],
-            "weights": weights[memory["rank"], labels],
-        }
-
-    passes = (learn, tune) if fine_tune else (learn,)
-    return Method(
-        init,
-        (Stage("warm_up", warmup_epochs, (warm_up,)),
-         Stage("dynamic_loss", epochs - warmup_epochs, passes)),
-        report,
-    )
+def _report(objective, labels, state):
+    """What has been learned, see `Method`."""
+    memory = state.memory
+    rank_weights = objective.rank_weights(memory["phi"])
+    weights = rank_weights[memory["rank"], labels]
+    return {
+        "rank_weights": rank_weights,
+        "margins": objective.margins(memory["phi"]),
+        "rank": memory["rank"],
+        "corrected": jnp.where(weights >= 0.5, labels, memory["prediction"]),
+        "metadata": memory["meta_rows"],
+        "weights": weights,
+    }

@@ -12,7 +12,7 @@ import optax
 from jaxrobust import losses
 from jaxrobust.data.augment import mix, mixup_pairs
 from jaxrobust.methods.method import StepInfo
-from jaxrobust.methods.steps import bilevel_update, plain_update, scalars_of
+from jaxrobust.methods.steps import bilevel_update, mean_loss, plain_update, scalars_of
 
 
 def _with_rank(batch, memory):
@@ -26,10 +26,7 @@ def warm_up_step(network, objective, optimizer, meta_optimizer, strong, fit_step
         fits = state.step < fit_steps
         state, value, logits = plain_update(
             network, optimizer, state, strong(key, batch["x"]),
-            lambda z: losses.mean(
-                losses.cross_entropy(z, labels, where=where) * batch.get("sample_weight", 1.0),
-                where=where,
-            ),
+            lambda z: mean_loss(losses.cross_entropy(z, labels, where=where), batch),
         )
         scalars = {"loss": value}
         if objective.weights is not None:
@@ -79,10 +76,7 @@ def fine_tune_step(network, objective, optimizer, strong):
         phi, labels, where = state.memory["phi"], batch["labels"], batch["where"]
         state, value, logits = plain_update(
             network, optimizer, state, strong(key, batch["x"]),
-            lambda z: losses.mean(
-                objective.margin_loss(phi, z, labels, where=where)
-                * batch.get("sample_weight", 1.0), where=where,
-            ),
+            lambda z: mean_loss(objective.margin_loss(phi, z, labels, where=where), batch),
         )
         return state, StepInfo(logits, {"loss": value})
 

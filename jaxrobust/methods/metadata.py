@@ -45,7 +45,8 @@ class Metadata(NamedTuple):
 
     Attributes:
       size: M.
-      memory: what the state carries of it: "meta_rows" int32 [M] if it is chosen, else nothing.
+      memory: what the state carries of it: "meta_rows" int32 [M] if it is chosen, and
+        "train_rows" int32 [N - M] if the rest is trained on alone; else nothing.
       rows: `rows(memory) -> int32 [M]`.
       choose: `choose(memory, values [N], key) -> memory`, once an epoch, by the examples' losses;
         None if it is held out.
@@ -63,24 +64,30 @@ def held_out(num_examples: int, size: int) -> Metadata:
     return Metadata(size, {}, lambda memory: rows)
 
 
-def low_loss(labels: jax.Array, class_counts: np.ndarray, chosen: Sampling) -> Metadata:
-    """Returns metadata chosen anew every epoch by hierarchical sampling; they stay trained on.
+def low_loss(
+    labels: jax.Array, class_counts: np.ndarray, chosen: Sampling, *, apart: bool = False
+) -> Metadata:
+    """Returns metadata chosen anew every epoch by hierarchical sampling.
 
     Args:
       labels: int32 [N], given.
       class_counts: int [K], their numbers.
+      apart: whether the rest is trained on alone; else the metadata stay trained on.
+
+    Raises:
+      UserError: see `sizes`.
     """
     (drawn, kept), size = sizes(class_counts, chosen)
     num_classes = len(class_counts)
 
     def choose(memory, values, key):
-        rows, _ = sampling.hierarchical_sampling(
+        rows, rest = sampling.hierarchical_sampling(
             key, values, labels, num_classes=num_classes, candidates=drawn, kept=kept, size=size,
             by_loss=chosen.by_loss,
         )
-        return memory | {"meta_rows": rows}
+        return memory | {"meta_rows": rows} | ({"train_rows": rest} if apart else {})
 
-    return Metadata(
-        size, {"meta_rows": jnp.zeros((size,), jnp.int32)}, lambda memory: memory["meta_rows"],
-        choose,
-    )
+    memory = {"meta_rows": jnp.zeros((size,), jnp.int32)}
+    if apart:
+        memory["train_rows"] = jnp.zeros((len(labels) - size,), jnp.int32)
+    return Metadata(size, memory, lambda memory: memory["meta_rows"], choose)

@@ -16,7 +16,7 @@ import optax
 from jaxrobust import losses
 from jaxrobust.data import batches
 from jaxrobust.methods.method import Pass, Stage, StepInfo
-from jaxrobust.methods.steps import plain_update, put_rows
+from jaxrobust.methods.steps import mean_loss, plain_update, put_rows
 from jaxrobust.networks import Network
 
 SHARES = 64  # Rows of the curves are filled up to a multiple: as many devices can share them.
@@ -83,8 +83,7 @@ def probe_stages(
         labels, where = batch["labels"], batch["where"]
 
         def loss(logits):
-            value = losses.cross_entropy(logits, labels, where=where)
-            return losses.mean(value * batch.get("sample_weight", 1.0), where=where)
+            return mean_loss(losses.cross_entropy(logits, labels, where=where), batch)
 
         x = view(key, batch["x"])
         state, value, logits = plain_update(network, optimizer, state, x, loss)

@@ -1,4 +1,4 @@
-"""The two kinds of step that methods are made of: a plain one and a bilevel one."""
+"""What methods share: how they start, and their two kinds of step, a plain and a bilevel one."""
 
 from __future__ import annotations
 
@@ -9,10 +9,46 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxrobust import losses
 from jaxrobust.bilevel import Bilevel, Info, State
 from jaxrobust.data.batches import Batch
 from jaxrobust.methods.method import TrainState
 from jaxrobust.networks import Network
+
+
+def fresh_network(
+    network: Network,
+    view: Callable[[jax.Array, jax.Array], jax.Array],
+    example: jax.Array,
+    key: jax.Array,
+) -> tuple[Any, Any]:
+    """Returns parameters and batch statistics for `view` of the raw `example` [B, ...]."""
+    x = jax.eval_shape(view, key, example)
+    return network.init(key, jnp.zeros(x.shape, x.dtype))
+
+
+def bilevel_start(
+    network: Network,
+    bilevel: Bilevel,
+    view: Callable[[jax.Array, jax.Array], jax.Array],
+    example: jax.Array,
+    key: jax.Array,
+    memory: dict[str, Any],
+) -> TrainState:
+    """Returns a fresh state for `bilevel_update`, with what else the method remembers."""
+    net_key, meta_key, _ = jax.random.split(key, 3)
+    params, stats = fresh_network(network, view, example, net_key)
+    state = bilevel.init(meta_key, params, stats)
+    learned = {"phi": state.meta_params, "meta_opt_state": state.meta_opt_state}
+    return TrainState(state.step, params, stats, state.opt_state, learned | memory)
+
+
+def mean_loss(value: jax.Array, batch: Batch) -> jax.Array:
+    """Returns the mean of the losses [B] of a batch's real examples, each times its weight.
+
+    The weights are the user's, "sample_weight" [B], where there are any.
+    """
+    return losses.mean(value * batch.get("sample_weight", 1.0), where=batch["where"])
 
 
 def plain_update(

@@ -13,7 +13,7 @@ from jaxrobust import losses
 from jaxrobust.data import batches
 from jaxrobust.errors import check
 from jaxrobust.methods.method import Method, Pass, Stage, StepInfo, TrainState
-from jaxrobust.methods.steps import plain_update
+from jaxrobust.methods.steps import fresh_network, mean_loss, plain_update
 from jaxrobust.networks import Network
 
 LossOfEpoch = Callable[..., jax.Array]
@@ -90,8 +90,7 @@ def supervised(
     )
 
     def init(key):
-        x = jax.eval_shape(view, key, example)
-        params, batch_stats = network.init(key, jnp.zeros(x.shape, x.dtype))
+        params, batch_stats = fresh_network(network, view, example, key)
         return TrainState(
             jnp.zeros((), jnp.int32), params, batch_stats, optimizer.init(params), {}
         )
@@ -101,12 +100,11 @@ def supervised(
         view_key, loss_key = jax.random.split(key)
         x = view(view_key, batch["x"])
 
-        def mean_loss(logits):
+        def objective(logits):
             value = loss(logits, batch["labels"], epoch=epoch, key=loss_key, where=batch["where"])
-            value *= batch.get("sample_weight", 1.0)
-            return losses.mean(value, where=batch["where"])
+            return mean_loss(value, batch)
 
-        state, value, logits = plain_update(network, optimizer, state, x, mean_loss)
+        state, value, logits = plain_update(network, optimizer, state, x, objective)
         return state, StepInfo(logits, {"loss": value})
 
     def order(state, key, epoch):

@@ -106,8 +106,8 @@ def test_meta_gradient(golden, nested, toy, x64, method, bn, nesterov):
     np.testing.assert_allclose(found.meta_loss, file["meta_loss"], rtol=1e-10)
     expected = nested(file, "lookahead_params")
     expected = {k: {n: expected[k][n] for n in v} for k, v in params.items()}
-    close(found.params, expected)
-    close(found.grads, nested(file, "meta_grads", rename(method)))
+    assert_close(found.params, expected)
+    assert_close(found.grads, nested(file, "meta_grads", rename(method)))
 
 
 @pytest.mark.golden
@@ -122,12 +122,12 @@ def test_the_whole_step_does_the_same(golden, nested, toy, x64, method):
     np.testing.assert_allclose(info.inner_loss, file["inner_loss"], rtol=1e-10)
     np.testing.assert_allclose(info.meta_loss, file["meta_loss"], rtol=1e-10)
     expected = nested(file, "meta_grads", rename(method))
-    close(jax.tree.map(np.subtract, phi, after.meta_params), expected)
+    assert_close(jax.tree.map(np.subtract, phi, after.meta_params), expected)
     squares = sum(np.sum(g**2) for g in jax.tree.leaves(expected))
     np.testing.assert_allclose(info.meta_grad_norm, np.sqrt(squares), rtol=1e-10)
 
 
-def close(actual, expected):
+def assert_close(actual, expected):
     assert jax.tree.structure(actual) == jax.tree.structure(expected)
     for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10)

@@ -73,7 +73,7 @@ def by_hand(setting, train_bottom):
     return jit(jax.grad(meta))(state.meta_params)
 
 
-def equal(a, b, **tolerance):
+def assert_equal(a, b, **tolerance):
     for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
         np.testing.assert_allclose(x, y, **(tolerance or {"rtol": 1e-10, "atol": 1e-14}))
 
@@ -81,7 +81,7 @@ def equal(a, b, **tolerance):
 @pytest.mark.parametrize("statistics", ["eval", "batch"])
 def test_the_gradient_is_that_of_the_top_with_the_bottom_held(setting, statistics):
     found, after, _ = meta_gradient(setting, skip=1, bottom_batch_norm=statistics)
-    equal(found, by_hand(setting, statistics == "batch"))
+    assert_equal(found, by_hand(setting, statistics == "batch"))
     state = setting.state
     for before, now in zip(
         jax.tree.leaves(state.params), jax.tree.leaves(after.params), strict=True
@@ -92,8 +92,8 @@ def test_the_gradient_is_that_of_the_top_with_the_bottom_held(setting, statistic
 
 def test_skipping_nothing_is_exactly_the_full_step(setting):
     whole, skipped = meta_gradient(setting), meta_gradient(setting, skip=lambda path: False)
-    equal(skipped, whole, rtol=0)
-    equal(meta_gradient(setting, skip=0), whole, rtol=0)
+    assert_equal(skipped, whole, rtol=0)
+    assert_equal(meta_gradient(setting, skip=0), whole, rtol=0)
     differs = meta_gradient(setting, skip=1)[0]
     assert np.any(jax.tree.leaves(differs)[0] != jax.tree.leaves(whole[0])[0])
 
@@ -101,13 +101,13 @@ def test_skipping_nothing_is_exactly_the_full_step(setting):
 def test_a_predicate_on_the_path_is_the_same_as_a_split_with_batch_statistics(setting):
     split = meta_gradient(setting, skip=1, bottom_batch_norm="batch")
     by_path = meta_gradient(setting, skip=lambda path: path.startswith("l1/"))
-    equal(by_path, split)
+    assert_equal(by_path, split)
 
 
 def test_a_predicate_needs_no_stages(setting):
     alone = setting._replace(network=setting.network.apply)
     held = {"skip": lambda path: path.endswith("bias"), "mode": "finite_difference"}
-    equal(meta_gradient(alone, **held), meta_gradient(setting, **held))
+    assert_equal(meta_gradient(alone, **held), meta_gradient(setting, **held))
 
 
 @pytest.mark.parametrize("skip", [2, -1])

@@ -31,7 +31,7 @@ def simple_bilevel(toy, network, meta_optimizer=None, **options):
     )
 
 
-def equal(a, b, **tolerance):
+def assert_equal(a, b, **tolerance):
     assert jax.tree.structure(a) == jax.tree.structure(b)
     for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
         np.testing.assert_allclose(x, y, **(tolerance or {"rtol": 0}))
@@ -88,11 +88,11 @@ def test_the_step_is_look_ahead_then_meta_step_then_real_step(toy, batches, x64)
         return phi, meta_loss, *update(state.params, phi)
 
     phi, meta_loss, params, (loss, network_state, opt_state) = toy.jit(plain)(state, *batches)
-    equal(after.meta_params, phi, rtol=1e-10)
-    equal(after.params, params, rtol=1e-10)
-    equal(after.opt_state, opt_state, rtol=1e-10, atol=1e-14)
-    equal(after.network_state, network_state, rtol=1e-12)  # The real step's alone, once.
-    equal((info.loss, info.meta_loss), (loss, meta_loss), rtol=1e-12)
+    assert_equal(after.meta_params, phi, rtol=1e-10)
+    assert_equal(after.params, params, rtol=1e-10)
+    assert_equal(after.opt_state, opt_state, rtol=1e-10, atol=1e-14)
+    assert_equal(after.network_state, network_state, rtol=1e-12)  # The real step's alone, once.
+    assert_equal((info.loss, info.meta_loss), (loss, meta_loss), rtol=1e-12)
 
 
 def test_meta_learning_rate_0_leaves_phi_where_it_is(toy, batches):
@@ -101,7 +101,7 @@ def test_meta_learning_rate_0_leaves_phi_where_it_is(toy, batches):
     state = start(toy, bilevel, network, batches[0])
     step = toy.jit(bilevel.step)
     after, info = step(step(state, *batches, KEY)[0], *batches, KEY)
-    equal(after.meta_params, state.meta_params)
+    assert_equal(after.meta_params, state.meta_params)
     assert float(info.meta_grad_norm) > 0
 
 
@@ -128,7 +128,8 @@ def test_without_corrector_and_with_margins_0_it_is_supervised_training(toy, bat
         state, info = step(state, batch, meta_batch)
         plain, value = supervised(*plain)
         np.testing.assert_allclose(info.loss, value, rtol=1e-12)
-    equal((state.params, state.network_state, state.opt_state), plain, rtol=1e-12, atol=1e-15)
+    reached = state.params, state.network_state, state.opt_state
+    assert_equal(reached, plain, rtol=1e-12, atol=1e-15)
 
 
 def test_without_metadata_it_is_a_plain_step_with_phi_as_it_is(toy, batches):
@@ -138,9 +139,9 @@ def test_without_metadata_it_is_a_plain_step_with_phi_as_it_is(toy, batches):
     state = start(toy, bilevel, network, batch)
     after, info = toy.jit(bilevel.step)(state, batch)
     expected, _ = toy.jit(frozen.step)(start(toy, frozen, network, batch), batch, meta_batch)
-    equal(after.params, expected.params, rtol=1e-6)
-    equal(after.meta_params, state.meta_params)
-    equal(after.meta_opt_state, state.meta_opt_state)
+    assert_equal(after.params, expected.params, rtol=1e-6)
+    assert_equal(after.meta_params, state.meta_params)
+    assert_equal(after.meta_opt_state, state.meta_opt_state)
     assert not info.met and float(info.meta_loss) == 0 and float(info.loss) > 0
 
 
@@ -154,10 +155,10 @@ def test_meta_every(toy, batches):
         assert bool(info.met) == (i in (0, 3))
         if info.met:
             expected, seen = every(before, *batches, KEY)
-            equal(state, expected, rtol=1e-5, atol=1e-7)
+            assert_equal(state, expected, rtol=1e-5, atol=1e-7)
             np.testing.assert_allclose(info.meta_loss, seen.meta_loss, rtol=1e-5)
         else:
-            equal(state.meta_params, before.meta_params)
+            assert_equal(state.meta_params, before.meta_params)
             assert float(info.meta_loss) == 0
 
 
@@ -189,11 +190,11 @@ def test_the_real_step_may_see_another_view_and_draws_from_the_look_ahead(toy, b
         state.params, state.network_state, strong["x"], True
     )
     np.testing.assert_allclose(info.logits, logits, rtol=1e-5)
-    equal(after.network_state, network_state, rtol=1e-5)
+    assert_equal(after.network_state, network_state, rtol=1e-5)
 
     # Alone, without metadata, the same real step: the view seen first gives the logits again.
     alone, seen_alone = toy.jit(bilevel.step)(state, batch | {"real_step": strong}, None, KEY)
-    equal(alone.params, after.params, rtol=1e-5, atol=1e-7)
+    assert_equal(alone.params, after.params, rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(seen_alone.weights, info.weights, rtol=1e-6)
 
 
@@ -231,7 +232,7 @@ def test_examples_left_out_do_not_count(toy, batches, x64):
 
     after, info = step(state, spoiled(batch, 5), spoiled(meta_batch, 4))
     expected, short = step(state, cut(batch, 5), cut(meta_batch, 4))
-    equal(after, expected, rtol=1e-10, atol=1e-14)
+    assert_equal(after, expected, rtol=1e-10, atol=1e-14)
     for name in ("loss", "inner_loss", "meta_loss", "meta_grad_norm", "effective_sample_size"):
         np.testing.assert_allclose(getattr(info, name), getattr(short, name), rtol=1e-10)
 
@@ -260,7 +261,7 @@ def test_many_seeds_at_once(toy, batches):
 
     together = toy.jit(jax.vmap(run))(jnp.arange(2))
     alone = toy.jit(run)(1)
-    equal(jax.tree.map(lambda leaf: leaf[1], together), alone, rtol=1e-4, atol=1e-6)
+    assert_equal(jax.tree.map(lambda leaf: leaf[1], together), alone, rtol=1e-4, atol=1e-6)
 
 
 def test_a_few_steps_of_metadata_teach_the_weights_which_label_is_wrong(toy):

@@ -16,7 +16,7 @@ P = np.exp(LOGITS) / np.exp(LOGITS).sum(-1, keepdims=True)
 P_LABEL = P[np.arange(6), LABELS]
 
 
-def close(actual, desired, rtol=2e-6, atol=2e-6):
+def assert_close(actual, desired, rtol=2e-6, atol=2e-6):
     np.testing.assert_allclose(actual, desired, rtol=rtol, atol=atol)
 
 
@@ -25,15 +25,15 @@ def value(name, labels=LABELS, logits=LOGITS, **hyper):
 
 
 def test_cross_entropy_and_mean_absolute_error():
-    close(value("ce"), -np.log(P_LABEL))
-    close(value("ce", SOFT), -(SOFT * np.log(P)).sum(-1))
-    close(value("mae"), 1 - P_LABEL)
-    close(value("mae", SOFT), np.abs(SOFT - P).sum(-1) / 2)
+    assert_close(value("ce"), -np.log(P_LABEL))
+    assert_close(value("ce", SOFT), -(SOFT * np.log(P)).sum(-1))
+    assert_close(value("mae"), 1 - P_LABEL)
+    assert_close(value("mae", SOFT), np.abs(SOFT - P).sum(-1) / 2)
 
 
 def test_reverse_cross_entropy_takes_log_zero_as_log_1e_minus_4():
-    close(value("rce"), -np.log(1e-4) * (1 - P_LABEL))
-    close(value("rce", SOFT), -(P * np.log(np.maximum(SOFT, 1e-4))).sum(-1))
+    assert_close(value("rce"), -np.log(1e-4) * (1 - P_LABEL))
+    assert_close(value("rce", SOFT), -(P * np.log(np.maximum(SOFT, 1e-4))).sum(-1))
 
 
 @pytest.mark.parametrize("name", ["mae", "rce", "nce", "nce_rce"])
@@ -46,20 +46,20 @@ def test_symmetric_losses_sum_to_a_constant_over_all_labels(name):
         "nce": 1,
         "nce_rce": 10 + 0.1 * per_wrong * (CLASSES - 1),
     }
-    close(total, np.full(6, expected[name]))
+    assert_close(total, np.full(6, expected[name]))
 
 
 @pytest.mark.parametrize("name", ["ce", "nce", "gce", "tce", "agce", "nce_agce", "focal"])
 def test_on_distributions_these_losses_are_the_expectation_over_labels(name):
     by_label = np.stack([value(name, np.full(6, k)) for k in range(CLASSES)], axis=-1)
-    close(value(name, SOFT), (SOFT * by_label).sum(-1), rtol=1e-5)
+    assert_close(value(name, SOFT), (SOFT * by_label).sum(-1), rtol=1e-5)
 
 
 def test_generalized_cross_entropy_between_cross_entropy_and_absolute_error():
-    close(value("gce", q=1.0), 1 - P_LABEL)
-    close(value("gce", q=2.0), (1 - P_LABEL**2) / 2)
-    close(value("gce", q=0), -np.log(P_LABEL))
-    close(value("gce", q=1e-7), -np.log(P_LABEL), rtol=1e-5)
+    assert_close(value("gce", q=1.0), 1 - P_LABEL)
+    assert_close(value("gce", q=2.0), (1 - P_LABEL**2) / 2)
+    assert_close(value("gce", q=0), -np.log(P_LABEL))
+    assert_close(value("gce", q=1e-7), -np.log(P_LABEL), rtol=1e-5)
 
 
 def test_generalized_cross_entropy_at_a_traced_q_of_zero():
@@ -67,42 +67,42 @@ def test_generalized_cross_entropy_at_a_traced_q_of_zero():
         return jnp.sum(value("gce", logits=logits, q=q))
 
     to_logits, to_q = jax.jit(jax.grad(loss, argnums=(0, 1)))(LOGITS, 0.0)
-    close(to_logits, P - np.eye(CLASSES)[LABELS])
-    close(to_q, -np.sum(np.log(P_LABEL) ** 2) / 2)
+    assert_close(to_logits, P - np.eye(CLASSES)[LABELS])
+    assert_close(to_q, -np.sum(np.log(P_LABEL) ** 2) / 2)
     curvature = jax.jit(jax.grad(jax.grad(loss, argnums=1), argnums=1))(LOGITS, 0.0)
-    close(curvature, -np.sum(np.log(P_LABEL) ** 3) / 3)
+    assert_close(curvature, -np.sum(np.log(P_LABEL) ** 3) / 3)
 
 
 def test_generalized_cross_entropy_keeps_its_gradient_where_p_is_tiny():
     logits = np.array([0.0, 40.0, 0.0])
     gradient = jax.grad(lambda z: value("gce", 0, z, q=0.5))(jnp.asarray(logits, jnp.float32))
-    close(gradient[0], -np.exp(-20.0), rtol=1e-5, atol=0)
+    assert_close(gradient[0], -np.exp(-20.0), rtol=1e-5, atol=0)
 
 
 def test_sums_of_two_losses():
     parts = {"alpha": 0.3, "beta": 0.7}
-    close(value("sce", **parts), 0.3 * value("ce") + 0.7 * value("rce"))
-    close(value("nce_rce", **parts), 0.3 * value("nce") + 0.7 * value("rce"))
+    assert_close(value("sce", **parts), 0.3 * value("ce") + 0.7 * value("rce"))
+    assert_close(value("nce_rce", **parts), 0.3 * value("nce") + 0.7 * value("rce"))
     agce = value("agce", a=2.0, q=1.5)
-    close(value("nce_agce", a=2.0, q=1.5, **parts), 0.3 * value("nce") + 0.7 * agce)
+    assert_close(value("nce_agce", a=2.0, q=1.5, **parts), 0.3 * value("nce") + 0.7 * agce)
 
 
 def test_normalized_cross_entropy():
-    close(value("nce"), np.log(P_LABEL) / np.log(P).sum(-1))
+    assert_close(value("nce"), np.log(P_LABEL) / np.log(P).sum(-1))
 
 
 def test_asymmetric_generalized_cross_entropy():
-    close(value("agce", a=2.0, q=0.5), (3**0.5 - (2 + P_LABEL) ** 0.5) / 0.5)
-    close(value("agce", a=2.0, q=0), np.log(3 / (2 + P_LABEL)))
-    close(value("agce", a=0, q=0.7), value("gce", q=0.7))
+    assert_close(value("agce", a=2.0, q=0.5), (3**0.5 - (2 + P_LABEL) ** 0.5) / 0.5)
+    assert_close(value("agce", a=2.0, q=0), np.log(3 / (2 + P_LABEL)))
+    assert_close(value("agce", a=0, q=0.7), value("gce", q=0.7))
     to_a = jax.grad(lambda a: jnp.sum(value("agce", a=a, q=0.7)))(0.0)
-    close(to_a, np.sum(1 - P_LABEL**-0.3), rtol=1e-5)
+    assert_close(to_a, np.sum(1 - P_LABEL**-0.3), rtol=1e-5)
 
 
 def test_taylor_cross_entropy_of_every_order():
-    close(value("tce", order=1), 1 - P_LABEL)
-    close(value("tce", order=2), (1 - P_LABEL) + (1 - P_LABEL) ** 2 / 2)
-    close(value("tce", order=20_000), value("ce"), rtol=1e-5)
+    assert_close(value("tce", order=1), 1 - P_LABEL)
+    assert_close(value("tce", order=2), (1 - P_LABEL) + (1 - P_LABEL) ** 2 / 2)
+    assert_close(value("tce", order=20_000), value("ce"), rtol=1e-5)
 
 
 def test_taylor_cross_entropy_differentiates_at_a_traced_order():
@@ -115,42 +115,42 @@ def test_taylor_cross_entropy_differentiates_at_a_traced_order():
     p, toward = P[0], np.eye(CLASSES)[0] - P[0]  # toward: the gradient of log p₀
     for order, gradient, curvature in zip(orders, gradients, curvatures, strict=True):
         slope, bend = (1 - p[0]) ** order - 1, -order * (1 - p[0]) ** (order - 1) * p[0]
-        close(gradient, slope * toward)
+        assert_close(gradient, slope * toward)
         expected = bend * np.outer(toward, toward) - slope * (np.diag(p) - np.outer(p, p))
-        close(curvature, expected)
+        assert_close(curvature, expected)
     assert jax.grad(loss, argnums=1)(LOGITS[0], 3.0) == 0
 
 
 def test_jensen_shannon_between_cross_entropy_and_absolute_error(x64):
     logits = LOGITS.astype(np.float64)
-    close(value("js", logits=logits, pi=1e-6), value("ce"), rtol=1e-5)
+    assert_close(value("js", logits=logits, pi=1e-6), value("ce"), rtol=1e-5)
     # The error of this limit shrinks like 1/log(1 − π).
-    close(value("js", logits=logits, pi=1 - 1e-13), value("mae"), rtol=5e-2)
+    assert_close(value("js", logits=logits, pi=1 - 1e-13), value("mae"), rtol=5e-2)
     middle = (P + SOFT) / 2
     divergence = SOFT * np.log(SOFT / middle) + P * np.log(P / middle)
-    close(value("js", SOFT, pi=0.5), divergence.sum(-1) / 2 / (0.5 * np.log(2)))
-    close(value("js", P), np.zeros(6))
+    assert_close(value("js", SOFT, pi=0.5), divergence.sum(-1) / 2 / (0.5 * np.log(2)))
+    assert_close(value("js", P), np.zeros(6))
 
 
 def test_bi_tempered_logistic():
-    close(value("bi_tempered", t1=1.0, t2=1.0), value("ce"))
+    assert_close(value("bi_tempered", t1=1.0, t2=1.0), value("ce"))
     relative = (SOFT * np.log(SOFT / P)).sum(-1)
-    close(value("bi_tempered", SOFT, t1=1.0, t2=1.0), relative, rtol=1e-5)
+    assert_close(value("bi_tempered", SOFT, t1=1.0, t2=1.0), relative, rtol=1e-5)
     mean_square = ((P - np.eye(CLASSES)[LABELS]) ** 2).sum(-1) / 2
-    close(value("bi_tempered", t1=0.0, t2=1.0), mean_square)
+    assert_close(value("bi_tempered", t1=0.0, t2=1.0), mean_square)
     # exp_2(z) = 1/(1 − z): with two equal logits it is ½, and log_½ ½ = 2 (√½ − 1).
     half = value("bi_tempered", 0, np.zeros(2, np.float32), t1=0.5, t2=2.0)
-    close(half, -2 * (0.5**0.5 - 1) - (1 - 2 * 0.5**1.5) / 1.5)
+    assert_close(half, -2 * (0.5**0.5 - 1) - (1 - 2 * 0.5**1.5) / 1.5)
 
 
 def test_sparse_regularization_sees_the_direction_of_the_logits_only():
     unit = LOGITS / np.linalg.norm(LOGITS, axis=-1, keepdims=True)
-    close(value("ce_sr", lamb=0, tau=0.25), value("ce", logits=unit * 4))
+    assert_close(value("ce_sr", lamb=0, tau=0.25), value("ce", logits=unit * 4))
     for scale in (3, 3e-3):
-        close(value("ce_sr", logits=LOGITS * np.float32(scale)), value("ce_sr"), rtol=1e-5)
+        assert_close(value("ce_sr", logits=LOGITS * np.float32(scale)), value("ce_sr"), rtol=1e-5)
     p = np.exp(unit * 2) / np.exp(unit * 2).sum(-1, keepdims=True)
     sparsity = (p**0.3).sum(-1)
-    close(value("ce_sr", p=0.3, lamb=2), value("ce_sr", lamb=0) + 2 * sparsity, rtol=1e-5)
+    assert_close(value("ce_sr", p=0.3, lamb=2), value("ce_sr", lamb=0) + 2 * sparsity, rtol=1e-5)
 
 
 def test_sparse_regularization_of_a_zero_initialised_head():
@@ -161,11 +161,11 @@ def test_sparse_regularization_of_a_zero_initialised_head():
 def test_dynamics_aware_is_generalized_cross_entropy_plus_bootstrapping():
     entropy = -(P * np.log(P)).sum(-1)
     gce = value("gce", q=1.2)
-    close(value("dal", q=1.2, lamb=0), gce)
-    close(value("dal", q=1.2, lamb=0.4), gce + 0.4 * entropy / (1.2 * np.log(CLASSES)))
+    assert_close(value("dal", q=1.2, lamb=0), gce)
+    assert_close(value("dal", q=1.2, lamb=0.4), gce + 0.4 * entropy / (1.2 * np.log(CLASSES)))
     hard = -np.log(P.max(-1))
     expected = gce + 0.4 * hard / (1.2 * np.log(CLASSES))
-    close(value("dal", q=1.2, lamb=0.4, hard=True), expected)
+    assert_close(value("dal", q=1.2, lamb=0.4, hard=True), expected)
 
 
 def test_dynamics_aware_starts_from_cross_entropy_at_a_traced_q_of_zero():
@@ -173,13 +173,13 @@ def test_dynamics_aware_starts_from_cross_entropy_at_a_traced_q_of_zero():
         return jnp.sum(value("dal", q=q, lamb=lamb, hard=hard))
 
     got, to_q = jax.jit(jax.value_and_grad(loss))(0.0, 0.0, True)
-    close(got, -np.log(P_LABEL).sum())
-    close(to_q, -np.sum(np.log(P_LABEL) ** 2) / 2)
+    assert_close(got, -np.log(P_LABEL).sum())
+    assert_close(to_q, -np.sum(np.log(P_LABEL) ** 2) / 2)
 
 
 def test_focal():
-    close(value("focal", gamma=0), value("ce"))
-    close(value("focal", gamma=2), -((1 - P_LABEL) ** 2) * np.log(P_LABEL))
+    assert_close(value("focal", gamma=0), value("ce"))
+    assert_close(value("focal", gamma=2), -((1 - P_LABEL) ** 2) * np.log(P_LABEL))
     certain = np.array([50.0, 0, 0, 0], np.float32)
     assert np.isfinite(jax.grad(lambda z: value("focal", 0, z, gamma=0.5))(certain)).all()
 
@@ -189,10 +189,10 @@ def test_negative_learning_by_hand():
     labels = np.array([0, 2, 2, 0, 2, 0])
     log_not = np.log(1 - P)
     total = log_not[:, 1] * 2 + log_not[:, 3]
-    close(value("nlnl", labels, complementary_labels=negatives), -total)
+    assert_close(value("nlnl", labels, complementary_labels=negatives), -total)
     weights = np.where(labels == 0, 1, 8 / 2)
     got = value("nlnl", labels, complementary_labels=negatives, class_counts=[8, 4, 2, 0])
-    close(got, -weights * total, rtol=1e-5)
+    assert_close(got, -weights * total, rtol=1e-5)
 
 
 def test_negative_learning_gives_up_on_what_it_cannot_unlearn():
@@ -200,7 +200,7 @@ def test_negative_learning_gives_up_on_what_it_cannot_unlearn():
     loss, gradient = jax.value_and_grad(
         lambda z: value("nlnl", 0, z, complementary_labels=np.array([1]))
     )(certain)
-    close(loss, -np.log(1e-5))
+    assert_close(loss, -np.log(1e-5))
     np.testing.assert_array_equal(gradient, [0, 0])
 
 
@@ -213,7 +213,7 @@ def test_negative_learning_draws_every_other_class_alike():
         loss = value("nlnl", labels, logits, key=key, num_negatives=1)
         share = np.mean(np.isclose(loss[:, None], losses_of, atol=1e-4), axis=0)
         assert share[given] == 0
-        close(np.delete(share, given), np.full(3, 1 / 3), atol=0.03)
+        assert_close(np.delete(share, given), np.full(3, 1 / 3), atol=0.03)
     again = value("nlnl", key=key, num_negatives=5)
     np.testing.assert_array_equal(value("nlnl", key=key, num_negatives=5), again)
     assert (value("nlnl", key=jax.random.key(1), num_negatives=5) != again).any()

@@ -7,6 +7,7 @@ import optax
 import pytest
 
 from jaxrobust import networks, objectives
+from jaxrobust.bilevel import make_bilevel
 from jaxrobust.methods import dynamic_loss
 from jaxrobust.training.evaluation import make_forward
 from jaxrobust.training.loop import Feed, Place, Runner
@@ -35,8 +36,11 @@ class Small:
         self.network = networks.make("mlp", 3, hidden=(8,))
         self.objective = objectives.dynamic_loss(3, num_ranks=10, hidden=8, **parts)
         settings = dict(epochs=4, warmup_epochs=2, batch_size=16, meta_batch_size=8, num_ranks=10)
+        names = ("steps", "mode", "skip", "bottom_batch_norm")
+        look_ahead = {k: options.pop(k) for k in names if k in options}
+        made = self.network, self.objective, optax.sgd(0.1, momentum=0.9), optax.adam(meta_lr)
         self.method = dynamic_loss(
-            self.network, self.objective, optax.sgd(0.1, momentum=0.9), optax.adam(meta_lr),
+            self.network, make_bilevel(*made, **look_ahead), *made[1:],
             plain, plain, example=jnp.zeros((16, 2)), labels=jnp.asarray(self.labels),
             class_counts=np.bincount(self.labels), **(settings | options),
         )

@@ -99,8 +99,8 @@ def test_steps_an_epoch_are_what_the_schedule_is_told(small):
     "options",
     [
         {"corrector": False}, {"margin": False}, {"shared_weight": True}, {"fine_tune": False},
-        {"mixup_alpha": 0.5}, {"meta_every": 2}, {"skip": 1}, {"look_ahead_steps": 2},
-        {"hypergradient": "finite_difference"},
+        {"mixup_alpha": 0.5}, {"meta_every": 2}, {"skip": 1}, {"steps": 2},
+        {"mode": "finite_difference"},
     ],
     ids=str,
 )
