@@ -32,7 +32,7 @@ from jaxrobust.audit import find_label_issues
 from jaxrobust.audit.truth import auprc
 from jaxrobust.data import manifest
 from jaxrobust.methods import gathered
-from jaxrobust.training import auditing, folds
+from jaxrobust.training import auditing, folds, memory
 from jaxrobust.training.experiment import assemble
 
 FLIPS = "0:8,1:7,2:3,3:8,4:9,5:6,6:5,7:1,8:3,9:4"
@@ -108,7 +108,8 @@ def digits(kind: str, rate: float, factor: float, seed: int, network: str, epoch
     config.data.imbalance.kind = "none" if factor == 1 else "exponential"
     config.data.imbalance.factor = factor
     experiment = assemble(configuration.validate(config))
-    seen = gathered(folds.fit(experiment))
+    state, _ = memory.fit(experiment)
+    seen = gathered(state)
     p = folds.out_of_sample(experiment, 5)
     train = experiment.data.train
     return train.labels, train.true_labels, p, seen.probabilities

@@ -51,12 +51,14 @@ def make_bilevel(
 
     `init(key, params, network_state={}) -> State`.
 
-    `step(state, batch, meta_batch=None, key=None) -> (State, Info)`. A batch is a dictionary: "x",
-    "labels", what the objective reads, and optionally "where" bool [B], the examples that count.
-    The entries of the dictionary batch["real_step"], if there is one, replace the batch's own in
-    the real step: the dynamic loss looks ahead on a weak view and then trains on a strong one.
+    `step(state, batch, meta_batch=None, key=None, due=True) -> (State, Info)`. A batch is a
+    dictionary: "x", "labels", what the objective reads, and optionally "where" bool [B], the
+    examples that count. The entries of the dictionary batch["real_step"], if there is one, replace
+    the batch's own in the real step: the dynamic loss looks ahead on a weak view and then trains
+    on a strong one.
     What `objective.observe` draws for the real step comes from the look-ahead's logits at theta.
-    Without `meta_batch` phi stays as it is. `key` is needed by objectives that draw.
+    Without `meta_batch`, or where `due`, which may be traced, is False, phi stays as it is. `key`
+    is needed by objectives that draw.
 
     Batch norm runs in train mode in look-ahead, meta-loss and real step; kept are the running
     statistics of the real step alone, as in the papers' programs.
@@ -100,14 +102,14 @@ def make_bilevel(
             optimizer.init(params), meta_params, meta_optimizer.init(meta_params),
         )
 
-    def step(state, batch, meta_batch=None, key=None):
+    def step(state, batch, meta_batch=None, key=None, due=True):
         look_key, real_key = (None, None) if key is None else jax.random.split(key)
         look, real = _two_batches(batch)
-        met = jnp.asarray(meta_batch is not None) & (state.step % meta_every == 0)
+        met = jnp.asarray(meta_batch is not None) & due & (state.step % meta_every == 0)
         inputs = (state, look, meta_batch, look_key)
         if meta_batch is None:
             state, logits, numbers = no_meta_step(*inputs)
-        elif meta_every == 1:
+        elif meta_every == 1 and due is True:
             state, logits, numbers = meta_step(*inputs)
         else:
             state, logits, numbers = jax.lax.cond(met, meta_step, no_meta_step, *inputs)

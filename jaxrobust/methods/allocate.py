@@ -13,16 +13,17 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxrobust import losses
 from jaxrobust.bilevel import Bilevel
-from jaxrobust.data import batches, sampling
+from jaxrobust.data import batches
 from jaxrobust.methods.allocate_steps import keep_step, learn_step
 from jaxrobust.methods.metadata import Metadata
 from jaxrobust.methods.method import Pass, Stage, TrainState
+from jaxrobust.methods.preparation import preparation
 from jaxrobust.methods.steps import bilevel_start
 from jaxrobust.networks import Network
 
 Memory = dict[str, Any]
+Start = Callable[[TrainState, jax.Array], TrainState] | None
 
 
 class Base(NamedTuple):
@@ -56,10 +57,10 @@ class Allocation(NamedTuple):
     keep: Pass
     report: Callable[[TrainState], dict[str, jax.Array]]
 
-    def stages(self, epochs: int, learn_epochs: int) -> tuple[Stage, ...]:
-        """Returns `epochs` in all, the first `learn_epochs` of which learn."""
+    def stages(self, epochs: int, learn_epochs: int, start: Start = None) -> tuple[Stage, ...]:
+        """Returns `epochs` in all, the first `learn_epochs` of which learn; `start` see `Stage`."""
         return (
-            Stage("allocate", learn_epochs, (self.learn,)),
+            Stage("allocate", learn_epochs, (self.learn,), start),
             Stage("keep_weights", epochs - learn_epochs, (self.keep,)),
         )
 
@@ -118,47 +119,16 @@ def allocation(
         meta_rows = metadata.rows(state.memory)
         return batches.with_metadata(key, rows, meta_rows, batch_size, meta_batch_size)
 
-    prepare, needed = _preparation(base, metadata, scores, labels, num_classes)
+    ranked = {"num_ranks": base.num_ranks}
+    before = preparation(labels, num_classes, metadata=metadata, scores=scores, **ranked)
     learn = learn_step(bilevel, view, read, meta_every)
     keep = keep_step(network, optimizer, view, base.objective, read)
     return Allocation(
         init,
-        Pass("train", learn, with_metadata, prepare if needed else None),
-        Pass("train", keep, shuffled, prepare if base.num_ranks is not None else None),
+        Pass("train", learn, with_metadata, **before),
+        Pass("train", keep, shuffled, **preparation(labels, num_classes, **ranked)),
         partial(_report, base, metadata),
     )
-
-
-def _preparation(
-    base: Base,
-    metadata: Metadata,
-    scores: Callable[[Memory], jax.Array] | None,
-    labels: jax.Array,
-    num_classes: int,
-) -> tuple[Callable[..., TrainState], bool]:
-    """Returns `prepare` (see `Pass`), ranks and metadata anew, and whether there are any."""
-    ranks, chooses = base.num_ranks is not None, metadata.choose is not None
-    needs_loss = ranks or (chooses and scores is None)
-
-    @jax.jit
-    def refresh(memory, loss, key):
-        if ranks:
-            rank = sampling.ranks_by_class(loss, labels, num_classes, base.num_ranks)
-            memory = memory | {"rank": rank}
-        if chooses:
-            memory = metadata.choose(memory, loss if scores is None else scores(memory), key)
-        return memory
-
-    @jax.jit
-    def loss_of(logits):
-        return losses.cross_entropy(logits[: len(labels)], labels)
-
-    def prepare(state, forward, key, epoch):
-        del epoch
-        loss = loss_of(forward(state)) if needs_loss else None
-        return state._replace(memory=refresh(state.memory, loss, key))
-
-    return prepare, ranks or chooses
 
 
 def _report(base, metadata, state):

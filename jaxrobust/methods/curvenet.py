@@ -8,7 +8,6 @@ Source: Jiang et al. 2022 (AAAI), arXiv 2201.00849; defaults are those of the re
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -78,9 +77,7 @@ def curvenet(
       curves: [N, T], of another training.
       curves_dtype: float16 or float32.
     """
-    n, choose = len(labels), allocate.learn.prepare
-    length = probe.epochs if curves is None else curves.shape[1]
-    first_epoch = probe.epochs if curves is None else 0
+    n, length = len(labels), probe.epochs if curves is None else curves.shape[1]
 
     def init(key):
         state = allocate.init(key)
@@ -90,11 +87,11 @@ def curvenet(
         }
         return state._replace(memory=memory)
 
-    @partial(jax.jit, donate_argnums=0)
-    def begin(state, key, external):
+    def begin(state, key):
         """The fresh network, optimiser and objective; the curves and their mean by class."""
         fresh, found = allocate.init(key), state.memory["curves"]
-        if external is not None:
+        if curves is not None:
+            external = jnp.asarray(curves)
             largest = jnp.finfo(found.dtype).max.astype(external.dtype)
             found = found.at[:n].set(jnp.minimum(external, largest).astype(found.dtype))
         memory = fresh.memory | {
@@ -102,19 +99,10 @@ def curvenet(
         }
         return fresh._replace(step=state.step, memory=memory)
 
-    def prepare(state, forward, key, epoch):
-        begin_key, key = jax.random.split(key)
-        if epoch == first_epoch:
-            state = begin(state, begin_key, curves)
-        if choose is not None:
-            state = choose(state, forward, key, epoch)
-        return state
-
     def report(state: TrainState):
         return allocate.report(state) | {"curves": state.memory["curves"][:n]}
 
-    allocate = allocate._replace(learn=allocate.learn._replace(prepare=prepare))
-    stages = allocate.stages(epochs, learn_epochs)
+    stages = allocate.stages(epochs, learn_epochs, start=begin)
     if curves is None:
         stages = probe_stages(network, probe_optimizer, view, probe, n) + stages
     return Method(init, stages, report, spread=("curves",))

@@ -13,13 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxrobust import losses
 from jaxrobust.bilevel import Bilevel
-from jaxrobust.data import batches, sampling
+from jaxrobust.data import batches
 from jaxrobust.errors import check
 from jaxrobust.methods.dynamic_loss_steps import bilevel_step, fine_tune_step, warm_up_step
-from jaxrobust.methods.metadata import Metadata, Sampling, low_loss, sizes
-from jaxrobust.methods.method import Method, Pass, Stage, TrainState
+from jaxrobust.methods.metadata import Sampling, low_loss, sizes
+from jaxrobust.methods.method import Method, Pass, Stage
+from jaxrobust.methods.preparation import preparation
 from jaxrobust.methods.steps import bilevel_start
 from jaxrobust.networks import Network
 from jaxrobust.objectives import DynamicLoss
@@ -117,11 +117,12 @@ def dynamic_loss(
         size = min(batch_size, metadata.size)
         return batches.shuffled(key, state.memory["meta_rows"], size)
 
-    prepare = _preparation(labels, num_classes, num_ranks, metadata)
+    ranked = {"num_ranks": num_ranks, "predict": True}
     fit = warm_up_step(network, objective, optimizer, meta_optimizer, strong, fit_steps)
-    warm_up = Pass("train", fit, all_rows, partial(prepare, sample=False))
+    warm_up = Pass("train", fit, all_rows, **preparation(labels, num_classes, **ranked))
     step = bilevel_step(bilevel, weak, strong, mixup_alpha, meta_every)
-    passes = (Pass("train", step, split_rows, partial(prepare, sample=True)),)
+    found = preparation(labels, num_classes, metadata=metadata, **ranked)
+    passes = (Pass("train", step, split_rows, **found),)
     if fine_tune:
         tune = fine_tune_step(network, objective, optimizer, strong)
         passes += (Pass("fine_tune", tune, meta_rows),)
@@ -130,27 +131,6 @@ def dynamic_loss(
         Stage("dynamic_loss", epochs - warmup_epochs, passes),
     )
     return Method(init, stages, partial(_report, objective, labels))
-
-
-def _preparation(
-    labels: jax.Array, num_classes: int, num_ranks: int, metadata: Metadata
-) -> Callable[..., TrainState]:
-    """Returns `prepare` (see `Pass`): ranks, predictions and, with `sample`, metadata anew."""
-
-    @partial(jax.jit, static_argnames="sample")
-    def refresh(memory, logits, key, sample):
-        logits = logits[: len(labels)]
-        value = losses.cross_entropy(logits, labels)
-        rank = sampling.ranks_by_class(value, labels, num_classes, num_ranks)
-        prediction = jnp.argmax(logits, -1).astype(jnp.int32)
-        memory = memory | {"rank": rank, "prediction": prediction}
-        return metadata.choose(memory, value, key) if sample else memory
-
-    def prepare(state, forward, key, epoch, *, sample):
-        del epoch
-        return state._replace(memory=refresh(state.memory, forward(state), key, sample=sample))
-
-    return prepare
 
 
 def _report(objective, labels, state):

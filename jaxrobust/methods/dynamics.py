@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrobust.data.batches import Batch
-from jaxrobust.methods.method import Method, Pass, TrainState
+from jaxrobust.methods.method import Method, Pass, Stage, TrainState
 
 CURVE_PARTS, PREDICTION_PARTS = 32, 4  # at most
 SMALL, LARGE = 1 << 23, 1 << 26  # entries: of an array in parts, of any array, at most
@@ -69,8 +69,8 @@ def recorded(method: Method, *, num_examples: int, num_classes: int) -> Method:
             part = epoch * s // epochs
             return _outer(after, add(state.memory["dynamics"], batch, info.logits, part)), info
 
-        def prepare(state, forward, key, epoch):
-            after = pass_.prepare(_inner(state), forward, key, epoch)
+        def prepare(state, logits, key, epoch):
+            after = pass_.prepare(_inner(state), logits, key, epoch)
             return _outer(after, state.memory["dynamics"])
 
         def order(state, key, epoch):
@@ -80,7 +80,14 @@ def recorded(method: Method, *, num_examples: int, num_classes: int) -> Method:
             step=step, order=order, prepare=None if pass_.prepare is None else prepare
         )
 
-    stages = tuple(s._replace(passes=tuple(map(wrap, s.passes))) for s in method.stages)
+    def wrap_stage(stage: Stage) -> Stage:
+        def start(state, key):
+            return _outer(stage.start(_inner(state), key), state.memory["dynamics"])
+
+        passes = tuple(map(wrap, stage.passes))
+        return stage._replace(passes=passes, start=None if stage.start is None else start)
+
+    stages = tuple(map(wrap_stage, method.stages))
     report = method.report
     return method._replace(
         init=init, stages=stages, report=report and (lambda state: report(_inner(state)))

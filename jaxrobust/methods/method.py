@@ -50,14 +50,17 @@ class Pass(NamedTuple):
       name: for messages.
       step: see `Step`.
       order: `order(state, key, epoch) -> Order`; pure, so that a resumed run finds it again.
-      prepare: `prepare(state, forward, key, epoch) -> state`, once before the pass;
-        `forward(state) -> logits [N, K]` of all training examples, un-augmented, evaluation mode.
+      prepare: `prepare(state, logits, key, epoch) -> state`, once before the pass; pure, compiled
+        by the loop.
+      reads_logits: whether `prepare` gets the logits [N or more, K] of all training examples,
+        un-augmented, in evaluation mode, padded at the end; else None.
     """
 
     name: str
     step: Step
     order: Callable[[TrainState, jax.Array, jax.Array], Order]
     prepare: Callable[..., TrainState] | None = None
+    reads_logits: bool = False
 
 
 class Stage(NamedTuple):
@@ -67,6 +70,7 @@ class Stage(NamedTuple):
       name: for messages.
       epochs: how many.
       passes: in order.
+      start: `start(state, key) -> state`, once before the first epoch; pure, compiled by the loop.
       result: whether its network may be the run's result; of a probe it may not.
       leaves: what of the report is written to the workdir when the stage ends, as NAME.npz.
     """
@@ -74,6 +78,7 @@ class Stage(NamedTuple):
     name: str
     epochs: int
     passes: tuple[Pass, ...]
+    start: Callable[[TrainState, jax.Array], TrainState] | None = None
     result: bool = True
     leaves: tuple[str, ...] = ()
 
@@ -103,6 +108,10 @@ class Method(NamedTuple):
                 return stage
             epoch -= stage.epochs
         raise IndexError("epoch beyond the last stage")
+
+    def stage_begins(self, epoch: int) -> bool:
+        """Returns whether a stage begins after `epoch` epochs."""
+        return epoch == 0 or self.stage_ends(epoch)
 
     def stage_ends(self, epoch: int) -> bool:
         """Returns whether a stage ends after `epoch` epochs."""

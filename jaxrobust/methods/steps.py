@@ -92,14 +92,8 @@ def bilevel_update(
     memory = state.memory
     before = State(state.step, state.params, state.batch_stats, state.opt_state,
                    memory["phi"], memory["meta_opt_state"])
-    if meta_every == 1:
-        after, info = bilevel.step(before, batch, meta_batch, key)
-    else:
-        after, info = jax.lax.cond(
-            epoch % meta_every == 0,
-            lambda: bilevel.step(before, batch, meta_batch, key),
-            lambda: bilevel.step(before, batch, None, key),
-        )
+    due = True if meta_every == 1 else epoch % meta_every == 0
+    after, info = bilevel.step(before, batch, meta_batch, key, due)
     memory = memory | {"phi": after.meta_params, "meta_opt_state": after.meta_opt_state}
     return TrainState(
         after.step, after.params, after.network_state, after.opt_state, memory

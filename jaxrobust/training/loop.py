@@ -20,7 +20,7 @@ import numpy as np
 
 from jaxrobust.data import batches
 from jaxrobust.errors import RunError
-from jaxrobust.methods.method import Method, Pass, StepInfo, TrainState
+from jaxrobust.methods.method import Method, Pass, Stage, StepInfo, TrainState
 from jaxrobust.training.programs import shared_jit
 from jaxrobust.training.sharding import ONE_DEVICE, Layout
 
@@ -95,10 +95,17 @@ def means(sums: dict[str, Any]) -> dict[str, float]:
 class _Compiled(NamedTuple):
     """A pass, compiled: `many` runs all its steps, `one` runs step i; `info` is for its shapes."""
 
+    prepare: Callable | None
     order: Callable
     one: Callable
     many: Callable
     info: Callable
+
+
+def _jit(f, donate=(), out=None, *, options, layout: Layout):
+    if layout.mesh is None:
+        return shared_jit(f, donate=donate, options=options)
+    return jax.jit(f, donate_argnums=donate, out_shardings=out, compiler_options=options)
 
 
 def compile_pass(
@@ -134,14 +141,10 @@ def compile_pass(
         return pass_.order(state, jax.random.fold_in(order_key, epoch), epoch)
 
     out = None if shardings is None else (shardings, layout.copies())
-
-    def jit(f, donate=(), out=None):
-        if layout.mesh is None:
-            return shared_jit(f, donate=donate, options=options)
-        return jax.jit(f, donate_argnums=donate, out_shardings=out, compiler_options=options)
-
+    jit = functools.partial(_jit, options=options, layout=layout)
     one_step, all_steps = jit(one, (0, 1), out), jit(many, (0, 1), out)
-    return _Compiled(jit(order), one_step, all_steps, lambda *args: step(*args)[1])
+    prepare = None if pass_.prepare is None else jit(pass_.prepare, (0,), shardings)
+    return _Compiled(prepare, jit(order), one_step, all_steps, lambda *args: step(*args)[1])
 
 
 class Runner:
@@ -185,12 +188,13 @@ class Runner:
             if index < place.pass_index:
                 continue
             compiled = self._compile(stage, pass_, state)
-            if place.position == 0 and pass_.prepare is not None:
-                key = jax.random.fold_in(self._pass_key(stage.name, pass_.name, "prepare"),
-                                         place.epoch)
-                lie = self._layout.of(state)
-                state = pass_.prepare(state, self._all_logits, key, place.epoch)
-                state = state if lie is None else jax.device_put(state, lie)
+            key = self._pass_key(stage.name, pass_.name, "prepare")
+            key = jax.random.fold_in(key, place.epoch)
+            if index == 0 and place.position == 0:
+                state = self._start(stage, state, key, place.epoch)
+            if place.position == 0 and compiled.prepare is not None:
+                logits = self._all_logits(state) if pass_.reads_logits else None
+                state = compiled.prepare(state, logits, key, jnp.int32(place.epoch))
             state, sums = self._pass(compiled, state, place, pause)
             bad = int(sums["bad_step"])
             if bad >= 0:
@@ -201,6 +205,14 @@ class Runner:
         row, place.row = place.row, {}
         place.epoch, place.pass_index = place.epoch + 1, 0
         return state, row
+
+    def _start(self, stage: Stage, state: TrainState, key: jax.Array, epoch: int) -> TrainState:
+        """Returns where a stage starts from, if it says so and this is its first epoch."""
+        if stage.start is None or not self.method.stage_begins(epoch):
+            return state
+        start = _jit(stage.start, (0,), self._layout.of(state), options=self._options,
+                     layout=self._layout)
+        return start(state, jax.random.split(key)[0])
 
     def _all_logits(self, state: TrainState) -> jax.Array:
         x = self.feed.host_x if self.feed.host_x is not None else self.feed.arrays["x"]

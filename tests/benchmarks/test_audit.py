@@ -42,3 +42,11 @@ def test_the_comparison_gives_both_the_same_predictions():
         assert row["auprc"] == 1 and row["precision"] == 1
     text = label_issues.table({"planted": [found, found]})
     assert "| planted | jaxrobust, predictions | " in text and "1.000 ± 0.000" in text
+
+
+def test_digits_give_predictions_and_dynamics_of_every_example():
+    labels, true, p, training = label_issues.digits("symmetric", 0.4, 0.1, 0, "mlp", 2)
+    assert 0.3 < np.mean(labels != true) < 0.45
+    assert p.shape == (len(labels), 10) and training.shape == (len(labels), 2, 10)
+    np.testing.assert_allclose(p.sum(-1), 1, rtol=1e-5)
+    np.testing.assert_allclose(training[:, -1].sum(-1), 1, rtol=1e-2)

@@ -116,9 +116,8 @@ def test_the_probe_learns_nothing_but_the_network_and_the_allocation_starts_afre
     assert same(first.memory["phi"], probed.memory["phi"])
     assert (probed.memory["weights"] == 1).all() and (probed.memory["curves"][:60] > 0).all()
     assert int(probed.step) == 4 + 2 * 8
-    pass_ = made.method.stages[2].passes[0]
     probed = jax.tree.map(jnp.asarray, probed)
-    begun = jax.device_get(pass_.prepare(probed, None, jax.random.key(5), 3))
+    begun = jax.device_get(made.method.stages[2].start(probed, jax.random.key(5)))
     counts = [leaf for leaf in jax.tree.leaves(begun.opt_state) if leaf.dtype == np.int32]
     assert counts and all(count == 0 for count in counts)
     assert begun.step == states[3].step
@@ -206,8 +205,8 @@ def test_curvenet_on_the_dynamic_loss_learns_all_three_parts():
     assert not same(phi["weigher"], now["phi"]["weigher"])
     _, after, _, info = one_step(made, 1, 2)
     assert same(now["phi"], after.memory["phi"]) and info.scalars["loss"] > 0
-    forward = jax.random.normal(jax.random.key(0), (60, 3))
-    ranked = made.method.stages[1].passes[0].prepare(after, lambda s: forward, jax.random.key(0), 2)
+    logits = jax.random.normal(jax.random.key(0), (60, 3))
+    ranked = made.method.stages[1].passes[0].prepare(after, logits, jax.random.key(0), 2)
     assert sorted(np.bincount(ranked.memory["rank"])) == [9, 12, 12, 12, 15]  # 20 a class.
     assert {"weights", "curves", "rank", "rank_weights", "margins"} == set(
         made.method.report(ranked)

@@ -41,7 +41,7 @@ def method(report=None):
     def order(state, key, epoch):
         return batches.shuffled(key, jnp.arange(N, dtype=jnp.int32), BATCH)
 
-    def prepare(state, forward, key, epoch):
+    def prepare(state, logits, key, epoch):
         return state._replace(memory={"own": state.memory["own"] + 100})
 
     return Method(init, (Stage("a", EPOCHS, (Pass("train", step, order, prepare),)),), report)
