@@ -31,7 +31,7 @@ from jaxrobust.bilevel import make_bilevel
 from jaxrobust.methods.probe import empty_curves, record
 from jaxrobust.objectives import curve_weighted, dynamic_loss
 
-SHAPES = {"mlp": (64,), "small_cnn": (8, 8, 1)}
+SHAPES = {"mlp": (64,), "small_cnn": (8, 8, 1), "resnet50": (64, 64, 3)}
 CURVE_LENGTH = 294
 CURVES = (50_000, 300)  # N, T
 

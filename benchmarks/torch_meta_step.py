@@ -13,43 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-
-class BasicBlock(nn.Module):
-    """Two 3 x 3 convolutions with batch norm; the shortcut has no parameters."""
-
-    def __init__(self, channels_in: int, channels: int, stride: int):
-        super().__init__()
-        self.conv1 = nn.Conv2d(channels_in, channels, 3, stride, 1, bias=False)
-        self.norm1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
-        self.norm2 = nn.BatchNorm2d(channels)
-        self.stride, self.missing = stride, channels - channels_in
-
-    def forward(self, x):
-        y = F.relu(self.norm1(self.conv1(x)))
-        y = self.norm2(self.conv2(y))
-        if self.missing:
-            half = self.missing // 2
-            x = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, half, half))
-        return F.relu(x + y)
-
-
-def resnet32(num_classes: int = 10) -> nn.Sequential:
-    """Stem, three stages of five blocks, head: 16, 32, 64 channels."""
-    stem = nn.Sequential(nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU())
-    stages, channels = [], 16
-    for width in (16, 32, 64):
-        blocks = [BasicBlock(channels, width, width // channels)]
-        stages.append(nn.Sequential(*blocks, *(BasicBlock(width, width, 1) for _ in range(4))))
-        channels = width
-    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, num_classes))
-    return nn.Sequential(stem, *stages, head)
-
-
-def mlp(num_classes: int = 10) -> nn.Sequential:
-    """64 -> 256 -> 256 -> classes."""
-    layers = [nn.Sequential(nn.Linear(n, 256), nn.ReLU()) for n in (64, 256)]
-    return nn.Sequential(*layers, nn.Linear(256, num_classes))
+from benchmarks.torch_networks import NETWORKS
 
 
 class CurveNet(nn.Module):
@@ -69,9 +33,6 @@ class CurveNet(nn.Module):
     def forward(self, curves, labels):
         features = self.curve(curves) + 2 * self.embedding(labels)
         return torch.sigmoid(self.weight(features))[:, 0] + 0.02
-
-
-NETWORKS = {"resnet32": resnet32, "mlp": mlp}
 
 
 def make_steps(network: str, batch: dict, meta_batch: dict, skips: tuple[int, ...] = ()):

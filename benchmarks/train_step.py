@@ -106,49 +106,6 @@ def torch_row(task, module, x, y, steps) -> Row:
     return Row(task, "PyTorch", call, steps)
 
 
-def torch_mlp(sizes):
-    """A ReLU perceptron."""
-    from torch import nn
-
-    layers = []
-    for a, b in zip(sizes[:-1], sizes[1:], strict=True):
-        layers += [nn.Linear(a, b), nn.ReLU()]
-    return nn.Sequential(*layers[:-1])
-
-
-def torch_resnet(width, blocks, num_classes):
-    """The CIFAR ResNet with padded shortcuts, as `networks.resnet32`."""
-    from torch import nn
-    from torch.nn import functional as F
-
-    def conv(a, b, stride):
-        return nn.Conv2d(a, b, 3, stride, 1, bias=False)
-
-    class Block(nn.Module):
-        def __init__(self, a, b, stride):
-            super().__init__()
-            self.stride, self.pad = stride, (b - a) // 2
-            self.conv1, self.norm1 = conv(a, b, stride), nn.BatchNorm2d(b)
-            self.conv2, self.norm2 = conv(b, b, 1), nn.BatchNorm2d(b)
-
-        def forward(self, x):
-            y = F.relu(self.norm1(self.conv1(x)))
-            y = self.norm2(self.conv2(y))
-            if self.pad:
-                x = x[:, :, :: self.stride, :: self.stride]
-                x = F.pad(x, (0, 0, 0, 0, self.pad, self.pad))
-            return F.relu(x + y)
-
-    layers = [conv(3, width, 1), nn.BatchNorm2d(width), nn.ReLU()]
-    channels = width
-    for i in range(3):
-        for j in range(blocks):
-            layers.append(Block(channels, width * 2**i, 2 if i and not j else 1))
-            channels = width * 2**i
-    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, num_classes)]
-    return nn.Sequential(*layers, *head)
-
-
 def mlp_rows(tiny: bool, with_torch: bool) -> list[Row]:
     """64-256-256-10 at batch 128: a host loop and a scan."""
     batch, hidden, steps = (8, (16,), 3) if tiny else (128, (256, 256), 200)
@@ -161,7 +118,9 @@ def mlp_rows(tiny: bool, with_torch: bool) -> list[Row]:
         jax_row(task, "JAX, scan over steps", network, x, y, steps, scan=True),
     ]
     if with_torch:
-        rows.append(torch_row(task, torch_mlp((64, *hidden, 10)), x, y, steps))
+        from benchmarks import torch_networks
+
+        rows.append(torch_row(task, torch_networks.mlp((64, *hidden, 10)), x, y, steps))
     return rows
 
 
@@ -185,7 +144,9 @@ def resnet_rows(tiny: bool, with_torch: bool) -> list[Row]:
         except jax.errors.JaxRuntimeError as error:
             print(f"Left out: {name}: {str(error).splitlines()[0]}")
     if with_torch:
-        rows.append(torch_row(task, torch_resnet(width, blocks, 10), x, y, 1))
+        from benchmarks import torch_networks
+
+        rows.append(torch_row(task, torch_networks.resnet32(10, width, blocks), x, y, 1))
     return rows
 
 
