@@ -143,18 +143,6 @@ def _check_together(config: ConfigDict) -> None:
     check(
         warm < epochs, f"optimizer.warmup_epochs={warm} must be below train.epochs={epochs}."
     )
-    method = config.method
-    if method.name == "dynamic_loss":
-        check(
-            method.warmup_epochs < epochs,
-            f"method.warmup_epochs={method.warmup_epochs} must be below train.epochs={epochs}: "
-            "the dynamic loss is learned after the warm-up.",
-        )
-        check(
-            config.data.metadata.kind == "none",
-            f"method.name=dynamic_loss takes its metadata from the training data; examples held "
-            f"out by data.metadata.kind={config.data.metadata.kind} would not be used.",
-        )
     check(
         config.probe_workdir is None or config.method.curves_file is None,
         "probe_workdir and method.curves_file both name curves: choose one.",

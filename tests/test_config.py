@@ -74,8 +74,6 @@ def test_a_written_configuration_reads_back_the_same(tmp_path):
         ({"data": {"imbalance": {"factor": 0.1}}}, "needs data.imbalance.kind"),
         ({"optimizer": {"milestones": [80, 60]}}, "increasing"),
         ({"eval": {"few_below": 200}}, "must not exceed"),
-        ({"method": {"name": "dynamic_loss"}, "train": {"epochs": 5}}, "method.warmup_epochs=5"),
-        ({"method": {"name": "dynamic_loss"}, "data": {"metadata": {"kind": "clean"}}}, "held out"),
     ],
 )
 def test_values_out_of_range_are_named(values, message):

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxrobust.bilevel.look_ahead import Held, LookAhead, inner_product, keep, norm
+from jaxrobust.bilevel.look_ahead import Held, LookAhead, keep
 from jaxrobust.errors import check, choose
 
 
@@ -125,7 +125,7 @@ def first_order(ahead: LookAhead, steps, meta_params, params, opt_state, batch, 
 
     def tangent(meta_params):
         moved, _, first = ahead.run(steps, meta_params, params, opt_state, batch)
-        return inner_product(v, moved) / devices, (moved, first)
+        return optax.tree.vdot(v, moved) / devices, (moved, first)
 
     (_, (moved, first)), grads = connected_value_and_grad(tangent, meta_params)
     return (grads, value), moved, first
@@ -145,11 +145,11 @@ def finite_difference(ahead: LookAhead, steps, meta_params, params, opt_state, b
     moved, pull = jax.vjp(lambda g: ahead.move(g, opt_state, params)[0], g)
     value, v = ahead.meta_gradient(moved, meta_batch)
     u = keep(jax.tree.map(jnp.zeros_like, params), pull(v)[0], ahead.held)
-    size = norm(u)
+    size = optax.tree.norm(u)
     e = 2 * jnp.cbrt(jnp.finfo(size.dtype).eps) / jnp.where(size > 0, size, 1)
 
     def mixed(meta_params):
-        return inner_product(u, ahead.gradient(params, meta_params, batch)[1]), None
+        return optax.tree.vdot(u, ahead.gradient(params, meta_params, batch)[1]), None
 
     jax.eval_shape(lambda phi: connected_value_and_grad(mixed, phi), meta_params)
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import optax
 
 Held = Callable[[str], bool]
@@ -91,13 +90,3 @@ def keep(before: Any, after: Any, held: Held | None) -> Any:
 def stop(params: Any, held: Held | None) -> Any:
     """Returns the parameters, without gradient where held."""
     return params if held is None else keep(jax.lax.stop_gradient(params), params, held)
-
-
-def inner_product(a: Any, b: Any) -> jax.Array:
-    """Returns the inner product of two pytrees of arrays."""
-    return jnp.asarray(jax.tree.reduce(jnp.add, jax.tree.map(jnp.vdot, a, b), 0.0))
-
-
-def norm(tree: Any) -> jax.Array:
-    """Returns the Euclidean norm of all entries together."""
-    return jnp.sqrt(inner_product(tree, tree))

@@ -18,7 +18,6 @@ import optax
 
 from jaxrobust import losses
 from jaxrobust.bilevel.hypergradient import hypergradient
-from jaxrobust.bilevel.look_ahead import norm
 from jaxrobust.bilevel.reduce import effective_sample_size, share_of_mean
 from jaxrobust.bilevel.skip import Parts, split
 from jaxrobust.bilevel.state import Bilevel, Info, State
@@ -184,7 +183,7 @@ def _make_meta_step(parts: Parts, objective: Objective, compute, meta_optimizer)
         )
         updates, meta_opt_state = meta_optimizer.update(found.grads, state.meta_opt_state, phi)
         phi = optax.apply_updates(phi, updates)
-        numbers = (found.inner_loss, found.meta_loss, norm(found.grads))
+        numbers = (found.inner_loss, found.meta_loss, optax.tree.norm(found.grads))
         numbers = tuple(v.astype(found.aux.dtype) for v in numbers)
         logits = None if objective.observe is None else found.aux
         return state._replace(meta_params=phi, meta_opt_state=meta_opt_state), logits, numbers

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from jaxrobust import losses
 from jaxrobust.errors import check
-from jaxrobust.objectives.objective import BaseLoss, Objective, Perceptron, xavier_uniform
+from jaxrobust.objectives.objective import BaseLoss, Objective, Perceptron
 
 
 class CurveNet(nn.Module):
@@ -33,7 +33,8 @@ class CurveNet(nn.Module):
         h = self.hidden
         found = curves.shape[-1]
         check(found == self.length, f"CurveNet: curves have length {found}, not {self.length}.")
-        embedding = self.param("class_embedding", xavier_uniform, (self.num_classes, h))
+        xavier = nn.initializers.xavier_uniform()
+        embedding = self.param("class_embedding", xavier, (self.num_classes, h))
         features = nn.relu(Perceptron((2 * h, 2 * h, h), name="curve_net")(curves))
         features = features + 2 * embedding[labels]
         weight = Perceptron((2 * h, h, 1), 4.5, name="weight_net")(features)[:, 0]

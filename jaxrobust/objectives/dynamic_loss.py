@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from jaxrobust import losses
 from jaxrobust.errors import check
-from jaxrobust.objectives.objective import BaseLoss, Batch, Perceptron, xavier_uniform
+from jaxrobust.objectives.objective import BaseLoss, Batch, Perceptron
 
 
 class LabelCorrector(nn.Module):
@@ -33,7 +33,8 @@ class LabelCorrector(nn.Module):
 
     @nn.compact
     def __call__(self) -> jax.Array:
-        embedding = self.param("rank_embedding", xavier_uniform, (self.num_ranks, self.hidden))
+        xavier = nn.initializers.xavier_uniform()
+        embedding = self.param("rank_embedding", xavier, (self.num_ranks, self.hidden))
         outputs = self.num_classes if self.per_class else 1
         net = Perceptron((self.hidden, self.hidden, outputs), 3.98, name="rank_weight_net")
         return jnp.broadcast_to(nn.sigmoid(net(embedding)), (self.num_ranks, self.num_classes))
@@ -50,7 +51,8 @@ class MarginGenerator(nn.Module):
 
     @nn.compact
     def __call__(self) -> jax.Array:
-        embedding = self.param("class_embedding", xavier_uniform, (1, self.hidden))
+        xavier = nn.initializers.xavier_uniform()
+        embedding = self.param("class_embedding", xavier, (1, self.hidden))
         net = Perceptron((self.hidden, self.hidden, self.num_classes), 1.0, name="margin_net")
         return net(embedding)[0]
 

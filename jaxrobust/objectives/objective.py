@@ -18,8 +18,7 @@ Batch = dict[str, Any]
 BaseLoss = Callable[..., jax.Array]
 """`loss(logits [B, K], labels [B] or [B, K], where=None) -> [B]`, see `jaxrobust.losses`."""
 
-xavier_uniform = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
-xavier_normal = nn.initializers.variance_scaling(1.0, "fan_avg", "normal")
+xavier_normal = nn.initializers.variance_scaling(1.0, "fan_avg", "normal")  # not truncated
 
 
 class Objective(NamedTuple):

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxrobust.audit.truth import auroc
 from jaxrobust.training import weight_figures
 from jaxrobust.training.figures import (
     BLUE,
@@ -58,20 +59,17 @@ def numbers(
         if len(np.unique(rows)) == len(rows):
             row["metadata_clean_share"] = float((~wrong[rows]).mean())
     if "weights" in report:
-        from sklearn.metrics import roc_auc_score  # Takes a second to import.
-
         weights = np.asarray(report["weights"], np.float64)
         row["weight_clean"] = share(weights, ~wrong)
         row["weight_wrong"] = share(weights, wrong)
         row["weight_clean_by_class"] = by_class(weights, np.where(wrong, -1, given), num_classes)
         row["weight_wrong_by_class"] = by_class(weights, np.where(wrong, given, -1), num_classes)
         if wrong.any() and not wrong.all():
-            row["weight_auroc"] = float(roc_auc_score(~wrong, weights))
+            row["weight_auroc"] = auroc(~wrong, weights)
             # Where classes are weighted as wholes, wrong labels are told apart within a class.
-            within = [
-                roc_auc_score(~wrong[given == k], weights[given == k])
-                for k in range(num_classes) if len(np.unique(wrong[given == k])) == 2
-            ]
+            members = [given == k for k in range(num_classes)]
+            areas = [auroc(~wrong[rows], weights[rows]) for rows in members]
+            within = [area for area in areas if area is not None]
             row["weight_auroc_within_class"] = float(np.mean(within)) if within else None
     return row
 

@@ -283,6 +283,9 @@ def test_metadata_of_low_loss_and_curves_of_another_training():
         ({"method__skip_stages": 2}, "2 stages .hidden1, head."),
         ({"method__base": "dynamic_loss", "loss__name": "dal"}, "changes while training"),
         ({"method__base": "dynamic_loss", "loss__reweight_from": 3}, "reweight_from=3"),
+        ({"method__name": "dynamic_loss"}, "held out by data.metadata.kind"),
+        ({"method__name": "dynamic_loss", "held_out": 0, "method__warmup_epochs": 9},
+         "method.warmup_epochs=9 must be below"),
     ],
     ids=str,
 )
