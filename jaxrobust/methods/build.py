@@ -136,11 +136,6 @@ def _dynamic_loss(config: ConfigDict, setup: Setup) -> Method:
         "method.name=dynamic_loss takes its metadata from the training data: the examples held out "
         f"by data.metadata.kind={config.data.metadata.kind} would not be used; set it to none.",
     )
-    check(
-        m.warmup_epochs < t.epochs,
-        f"method.warmup_epochs={m.warmup_epochs} must be below train.epochs={t.epochs}: the "
-        "dynamic loss is learned after the warm-up.",
-    )
     stages = dynamic_loss_steps(
         len(setup.labels), setup.class_counts, batch_size=t.batch_size, epochs=t.epochs,
         warmup_epochs=m.warmup_epochs, chosen=_sampling(config), fine_tune=m.fine_tune,

@@ -92,8 +92,13 @@ def dynamic_loss(
       meta_every: look-ahead and meta-step every so many epochs.
 
     Raises:
-      UserError: the smallest class is too small to take metadata from.
+      UserError: the smallest class is too small to take metadata from; nothing but warm-up.
     """
+    check(
+        warmup_epochs < epochs,
+        f"method.warmup_epochs={warmup_epochs} must be below train.epochs={epochs}: the dynamic "
+        "loss is learned after the warm-up.",
+    )
     n, num_classes = len(labels), len(class_counts)
     metadata = low_loss(labels, class_counts, chosen, apart=True)
     left = n - metadata.size
