@@ -140,9 +140,7 @@ def _check_together(config: ConfigDict) -> None:
         f"eval.many_above={config.eval.many_above}.",
     )
     warm, epochs = config.optimizer.warmup_epochs, config.train.epochs
-    check(
-        warm < epochs, f"optimizer.warmup_epochs={warm} must be below train.epochs={epochs}."
-    )
+    check(warm < epochs, f"optimizer.warmup_epochs={warm} must be below train.epochs={epochs}.")
     check(
         config.probe_workdir is None or config.method.curves_file is None,
         "probe_workdir and method.curves_file both name curves: choose one.",
@@ -201,6 +199,12 @@ def load(name: str) -> ConfigDict:
         raise UserError(f"{name}: {type(error).__name__}: {error}") from None
     check(isinstance(config, ConfigDict), f"{path}: get_config() must return a ConfigDict.")
     return config
+
+
+def default_workdir(name: str) -> str | None:
+    """Returns runs/RECIPE or runs/RECIPE_ARGUMENT; None for the configuration of a run."""
+    text, _, argument = name.partition(":")
+    return f"runs/{Path(text).stem}_{argument}".rstrip("_") if _find(text).suffix == ".py" else None
 
 
 def recipes_folder() -> Path:

@@ -40,6 +40,8 @@ def parse(argv: list[str]) -> flags.FlagValues:
     check(values.which in ("selected", "last"), f"--which={values.which}: selected or last.")
     check((name is None) != (values.sweep is None) or values.mode != "train",
           "Name a configuration: --config=digits_dal, a .py file or a config.json; or a --sweep.")
+    if values.workdir is None and values.mode == "train" and name:
+        values.workdir = configuration.default_workdir(name)
     check(values.dry_run or values.workdir, "Name a folder for the run: --workdir=runs/NAME.")
     return values
 

@@ -109,7 +109,8 @@ def test_unknown_keys_and_wrong_types_are_named(values, message):
         (["--config=digits_dal", "--workdr=x"], "Did you mean 'workdir'?"),
         (["--config=digits_dal", "--mode=trian"], "Did you mean 'train'?"),
         (["--config=digits_dal", "stray"], "Unexpected argument 'stray'"),
-        (["--config=digits_dal"], "Name a folder for the run"),
+        (["--mode=evaluate"], "Name a folder for the run"),
+        (["--sweep=digits"], "Name a folder for the run"),
         (["--workdir=x"], "Name a configuration"),
     ],
 )
@@ -118,6 +119,17 @@ def test_a_wrong_command_line_gets_one_line_and_exit_code_2(arguments, message, 
     said = capsys.readouterr().err
     assert said.startswith("error: ") and said.count("\n") == 1
     assert message in said
+
+
+def test_a_run_without_a_workdir_is_named_after_its_recipe(tmp_path):
+    assert main.parse(["main", "--config=digits_dal"]).workdir == "runs/digits_dal"
+    assert main.parse(["main", "--config=digits_losses:gce"]).workdir == "runs/digits_losses_gce"
+    recipe = config.recipes()["digits_dal"]
+    assert main.parse(["main", f"--config={recipe}"]).workdir == "runs/digits_dal"
+    saved = tmp_path / "config.json"
+    saved.write_text(config.to_json(config.load("digits_dal")))
+    with pytest.raises(UserError, match="Name a folder for the run"):
+        main.parse(["main", f"--config={saved}"])
 
 
 def test_overrides_reach_the_configuration():
