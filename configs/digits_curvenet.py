@@ -1,13 +1,12 @@
-r"""CurveNet on scikit-learn's digits: a probe, then a training with learned weights.
+"""CurveNet on scikit-learn's digits: a probe, then a training with learned weights.
 
-    python -m jaxrobust.main --config=digits_curvenet --workdir=runs/digits_curvenet \
-        --config.data.noise.kind=symmetric --config.data.noise.rate=0.4 \
-        --config.data.imbalance.kind=exponential --config.data.imbalance.factor=0.1
+    python -m jaxrobust.main --config=digits_curvenet --workdir=runs/digits_curvenet
 
-Ten clean examples a class are held out as metadata. A finished run's probe serves others:
+40 % of the labels are wrong, and the smallest class is a tenth of the largest. Ten clean examples a
+class are held out as metadata. A finished run's probe serves others:
 --config.probe_workdir=runs/digits_curvenet. The weights are put on the balanced softmax: on
 cross-entropy, as published (`digits_curvenet:ce`), they also have to make up for the sizes of the
-classes, and tell wrong labels from right ones only within a class.
+classes, and tell wrong labels from right ones better within a class than over all.
 """
 
 from jaxrobust.config import load
@@ -15,6 +14,8 @@ from jaxrobust.config import load
 
 def get_config(loss="balanced_softmax"):
     config = load(f"digits_losses:{loss}")
+    config.data.noise.kind, config.data.noise.rate = "symmetric", 0.4
+    config.data.imbalance.kind, config.data.imbalance.factor = "exponential", 0.1
     config.data.metadata.kind = "clean"
     config.data.metadata.per_class = 10
     config.method.name = "curvenet"

@@ -1,8 +1,9 @@
-r"""The dynamic loss on scikit-learn's digits: noisy, long-tailed, no clean metadata.
+"""The dynamic loss on scikit-learn's digits: noisy, long-tailed, no clean metadata.
 
-    python -m jaxrobust.main --config=digits_dynamic_loss --workdir=runs/digits_dynamic_loss \
-        --config.data.noise.kind=uniform_by_class_size --config.data.noise.rate=0.4 \
-        --config.data.imbalance.kind=exponential --config.data.imbalance.factor=0.1
+    python -m jaxrobust.main --config=digits_dynamic_loss --workdir=runs/digits_dynamic_loss
+
+40 % of the labels are drawn anew by class size, and the smallest class is a tenth of the largest;
+other noise: --config.data.noise.kind=symmetric --config.data.noise.rate=0.2.
 
 `digits_dynamic_loss:corrector` and `:margin` learn one of the two parts; `:ce` and `:dal` are
 supervised training on the same schedule, to compare with.
@@ -22,6 +23,8 @@ def get_config(variant="both"):
     choose("variant", variant, ("both", "corrector", "margin", "ce", "dal"))
     supervised = variant in ("ce", "dal")
     config = load(f"digits_losses:{variant if supervised else 'ce'}")
+    config.data.noise.kind, config.data.noise.rate = "uniform_by_class_size", 0.4
+    config.data.imbalance.kind, config.data.imbalance.factor = "exponential", 0.1
     config.method.name = "supervised" if supervised else "dynamic_loss"
     config.method.corrector = variant != "margin"
     config.method.margin = variant != "corrector"

@@ -1,8 +1,6 @@
-r"""Learning to reweight (Ren et al. 2018) on scikit-learn's digits, metadata as in digits_curvenet.
+"""Learning to reweight (Ren et al. 2018) on scikit-learn's digits, metadata as in digits_curvenet.
 
-    python -m jaxrobust.main --config=digits_learning_to_reweight --workdir=runs/digits_l2rw \
-        --config.data.noise.kind=symmetric --config.data.noise.rate=0.4 \
-        --config.data.imbalance.kind=exponential --config.data.imbalance.factor=0.1
+    python -m jaxrobust.main --config=digits_learning_to_reweight --workdir=runs/digits_l2rw
 
 Every batch gets its own weights, from how its examples' gradients agree with the metadata's.
 `digits_learning_to_reweight:balanced_softmax` puts the weights on another loss.

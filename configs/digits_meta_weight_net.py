@@ -1,8 +1,6 @@
-r"""Meta-Weight-Net (Shu et al. 2019) on digits, with the metadata of digits_curvenet.
+"""Meta-Weight-Net (Shu et al. 2019) on digits, with the metadata of digits_curvenet.
 
-    python -m jaxrobust.main --config=digits_meta_weight_net --workdir=runs/digits_mwn \
-        --config.data.noise.kind=symmetric --config.data.noise.rate=0.4 \
-        --config.data.imbalance.kind=exponential --config.data.imbalance.factor=0.1
+    python -m jaxrobust.main --config=digits_meta_weight_net --workdir=runs/digits_mwn
 
 An example's weight is learned from its loss; hidden width 100 as in the paper, the rest as there.
 `digits_meta_weight_net:balanced_softmax` puts the weights on another loss.

@@ -17,6 +17,7 @@ def curves_of(state):
 
 def after_an_epoch(devices):
     made = config.load("digits_curvenet")
+    made.data.imbalance.kind, made.data.imbalance.factor = "none", 1.0
     made.network.name, made.network.width = "mlp", 8
     made.train.batch_size, made.method.probe_epochs, made.train.devices = 128, 2, devices
     made.train.loop = "step"

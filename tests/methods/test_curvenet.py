@@ -34,6 +34,8 @@ def settings(**overrides):
         "optimizer.milestones": (2,), "method.probe_epochs": 3, "method.meta_batch_size": 8,
         "method.hidden": 8, "method.meta_learning_rate": 0.03, "method.curves_dtype": "float32",
         "log.figures": False, "log.tensorboard": False, "checkpoint.every_seconds": 0.0,
+        "data.noise.kind": "none", "data.noise.rate": 0.0,
+        "data.imbalance.kind": "none", "data.imbalance.factor": 1.0,
     }
     chosen = {key.replace("__", "."): value for key, value in overrides.items()}
     made.update_from_flattened_dict(small | chosen)

@@ -145,6 +145,7 @@ def tiny():
     made.network.name, made.network.width = "mlp", 16
     made.train.epochs, made.method.warmup_epochs, made.train.batch_size = 4, 2, 128
     made.data.noise.kind, made.data.noise.rate = "symmetric", 0.4
+    made.data.imbalance.kind, made.data.imbalance.factor = "none", 1.0
     made.log.tensorboard, made.log.figures_every = False, 3
     made.checkpoint.every_seconds = 0.0
     return made

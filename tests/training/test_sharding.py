@@ -18,6 +18,7 @@ RUN = [
     "--config.network.name=mlp", "--config.network.width=16", "--config.train.batch_size=128",
     "--config.train.epochs=4", "--config.method.warmup_epochs=2", "--config.log.figures=False",
     "--config.data.noise.kind=symmetric", "--config.data.noise.rate=0.4",
+    "--config.data.imbalance.kind=none", "--config.data.imbalance.factor=1.0",
     "--config.checkpoint.every_seconds=0", "--config.log.tensorboard=False",
 ]
 
