@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxrobust.audit.issues import LabelIssues
+from jaxrobust.data import files
 from jaxrobust.errors import check
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -30,7 +31,7 @@ def write_csv(
     columns |= {f"score_{name}": score[order] for name, score in issues.scores.items()}
     if true_labels is not None:
         columns["true_label"] = np.array(issues.class_names, object)[true_labels[order]]
-    return _write(path, list(columns), zip(*map(_cells, columns.values()), strict=True))
+    return write_rows(path, list(columns), zip(*map(_cells, columns.values()), strict=True))
 
 
 def _cells(values: np.ndarray) -> list[str]:
@@ -41,16 +42,13 @@ def _cells(values: np.ndarray) -> list[str]:
     return list(map(str, values))
 
 
-def _write(path: str | Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> Path:
-    """Writes a CSV file, whole or not at all."""
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", newline="", encoding="utf-8") as file:
+def write_rows(path: str | Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> Path:
+    """Writes a CSV file, whole or not at all; its texts should be `harmless`."""
+    with files.whole(path) as file:
         writer = csv.writer(file)
         writer.writerow(header)
         writer.writerows(rows)
-    partial.replace(path)
-    return path
+    return Path(path)
 
 
 def write_weights(issues: LabelIssues, path: str | Path) -> Path:
@@ -67,12 +65,9 @@ def write_weights(issues: LabelIssues, path: str | Path) -> Path:
     arrays["class_names"] = np.array(issues.class_names)
     if issues.noise_matrix is not None:
         arrays["noise_matrix"] = issues.noise_matrix
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
+    with files.whole(path, "wb") as file:
         np.savez_compressed(file, **arrays)
-    partial.replace(path)
-    return path
+    return Path(path)
 
 
 def corrected(issues: LabelIssues, labels: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -116,10 +111,11 @@ def write_labels(
     if path.suffix == ".npy":
         every = np.zeros(num_rows, np.int32)
         every[rows] = labels
-        np.save(path, every)
+        with files.whole(path, "wb") as file:
+            np.save(file, every)
         return path
     # A name that had to be escaped could not be read back: numbers then.
     plain = all(harmless(name) == name for name in class_names)
     names = class_names if plain else list(map(str, range(len(class_names))))
     order = np.argsort(rows)
-    return _write(path, ("index", "label"), ((rows[i], names[labels[i]]) for i in order))
+    return write_rows(path, ("index", "label"), ((rows[i], names[labels[i]]) for i in order))

@@ -6,23 +6,23 @@ An .npz with `curves` [M, T] and `index` int [M], rows of the source; from a pro
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
+from jaxrobust.data import files
 from jaxrobust.data.manifest import Manifest
-from jaxrobust.errors import UserError, check
+from jaxrobust.errors import check
+
+_WRONG = "does not hold curves [N, T] and index [N]"
 
 
 def save(path: Path, name: str, values: np.ndarray, manifest: Manifest) -> None:
     """Writes `values` [N, ...], one row a training example, as `name`; whole or not at all."""
     rows = manifest.train
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
+    with files.whole(path, "wb") as file:
         np.savez(file, **{name: values}, index=rows.index, given_labels=rows.given_labels,
                  fingerprint=manifest.fingerprint)
-    partial.replace(path)
 
 
 def load(path: str | Path, manifest: Manifest) -> np.ndarray:
@@ -33,12 +33,9 @@ def load(path: str | Path, manifest: Manifest) -> np.ndarray:
     """
     path, rows = Path(path), manifest.train
     check(path.is_file(), f"No curves {str(path)!r}.")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-        curves, index = arrays["curves"], arrays["index"]
-    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} does not hold curves [N, T] and index [N]: {error}") from None
+    arrays = files.read_npz(path, _WRONG)
+    check(arrays.keys() >= {"curves", "index"}, f"{path} {_WRONG}.")
+    curves, index = arrays["curves"], arrays["index"]
     right = (
         curves.ndim == 2 and curves.dtype.kind == "f" and index.dtype.kind in "iu"
         and index.shape == curves.shape[:1] and 0 not in curves.shape

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrobust.data import flip_maps
+from jaxrobust.data import files, flip_maps
 from jaxrobust.data.examples import statistics
 from jaxrobust.errors import UserError, check, choose
 
@@ -95,9 +95,9 @@ def _flipped(rate: float, num_classes: int, flip_map: Mapping[int, int] | None) 
 
 def _read(path: str | Path) -> np.ndarray:
     check(Path(path).is_file(), f"No noise matrix {str(path)!r}.")
+    if Path(path).suffix == ".npy":
+        return files.read_npy(path, "Noise matrix ")
     try:
-        if Path(path).suffix == ".npy":
-            return np.load(path, allow_pickle=False)
         return np.loadtxt(path, delimiter=",", ndmin=2, encoding="utf-8-sig")
     except ValueError as error:
         raise UserError(f"Noise matrix {path} cannot be read: {error}") from None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxrobust.data import csv_file, manifest
+from jaxrobust.data import csv_file, files, manifest
 from jaxrobust.data.examples import Source
 from jaxrobust.errors import UserError, check, nearest
 
@@ -68,10 +68,7 @@ def _in_order(values: np.ndarray, source: Source, path: Path) -> np.ndarray:
 
 
 def _from_npy(path: Path, source: Source) -> np.ndarray:
-    try:
-        values = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise UserError(f"Labels file {path} cannot be read: {error}") from None
+    values = files.read_npy(path, "Labels file ")
     return _in_order(codes(values, source.class_names, path), source, path)
 
 

@@ -6,12 +6,12 @@ It says what was asked for and what came of it, and another run can replay it ex
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxrobust.data import files
 from jaxrobust.data.examples import Source, View, in_memory
 from jaxrobust.errors import UserError, check
 
@@ -122,11 +122,8 @@ def save(manifest: Manifest, path: str | Path) -> None:
             arrays |= {_PREFIX[part] + k: v for k, v in rows._asdict().items()}
     arrays |= {k: v for k, v in manifest._asdict().items() if k not in _PARTS}
     arrays["class_names"] = np.array(manifest.class_names)
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
+    with files.whole(path, "wb") as file:
         np.savez_compressed(file, **arrays, **realised(manifest))
-    partial.replace(path)
 
 
 def load(path: str | Path) -> Manifest:
@@ -136,9 +133,8 @@ def load(path: str | Path) -> Manifest:
       UserError: no such file, or not a manifest.
     """
     check(Path(path).is_file(), f"No manifest {str(path)!r}.")
+    arrays = files.read_npz(path, "is not a manifest (a run's noise.npz)")
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
         parts = {
             part: Rows(*(arrays[_PREFIX[part] + field] for field in Rows._fields))
             if _PREFIX[part] + "index" in arrays
@@ -150,7 +146,7 @@ def load(path: str | Path) -> Manifest:
             for name in Manifest._fields
             if name not in (*_PARTS, "class_names")
         }
-    except (KeyError, ValueError, OSError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+    except (KeyError, ValueError) as error:
         raise UserError(f"{path} is not a manifest (a run's noise.npz): {error}") from None
     check(parts["train"] is not None, f"{path} is not a manifest: it has no array 'index'.")
     return Manifest(class_names=tuple(map(str, arrays["class_names"])), **fields, **parts)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jaxrobust.data import csv_file
+from jaxrobust.data import csv_file, files
 from jaxrobust.data.examples import Examples, Loaded, encode
-from jaxrobust.errors import UserError, check, nearest
+from jaxrobust.errors import check, nearest
 
 _SUFFIXES = {"train": "", "validation": "_valid", "test": "_test"}
 
@@ -68,23 +67,14 @@ def load_npz(path: str | None, *, label_key: str | None, max_bytes: int) -> Load
 
 def _arrays(file: Path, max_bytes: int) -> dict[str, Any]:
     if file.is_dir():
-        files = {f.stem: f for f in sorted(file.glob("*.npy"))}
-        check(bool(files), f"{file} holds no .npy files (x.npy, y.npy).")
-        return {name: _read_npy(f, max_bytes) for name, f in files.items()}
-    check(file.is_file(), f"No such file: {str(file)!r}.")
-    check(zipfile.is_zipfile(file), f"{file} is not an .npz file.")
-    try:
-        with np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{file} cannot be read as .npz: {error}") from None
+        found = {f.stem: f for f in sorted(file.glob("*.npy"))}
+        check(bool(found), f"{file} holds no .npy files (x.npy, y.npy).")
+        return {name: _read_npy(f, max_bytes) for name, f in found.items()}
+    return files.read_npz(file)
 
 
 def _read_npy(file: Path, max_bytes: int) -> np.ndarray:
-    try:
-        mapped = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise UserError(f"{file} cannot be read as .npy: {error}") from None
+    mapped = files.read_npy(file, mapped=True)
     return mapped if mapped.nbytes > max_bytes and mapped.dtype == np.uint8 else np.array(mapped)
 
 
@@ -116,7 +106,6 @@ def as_examples(x: np.ndarray, key: str, path: str) -> np.ndarray:
         )
     x = _pixels(x, key, path)
     return x if x.ndim == 4 else x[:, :, :, None]
-
 
 
 

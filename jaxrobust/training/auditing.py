@@ -7,7 +7,6 @@ pictures: `--mode=audit`.
 from __future__ import annotations
 
 import json
-import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +17,7 @@ from ml_collections import ConfigDict
 from jaxrobust import config as configuration
 from jaxrobust.audit import LabelIssues, find_label_issues, tables
 from jaxrobust.audit.truth import against_truth
-from jaxrobust.data import labels_file, manifest, sources
+from jaxrobust.data import files, labels_file, manifest, sources
 from jaxrobust.data.manifest import Manifest
 from jaxrobust.data.prepare import Part
 from jaxrobust.errors import UserError, check
@@ -66,19 +65,13 @@ def gather(experiment: Experiment, state, say=lambda line: None) -> Evidence:
 
 def save(found: Evidence, path: Path) -> None:
     """Writes evidence.npz, whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
+    with files.whole(path, "wb") as file:
         np.savez(file, **found)
-    partial.replace(path)
 
 
 def load(path: Path) -> Evidence:
     """Reads evidence.npz; raises `UserError` if it cannot be read."""
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
+    return files.read_npz(path, "is not the evidence of a run")
 
 
 def find(config: ConfigDict, record: Manifest, found: Evidence) -> Audited:
@@ -160,9 +153,8 @@ def write(
         config=configuration.to_json(config), environment=_json(workdir / "environment.json"),
         true=true, curves=found.get("curves"), train=train, figures=workdir / "figures",
     )
-    partial = workdir / "report.html.partial"
-    partial.write_text(page, encoding="utf-8")
-    partial.replace(workdir / "report.html")
+    with files.whole(workdir / "report.html") as file:
+        file.write(page)
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from ml_collections import ConfigDict
 
 from jaxrobust import config as configuration
 from jaxrobust import networks
+from jaxrobust.audit import tables
 from jaxrobust.data.inputs import load_inputs
 from jaxrobust.errors import check
 from jaxrobust.training import results
@@ -52,7 +52,7 @@ def evaluate(workdir: str | Path) -> dict[str, Any]:
         "last": results.evaluate_all(experiment, state.params, state.batch_stats)["numbers"],
         "selected": results.evaluate_all(experiment, *arrays["selected"])["numbers"],
     }
-    (Path(workdir) / "evaluation.json").write_text(json.dumps(measured, indent=2) + "\n")
+    results.write_json(Path(workdir) / "evaluation.json", measured)
     return measured
 
 
@@ -79,14 +79,19 @@ def predict(
     x, names = load_inputs(inputs, like=np.asarray(experiment.data.train.x[0]).shape)
     p = np.asarray(jax.nn.softmax(experiment.forward(params, batch_stats, x)))
     output = Path(output or Path(workdir) / "predictions.csv")
-    classes = experiment.data.class_names
-    with output.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["example", "predicted_label", "probability", *classes])
-        for name, row in zip(names, p, strict=True):
-            best = int(row.argmax())
-            writer.writerow([name, classes[best], f"{row[best]:.6f}", *(f"{v:.6f}" for v in row)])
-    return output
+    return write_predictions(output, names, experiment.data.class_names, p)
+
+
+def write_predictions(
+    path: Path, names: Sequence[str], class_names: Sequence[str], p: np.ndarray
+) -> Path:
+    """Writes probabilities [N, K] of examples by name; see `predict`."""
+    names, classes = (list(map(tables.harmless, texts)) for texts in (names, class_names))
+    rows = (
+        [name, classes[row.argmax()], f"{row.max():.6f}", *(f"{v:.6f}" for v in row)]
+        for name, row in zip(names, p, strict=True)
+    )
+    return tables.write_rows(path, ["example", "predicted_label", "probability", *classes], rows)
 
 
 def describe(config: ConfigDict) -> str:

@@ -12,6 +12,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from jaxrobust.data import files
+
 
 def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
@@ -27,7 +29,8 @@ class Log:
         self._path = Path(workdir) / "metrics.jsonl"
         self._epochs, self._name = epochs, name
         rows = [row for row in read_rows(self._path) if row["epoch"] <= start]
-        self._path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        with files.whole(self._path) as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
         self._file = self._path.open("a")
         self._board = None
         if tensorboard:

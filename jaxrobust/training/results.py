@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxrobust import __version__
 from jaxrobust import config as configuration
-from jaxrobust.data import manifest
+from jaxrobust.data import files, manifest
 from jaxrobust.errors import RunError
 from jaxrobust.training import auditing, metrics
 from jaxrobust.training.log import read_rows
@@ -156,10 +156,8 @@ def _plain(value: Any) -> Any:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    temporary = path.with_suffix(path.suffix + ".tmp")
-    temporary.write_text(text)
-    temporary.replace(path)
+    with files.whole(path) as file:
+        file.write(text)
 
 
 def table(runs: dict[str, dict[str, Any]]) -> str:

@@ -79,3 +79,15 @@ def test_a_labels_file_as_csv_and_as_array(tmp_path):
 def test_a_labels_file_that_cannot_be_is_one_line(tmp_path, name, message):
     with pytest.raises(UserError, match=message):
         tables.check_target(tmp_path / name)
+
+
+def test_labels_that_cannot_be_written_leave_those_before(tmp_path, monkeypatch):
+    def full(file, values):
+        file.write(b"half")
+        raise OSError("No space left on device")
+
+    path = tables.write_labels(np.array([1, 0]), np.arange(2), 2, NAMES, tmp_path / "l.npy")
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+        patch.setattr(np, "save", full)
+        tables.write_labels(np.array([2, 2]), np.arange(2), 2, NAMES, path)
+    np.testing.assert_array_equal(np.load(path), [1, 0])

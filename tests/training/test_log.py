@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from jaxrobust.training.log import Log, read_rows
 
 
@@ -35,3 +37,15 @@ def test_tensorboard_gets_the_numbers(tmp_path):
     log.close()
     events = list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))
     assert len(events) == 1 and b"train_loss" in events[0].read_bytes()
+
+
+def test_a_kill_while_rows_are_dropped_loses_none(tmp_path, monkeypatch):
+    write(tmp_path, 0, [{"epoch": e} for e in (1, 2, 3)])
+
+    def killed(row):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(json, "dumps", killed)
+        write(tmp_path, 2, [])
+    assert [r["epoch"] for r in read_rows(tmp_path / "metrics.jsonl")] == [1, 2, 3]
