@@ -7,6 +7,7 @@ part it belongs to (a loss's own hyper-parameter, a data set's usual augmentatio
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 
@@ -47,10 +48,20 @@ def above(low: float) -> Rule:
     return Rule(f"greater than {low:g}", lambda v: v > low)
 
 
-def increasing() -> Rule:
-    return Rule(
-        "increasing numbers", lambda v: all(a < b for a, b in zip(v, v[1:], strict=False))
-    )
+def increasing(low: float) -> Rule:
+    def holds(v):
+        if any(isinstance(a, bool) or not isinstance(a, int | float) for a in v):
+            return False
+        return all(a >= low for a in v) and all(a < b for a, b in pairwise(v))
+
+    return Rule(f"increasing numbers, at least {low:g}", holds)
+
+
+def assignments() -> Rule:
+    def holds(v):
+        return all(isinstance(a, str) and "=" in a[1:] for a in v)
+
+    return Rule("of texts 'name=value'", holds)
 
 
 _NOISE = (
@@ -233,7 +244,7 @@ SCHEMA: dict[str, Any] = {
         "warmup_start": Setting(0.01, "learning rate at the start of the warm-up", float,
                                 at_least(0)),
         "milestones": Setting((), "step: epochs at which the rate is multiplied", tuple,
-                              increasing()),
+                              increasing(1)),
         "gamma": Setting(0.1, "step, exponential: the multiplier", float, above(0)),
     },
     "train": {
@@ -243,7 +254,8 @@ SCHEMA: dict[str, Any] = {
         "loop": Setting("auto", "epoch: one compiled call; step: one call a step", str,
                         one_of("auto", "epoch", "step")),
         "devices": Setting(None, "devices that share a batch (default: all)", int, at_least(1)),
-        "xla_options": Setting((), "compiler options of the step, 'name=value' each", tuple),
+        "xla_options": Setting((), "compiler options of the step, 'name=value' each", tuple,
+                               assignments()),
     },
     "eval": {
         "batch_size": Setting(500, "examples a call", int, at_least(1)),
