@@ -54,7 +54,8 @@ def load(
       in either.
 
     Raises:
-      UserError: nothing there, a file named in a list is missing, an image cannot be read.
+      UserError: nothing there, a file that is no list, a file named in a list is missing, an
+        image cannot be read.
     """
     check(path is not None, "A folder data set needs a path.")
     root = Path(path).expanduser()
@@ -181,7 +182,13 @@ def _list_files(file: Path) -> dict[str, _Listing]:
 
 
 def _one_list(file: Path) -> _Listing:
-    lines = [line.rsplit(maxsplit=1) for line in file.read_text().splitlines() if line.strip()]
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise UserError(
+            f"{file} is no text: use a folder of images, a .csv file, or a list of images."
+        ) from None
+    lines = [line.rsplit(maxsplit=1) for line in text.splitlines() if line.strip()]
     check(bool(lines), f"{file} is empty.")
     odd = next((i for i, line in enumerate(lines) if len(line) != 2), None)
     check(odd is None, f"{file}: line {odd} (from 0) does not read 'path label'.")

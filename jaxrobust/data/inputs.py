@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxrobust.data import csv_file, folder, images, tables
+from jaxrobust.data import csv_file, files, folder, images, tables
 from jaxrobust.errors import UserError, check
 
 
@@ -25,16 +25,14 @@ def load_inputs(path: str | Path, like: tuple[int, ...]) -> tuple[Any, list[str]
       a name for each.
 
     Raises:
-      UserError: nothing there, or examples of another shape.
+      UserError: nothing there, a file that cannot be read, or examples of another shape.
     """
     path = Path(path).expanduser()
     check(path.exists(), f"--input={path}: no such file or folder.")
     if path.suffix in (".npy", ".npz"):
-        loaded = np.load(path, allow_pickle=False)
-        if path.suffix == ".npz":
-            check("x" in loaded.files, f"{path} has no array 'x'.")
-            loaded = loaded["x"]
-        x = tables.as_examples(loaded, "x", str(path))
+        arrays = files.read_npz(path) if path.suffix == ".npz" else {"x": files.read_npy(path)}
+        check("x" in arrays, f"{path} has no array 'x'.")
+        x = tables.as_examples(arrays["x"], "x", str(path))
         names = [str(i) for i in range(len(x))]
     elif path.suffix == ".csv":
         x, names = _table(path)
@@ -58,11 +56,11 @@ def _table(path: Path) -> tuple[np.ndarray, list[str]]:
 
 def _images(path: Path, like: tuple[int, ...]) -> tuple[Any, list[str]]:
     check(len(like) == 3, f"{path}: the run was trained on tables of {list(like)}, not on images.")
-    files = [path] if path.is_file() else sorted(
+    found = [path] if path.is_file() else sorted(
         p for p in path.rglob("*") if p.suffix.lower() in folder.IMAGE_TYPES
     )
-    check(bool(files), f"{path} holds no images.")
-    names = [str(p if path.is_file() else p.relative_to(path)) for p in files]
+    check(bool(found), f"{path} holds no images.")
+    names = [str(p if path.is_file() else p.relative_to(path)) for p in found]
     height, width, channels = like
     check(height == width, f"The run was trained on images of {height} x {width}; use an .npy.")
-    return images.LazyImages(lambda i: files[i].read_bytes(), names, height, channels), names
+    return images.LazyImages(lambda i: found[i].read_bytes(), names, height, channels), names

@@ -107,6 +107,12 @@ def test_unusual_kinds_of_images(tmp_path):
     np.testing.assert_array_equal(read["palette"], [50, 60, 70])
 
 
+def test_a_file_that_is_no_list_is_named(tmp_path):
+    (tmp_path / "photos.zip").write_bytes(b"PK\x03\x04\xff\xfe\x00")
+    with pytest.raises(UserError, match="photos.zip is no text: use a folder of images"):
+        load(tmp_path / "photos.zip")
+
+
 @pytest.mark.parametrize("max_bytes", [1 << 30, 100])
 def test_an_unreadable_image_is_named_or_skipped(tree, max_bytes):
     content = (tree / "a/1.png").read_bytes()
