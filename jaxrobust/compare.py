@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
-from jaxrobust.errors import RunError, UserError, check
+from jaxrobust.data import files
+from jaxrobust.errors import RunError, UserError, check, report, writing
 from jaxrobust.training import figures, results
 from jaxrobust.training.log import read_rows
 
@@ -22,22 +24,39 @@ def compare(workdirs: list[Path]) -> str:
       UserError: no workdirs, or one without the results of a finished run.
     """
     check(len(workdirs) > 0, "Name the workdirs of finished runs.")
-    runs = {}
-    for workdir in workdirs:
-        path = workdir / "results.json"
-        check(path.is_file(), f"{workdir} holds no finished run (no results.json).")
-        runs[workdir.name] = json.loads(path.read_text())
-    return results.table(runs)
+    runs = zip(names(workdirs), map(_results, workdirs), strict=True)
+    return results.table(dict(runs))
+
+
+def names(workdirs: list[Path]) -> list[str]:
+    """Returns what to call each run: its folder's name, or its path where names repeat."""
+    found = [workdir.name or str(workdir) for workdir in workdirs]
+    return [
+        str(workdir) if found.count(name) > 1 else name
+        for workdir, name in zip(workdirs, found, strict=True)
+    ]
+
+
+def _results(workdir: Path) -> dict[str, Any]:
+    path = workdir / "results.json"
+    check(path.is_file(), f"{workdir} holds no finished run (no results.json).")
+    try:
+        found = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON: {error}") from None
+    right = isinstance(found, dict) and found.keys() >= {"last", "selected", "selection_split"}
+    check(right, f"{path} does not hold the results of a run.")
+    return found
 
 
 def draw(workdirs: list[Path], path: Path) -> Path:
     """Draws balanced test accuracy and memorised wrong labels of the runs over the epochs."""
     figure, (left, right) = figures.canvas(9.6, 3.8, 1, 2)
-    for i, workdir in enumerate(workdirs):
+    for i, (workdir, name) in enumerate(zip(workdirs, names(workdirs), strict=True)):
         rows = read_rows(workdir / "metrics.jsonl")
         colour = figures.COLOURS[i % len(figures.COLOURS)]
-        figures.series(left, rows, "test_balanced_accuracy", workdir.name, colour)
-        figures.series(right, rows, "memorised", workdir.name, colour)
+        figures.series(left, rows, "test_balanced_accuracy", name, colour)
+        figures.series(right, rows, "memorised", name, colour)
     left.set(xlabel="epoch", ylim=(0, 1.02), title="Balanced accuracy on clean test data")
     right.set(xlabel="epoch", ylim=(0, 1.02), title="Share of wrong labels memorised")
     left.legend(frameon=False, loc="lower right")
@@ -50,17 +69,12 @@ def main(argv: list[str]) -> int:
         table = compare(workdirs)
         print(table)
         folder = workdirs[0].parent
-        try:
-            (folder / "comparison.txt").write_text(table + "\n")
+        with writing(folder):
+            with files.whole(folder / "comparison.txt") as file:
+                file.write(table + "\n")
             draw(workdirs, folder / "comparison.png")
-        except OSError as error:
-            raise RunError(f"Cannot write to {folder}: {error.strerror or error}.") from error
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except RunError as error:
-        print(f"failed: {error}", file=sys.stderr)
-        return 1
+    except (UserError, RunError, OSError) as error:
+        return report(error)
     written = [folder / "comparison.txt", folder / "comparison.png"]
     written += [w / "figures" for w in workdirs if (w / "figures").is_dir()]
     print("Wrote " + ", ".join(map(str, written)) + ".")

@@ -1,9 +1,12 @@
-"""The two errors that the program turns into one line and an exit code."""
+"""The errors that the program turns into one line and an exit code."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 
 class UserError(ValueError):
@@ -12,6 +15,31 @@ class UserError(ValueError):
 
 class RunError(RuntimeError):
     """The run itself failed: a non-finite loss, a full disk. The command line exits with 1."""
+
+
+@contextmanager
+def writing(path: str | Path, advice: str = "") -> Iterator[None]:
+    """Turns an `OSError` while a file or folder is written into a `RunError` that names the file.
+
+    Args:
+      path: named if the error itself names none.
+      advice: a sentence that follows.
+    """
+    try:
+        yield
+    except OSError as error:
+        line = f"Cannot write {error.filename or path}: {error.strerror or error}. {advice}"
+        raise RunError(line.strip()) from error
+
+
+def report(error: UserError | RunError | OSError) -> int:
+    """Prints an error as a line on the standard error stream; returns the exit code."""
+    wrong_use = isinstance(error, UserError)
+    line = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        line = f"{error.filename or 'Input or output'}: {error.strerror}."
+    print(f"{'error' if wrong_use else 'failed'}: {line}", file=sys.stderr)
+    return 2 if wrong_use else 1
 
 
 def check(condition: bool, message: str) -> None:

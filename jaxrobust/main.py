@@ -9,7 +9,7 @@ from ml_collections import config_flags
 
 from jaxrobust import config as configuration
 from jaxrobust import process
-from jaxrobust.errors import RunError, UserError, check, nearest
+from jaxrobust.errors import RunError, UserError, check, nearest, report
 
 MODES = ("train", "evaluate", "predict", "audit")
 STRINGS = {"workdir": None, "mode": "train", "distributed": None, "input": None, "output": None,
@@ -58,12 +58,8 @@ def run(argv: list[str]) -> int:
         if values.distributed:
             sharding.start_processes(values.distributed)
         return commands.run(values)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except RunError as error:
-        print(f"failed: {error}", file=sys.stderr)
-        return 1
+    except (UserError, RunError, OSError) as error:
+        return report(error)
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
         return 130

@@ -36,8 +36,9 @@ def whole(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
             yield file
         return
     partial = path.with_name(path.name + ".partial")
+    file = partial.open(mode, **text)
     try:
-        with partial.open(mode, **text) as file:
+        with file:
             yield file
         partial.replace(path)
     except BaseException:

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxrobust.errors import RunError
+from jaxrobust.data import files
+from jaxrobust.errors import writing
 from jaxrobust.training import figures
 
 COLUMNS = {
@@ -109,11 +110,10 @@ def write(rows: list[Row], folder: Path) -> list[Path]:
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        paths[0].write_text(text.getvalue())
-        paths[1].write_text(markdown(rows) + "\n")
+        for path, table in zip(paths, (text.getvalue(), markdown(rows) + "\n"), strict=False):
+            with files.whole(path) as file:
+                file.write(table)
         figures.save(draw(rows), paths[2])
-    except OSError as error:
-        raise RunError(f"Cannot write to {folder}: {error.strerror or error}.") from error
     return paths
