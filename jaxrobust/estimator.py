@@ -26,7 +26,7 @@ from jaxrobust import config as configuration
 from jaxrobust import methods, networks
 from jaxrobust.audit import find_label_issues
 from jaxrobust.data import tables
-from jaxrobust.data.examples import Examples, Source, statistics
+from jaxrobust.data.examples import Examples, Source
 from jaxrobust.data.prepare import prepare
 from jaxrobust.errors import check, choose
 from jaxrobust.training.experiment import Experiment, assemble, evaluation_view, make_network
@@ -119,8 +119,9 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
             weight = _check_sample_weight(sample_weight, x, ensure_non_negative=True)
             check(weight.any(), "Sample weights must contain at least one non-zero number.")
         config = self._make_config(x)
-        self.config_, self._statistics = config.to_dict(), statistics(x)
+        self.config_ = config.to_dict()
         experiment = assemble(config, _prepared(config, x, labels, self.classes_), self._network())
+        self._scale = experiment.scale
         if weight is not None and np.ptp(weight) > 0:
             scaled = np.float32(weight * (len(weight) / weight.sum()))
             experiment = experiment.with_arrays(sample_weight=scaled)
@@ -228,7 +229,7 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
         """Returns float64 [N, K]; in batches of one size, so that few programs are compiled."""
         x = self._check_predict(X)
         if self not in _FORWARD:
-            network, view = self._network(), evaluation_view(self._shape, *self._statistics)
+            network, view = self._network(), evaluation_view(self._shape, *self._scale)
             key = jax.random.key(0)
             _FORWARD[self] = shared_jit(
                 lambda params, stats, x: network.apply(params, stats, view(key, x), False)[0]

@@ -15,6 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
 from jaxrobust import RobustClassifier, networks
+from jaxrobust.data import statistics
 from jaxrobust.errors import UserError
 
 QUICK = {"train.xla_options": ("xla_backend_optimization_level=0",)}
@@ -131,6 +132,14 @@ def test_it_works_in_pipelines_searches_and_pickles(iris):
     assert search.best_params_["epochs"] == 15
     again = pickle.loads(pickle.dumps(search.best_estimator_))
     np.testing.assert_array_equal(again.predict_proba(X), search.predict_proba(X))
+
+
+def test_the_examples_are_measured_once(iris, monkeypatch):
+    seen, moments = [], statistics.moments
+    monkeypatch.setattr(statistics, "moments", lambda *a: seen.append(1) or moments(*a))
+    model = small(epochs=1).fit(*iris)
+    model.predict(iris[0])
+    assert len(seen) == 1
 
 
 def test_the_seed_decides(iris):

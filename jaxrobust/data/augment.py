@@ -241,21 +241,3 @@ def mix(values: jax.Array, partner: jax.Array, share: jax.Array) -> jax.Array:
     )
     share = share.astype(values.dtype).reshape((-1,) + (1,) * (values.ndim - 1))
     return share * values + (1 - share) * values[partner]
-
-
-def statistics(x: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Returns mean and deviation, float64, per channel of images or per column of a table.
-
-    Those of uint8 images are in 0..1. A channel or column that never changes gets deviation 1.
-
-    Args:
-      x: [N, ..., C], the training examples.
-    """
-    x = np.asarray(x)
-    unit = 255.0 if x.dtype == np.uint8 else 1.0
-    chunks = [x[i : i + 1024] for i in range(0, len(x), 1024)]  # few in float64 at a time
-    axes = tuple(range(x.ndim - 1))
-    values = x[..., 0].size
-    mean = sum(c.sum(axes, dtype=np.float64) for c in chunks) / values
-    std = np.sqrt(sum(((c - mean) ** 2).sum(axes) for c in chunks) / values)
-    return mean / unit, np.where(std > 0, std, unit) / unit

@@ -113,19 +113,6 @@ def thumbnails(x: Any, positions: np.ndarray, side: int = 32) -> np.ndarray:
     return np.stack([thin(np.asarray(x[int(i)])) for i in positions])
 
 
-def statistics(x: Any, sample: int = 10_000) -> tuple[np.ndarray, np.ndarray]:
-    """Returns mean and standard deviation, float32 [C] of images (0 to 255) or [D] of features.
-
-    Taken over `sample` evenly spaced examples; a constant feature gets deviation 1.
-    """
-    n = len(x)
-    picked = np.unique(np.linspace(0, n - 1, min(n, sample)).astype(np.int64))
-    some = x[picked] if in_memory(x) else np.stack([np.asarray(x[int(i)]) for i in picked])
-    axes = tuple(range(some.ndim - 1))
-    mean, deviation = some.mean(axes, dtype=np.float64), some.std(axes, dtype=np.float64)
-    return mean.astype(np.float32), np.where(deviation > 0, deviation, 1).astype(np.float32)
-
-
 def encode(
     raw: dict[str, np.ndarray], names: tuple[str, ...] = ()
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:

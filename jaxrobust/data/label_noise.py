@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrobust.data import files, flip_maps
-from jaxrobust.data.examples import statistics
+from jaxrobust.data.statistics import moments
 from jaxrobust.errors import UserError, check, choose
 
 MATRIX_KINDS = (
@@ -192,7 +192,7 @@ def instance_dependent(
     normal = jax.random.truncated_normal(rate_key, *ends, labels.shape, jnp.float32)
     flip_rate = np.clip(rate + spread * np.asarray(normal), 0, 1)
     draw = np.asarray(jax.random.uniform(draw_key, labels.shape, jnp.float32))
-    mean, deviation = statistics(x)
+    mean, deviation = (v.astype(np.float32) for v in moments(x))
     given = np.array(labels, np.int32)
     for y in np.unique(labels):
         rows = np.flatnonzero(labels == y)

@@ -18,8 +18,8 @@ from ml_collections import ConfigDict
 
 from jaxrobust import methods, networks
 from jaxrobust.data import augment, curves, sources
-from jaxrobust.data.examples import statistics
 from jaxrobust.data.prepare import Prepared, prepare
+from jaxrobust.data.statistics import statistics
 from jaxrobust.errors import check
 from jaxrobust.training import evaluation, optimizers
 from jaxrobust.training.loop import Feed
@@ -27,7 +27,11 @@ from jaxrobust.training.sharding import Layout, make_layout
 
 
 class Experiment(NamedTuple):
-    """The parts of a run. `forward(params, batch_stats, x) -> logits` evaluates."""
+    """The parts of a run.
+
+    `forward(params, batch_stats, x) -> logits` evaluates; `scale` is the mean and the standard
+    deviation of the training examples, see `statistics`.
+    """
 
     config: ConfigDict
     data: Prepared
@@ -38,6 +42,7 @@ class Experiment(NamedTuple):
     loop: str
     layout: Layout
     key: jax.Array
+    scale: tuple[np.ndarray, np.ndarray]
 
     def with_arrays(self, **arrays: np.ndarray) -> Experiment:
         """Returns the experiment with more arrays [N, ...] whose rows enter the batches."""
@@ -100,7 +105,8 @@ def assemble(
         f"Use --config.train.batch_size={2 ** int(math.log2(n))} or less.",
     )
     layout = make_layout(batch_size, config.train.devices)
-    views, view = make_views(config, data)
+    scale = statistics(data.train.x)
+    views, view = make_views(config, data, *scale)
     network = make_network(config, num_classes) if network is None else network
     example = _example(data.train.x, batch_size)
     method = methods.make(
@@ -119,7 +125,7 @@ def assemble(
     feed = make_feed(config, data, layout)
     return Experiment(
         config, _on_device(data, feed, layout), network, method, feed, forward,
-        _loop(config, network, shapes, x), layout, jax.random.key(config.seed),
+        _loop(config, network, shapes, x), layout, jax.random.key(config.seed), scale,
     )
 
 
@@ -178,20 +184,17 @@ def _large(shape: tuple[int, ...]) -> bool:
 
 def evaluation_view(shape: tuple[int, ...], mean: np.ndarray, std: np.ndarray) -> augment.View:
     """Returns the view that nothing random enters, for examples of `shape`, see `statistics`."""
-    scale, large = 255 if len(shape) == 3 else 1, _large(shape)
+    large = _large(shape)
     return augment.make_view(
-        "imagenet_eval" if large else "none", mean=mean / scale, std=std / scale,
+        "imagenet_eval" if large else "none", mean=mean, std=std,
         image_size=224 if large else None,
     )
 
 
-def make_views(config: ConfigDict, data: Prepared):
+def make_views(config: ConfigDict, data: Prepared, mean: np.ndarray, std: np.ndarray):
     """Returns `(views, evaluation view)`; `views(kind)` makes a training view by name."""
-    x, a = data.train.x, config.augment
-    shape = np.asarray(x[0]).shape
+    a, shape = config.augment, np.asarray(data.train.x[0]).shape
     images, large = len(shape) == 3, _large(shape)
-    mean, std = statistics(x)
-    scale = 255 if images else 1
     plain = images and not large and config.data.name != "digits"
     default = "imagenet" if large else "crop_flip" if plain else "none"
     flip = config.data.name != "digits" if a.flip is None else a.flip
@@ -199,8 +202,8 @@ def make_views(config: ConfigDict, data: Prepared):
 
     def view(kind=None):
         return augment.make_view(
-            kind or a.kind or default, mean=mean / scale, std=std / scale, image_size=size,
-            pad=a.pad, pad_mode=a.pad_mode, cutout=a.cutout, flip=flip,
+            kind or a.kind or default, mean=mean, std=std, image_size=size, pad=a.pad,
+            pad_mode=a.pad_mode, cutout=a.cutout, flip=flip,
         )
 
     return view, evaluation_view(shape, mean, std)

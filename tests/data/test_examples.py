@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxrobust.data.examples import Examples, View, encode, statistics, take, thumbnails
+from jaxrobust.data.examples import Examples, View, encode, take, thumbnails
 from jaxrobust.errors import UserError
 
 
@@ -89,20 +89,6 @@ def test_taking_from_memory_copies_and_from_disk_reads_nothing():
     assert isinstance(again.x, View) and again.x.x is lazy
     assert again.x[0][0, 0, 0] == 2 and again.x[1][0, 0, 0] == 5 and lazy.reads == 2
     np.testing.assert_array_equal(again.rows, [20, 50])
-
-
-def test_statistics_by_channel_and_by_feature():
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 255, (20, 4, 4, 3), np.uint8)
-    mean, deviation = statistics(images)
-    np.testing.assert_allclose(mean, images.reshape(-1, 3).mean(0), rtol=1e-6)
-    np.testing.assert_allclose(deviation, images.reshape(-1, 3).std(0), rtol=1e-6)
-    features = np.stack([rng.normal(2, 3, 50), np.full(50, 7.0)], 1).astype(np.float32)
-    mean, deviation = statistics(features)
-    np.testing.assert_allclose(mean, features.mean(0), rtol=1e-5)
-    np.testing.assert_allclose(deviation, [features[:, 0].std(), 1], rtol=1e-5)
-    mean, _ = statistics(Lazy())
-    np.testing.assert_allclose(mean, [2.5] * 3)
 
 
 def test_thumbnails_are_small():
