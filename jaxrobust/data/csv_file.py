@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +63,22 @@ def column(columns: dict[str, np.ndarray], choices: Sequence[str], path: str | P
         f"{path} has no column {' or '.join(map(repr, choices))}; "
         f"it has {', '.join(map(repr, columns))}.{nearest(choices[0], columns)}"
     )
+
+
+def features(columns: Iterable[str], label: str = "label") -> list[str]:
+    """Returns the columns that are features: all but the `label`, `label`, `split` and `id`."""
+    return [name for name in columns if name not in (label, "label", "split", "id")]
+
+
+def table(columns: dict[str, np.ndarray], names: Sequence[str], path: str | Path) -> np.ndarray:
+    """Returns the columns `names` as float32 [N, D].
+
+    Raises:
+      UserError: no names; a column is missing, or not numeric (see `numbers`).
+    """
+    check(bool(names), f"{path} has no feature columns beside {', '.join(map(repr, columns))}.")
+    found = [columns[column(columns, (name,), path)] for name in names]
+    return np.stack([numbers(v, name, path) for name, v in zip(names, found, strict=True)], axis=1)
 
 
 def numbers(values: np.ndarray, name: str, path: str | Path) -> np.ndarray:

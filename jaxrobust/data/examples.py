@@ -40,6 +40,7 @@ class Source(NamedTuple):
         None means that the given labels are taken to be the truth.
       num_rows: how many rows the training split's own order has (see `Examples.rows`).
       notes: what the user should know of how it was read.
+      feature_names: D names of a table's columns; () if they have none.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Source(NamedTuple):
     true_labels: np.ndarray | None = None
     num_rows: int | None = None
     notes: tuple[str, ...] = ()
+    feature_names: tuple[str, ...] = ()
 
 
 class Loaded(NamedTuple):
@@ -61,6 +63,7 @@ class Loaded(NamedTuple):
       true_labels: int32 [N] of the training split, or None (see `Source`).
       num_rows: how many rows the training split's own order has.
       notes: what the user should know.
+      feature_names: see `Source`.
     """
 
     splits: dict[str, Examples]
@@ -68,6 +71,7 @@ class Loaded(NamedTuple):
     true_labels: np.ndarray | None
     num_rows: int
     notes: tuple[str, ...] = ()
+    feature_names: tuple[str, ...] = ()
 
 
 class View:

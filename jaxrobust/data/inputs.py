@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +12,25 @@ from jaxrobust.data import csv_file, files, folder, images, tables
 from jaxrobust.errors import UserError, check
 
 
-def load_inputs(path: str | Path, like: tuple[int, ...]) -> tuple[Any, list[str]]:
+def load_inputs(
+    path: str | Path, like: tuple[int, ...], feature_names: Sequence[str] = ()
+) -> tuple[Any, list[str]]:
     """Reads examples to predict.
 
     Args:
       path: an image, a folder of images (with or without sub-folders), an .npy array, an .npz
-        with the array `x`, or a .csv table whose columns but `label`, `split` and `id` are
-        features.
+        with the array `x`, or a .csv table.
       like: shape of one example of the run, [H, W, C] or [D]; images are resized to it.
+      feature_names: columns of a table that the run was trained on, in order; without them all
+        but `label`, `split` and `id` are features.
 
     Returns:
       The examples, uint8 [N, H, W, C] (perhaps decoded when asked for) or float32 [N, D], and
       a name for each.
 
     Raises:
-      UserError: nothing there, a file that cannot be read, or examples of another shape.
+      UserError: nothing there, a file that cannot be read, a column that is missing or not
+        numeric, or examples of another shape.
     """
     path = Path(path).expanduser()
     check(path.exists(), f"--input={path}: no such file or folder.")
@@ -35,7 +40,7 @@ def load_inputs(path: str | Path, like: tuple[int, ...]) -> tuple[Any, list[str]
         x = tables.as_examples(arrays["x"], "x", str(path))
         names = [str(i) for i in range(len(x))]
     elif path.suffix == ".csv":
-        x, names = _table(path)
+        x, names = _table(path, feature_names)
     else:
         x, names = _images(path, like)
     if tuple(x.shape[1:]) != tuple(like):
@@ -46,10 +51,9 @@ def load_inputs(path: str | Path, like: tuple[int, ...]) -> tuple[Any, list[str]
     return x, names
 
 
-def _table(path: Path) -> tuple[np.ndarray, list[str]]:
-    columns = csv_file.read(str(path))
-    features = [name for name in columns if name not in ("label", "split", "id")]
-    x = np.stack([csv_file.numbers(columns[name], name, str(path)) for name in features], axis=1)
+def _table(path: Path, feature_names: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+    columns = csv_file.read(path)
+    x = csv_file.table(columns, feature_names or csv_file.features(columns), path)
     ids = columns["id"].tolist() if "id" in columns else [str(i) for i in range(len(x))]
     return x, ids
 

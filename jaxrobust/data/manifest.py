@@ -37,6 +37,7 @@ class Manifest(NamedTuple):
         are only copies of the given.
       validation_kind: `noisy` or `clean` hold-out, `own` split of the source, or `none`.
       train, metadata, validation: the rows of each part; metadata and validation may be None.
+      feature_names: D names of a table's columns, in order; () if they have none.
     """
 
     source: str
@@ -52,9 +53,11 @@ class Manifest(NamedTuple):
     train: Rows
     metadata: Rows | None
     validation: Rows | None
+    feature_names: tuple[str, ...] = ()
 
 
 _PARTS = ("train", "metadata", "validation")
+_NAMES = ("class_names", "feature_names")
 _PREFIX = {"train": "", "metadata": "metadata_", "validation": "validation_"}
 
 
@@ -121,7 +124,7 @@ def save(manifest: Manifest, path: str | Path) -> None:
         if rows is not None:
             arrays |= {_PREFIX[part] + k: v for k, v in rows._asdict().items()}
     arrays |= {k: v for k, v in manifest._asdict().items() if k not in _PARTS}
-    arrays["class_names"] = np.array(manifest.class_names)
+    arrays |= {k: np.array(getattr(manifest, k), str) for k in _NAMES}
     with files.whole(path, "wb") as file:
         np.savez_compressed(file, **arrays, **realised(manifest))
 
@@ -144,12 +147,14 @@ def load(path: str | Path) -> Manifest:
         fields = {
             name: arrays[name].item()
             for name in Manifest._fields
-            if name not in (*_PARTS, "class_names")
+            if name not in (*_PARTS, *_NAMES)
         }
+        arrays.setdefault("feature_names", np.array((), str))  # older runs have none
+        fields |= {name: tuple(map(str, arrays[name])) for name in _NAMES}
     except (KeyError, ValueError) as error:
         raise UserError(f"{path} is not a manifest (a run's noise.npz): {error}") from None
     check(parts["train"] is not None, f"{path} is not a manifest: it has no array 'index'.")
-    return Manifest(class_names=tuple(map(str, arrays["class_names"])), **fields, **parts)
+    return Manifest(**fields, **parts)
 
 
 def check_matches(manifest: Manifest, source: Source, path: str | Path) -> None:

@@ -154,6 +154,7 @@ def prepare(
         train=pool.rows(pool.free),
         metadata=None if metadata is None else pool.rows(metadata),
         validation=None if validation is None else pool.rows(validation),
+        feature_names=source.feature_names,
     )
     return _assemble(source, record, [*source.notes, *pool.notes])
 
@@ -203,6 +204,7 @@ def _replay(source: Source, path: str | Path, *, needs_metadata: bool) -> Prepar
         f"Rows and labels are those of {path}; what is set for labels file, subset, noise, "
         "imbalance, metadata and validation is not used."
     )
+    record = record._replace(feature_names=source.feature_names)
     return _assemble(source, record, [*source.notes, note])
 
 

@@ -123,5 +123,6 @@ def _with_test(name: str, loaded: Loaded, fraction: float) -> Source:
         truth = None if truth is None else truth[~out]
         notes.append(f"No test split: {len(test.labels)} examples held out, the same every time.")
     return Source(
-        name, train, test, validation, loaded.class_names, truth, loaded.num_rows, tuple(notes)
+        name, train, test, validation, loaded.class_names, truth, loaded.num_rows, tuple(notes),
+        loaded.feature_names,
     )

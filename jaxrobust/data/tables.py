@@ -136,10 +136,8 @@ def load_csv(path: str | None, *, label_key: str | None) -> Loaded:
     columns = csv_file.read(path)
     own = "label" if "label" in columns else list(columns)[-1]
     given = csv_file.column(columns, (label_key or own,), path)
-    aside = {given, "split", "id"} | ({"label"} if "label" in columns else set())
-    features = [name for name in columns if name not in aside]
-    check(bool(features), f"{path} has no feature columns beside {', '.join(map(repr, columns))}.")
-    x = np.stack([csv_file.numbers(columns[name], name, path) for name in features], axis=1)
+    features = csv_file.features(columns, given)
+    x = csv_file.table(columns, features, path)
     where = (
         csv_file.splits(columns["split"], path) if "split" in columns else np.full(len(x), "train")
     )
@@ -159,4 +157,4 @@ def load_csv(path: str | None, *, label_key: str | None) -> Loaded:
         )
         for split, r in rows.items()
     }
-    return Loaded(splits, names, labels.get("truth"), len(x))
+    return Loaded(splits, names, labels.get("truth"), len(x), feature_names=tuple(features))

@@ -65,7 +65,8 @@ def predict(
     Args:
       workdir: of a run.
       inputs: an image, a folder of images (flat or with sub-folders), an .npy array [N, ...], an
-        .npz with `x`, or a .csv table; of the shape that the run was trained on.
+        .npz with `x`, or a .csv table with the columns that the run was trained on, in any
+        order, and others; of the shape that the run was trained on.
       output: the CSV to write; default `predictions.csv` in the workdir.
       which: selected or last parameters.
 
@@ -76,7 +77,10 @@ def predict(
     state = arrays["state"]
     last = (state.params, state.batch_stats)
     params, batch_stats = arrays["selected"] if which == "selected" else last
-    x, names = load_inputs(inputs, like=np.asarray(experiment.data.train.x[0]).shape)
+    x, names = load_inputs(
+        inputs, like=np.asarray(experiment.data.train.x[0]).shape,
+        feature_names=experiment.data.manifest.feature_names,
+    )
     p = np.asarray(jax.nn.softmax(experiment.forward(params, batch_stats, x)))
     output = Path(output or Path(workdir) / "predictions.csv")
     return write_predictions(output, names, experiment.data.class_names, p)

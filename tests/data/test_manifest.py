@@ -41,7 +41,7 @@ def test_what_came_of_it_by_hand():
 
 
 def test_saving_and_loading_gives_the_same(tmp_path):
-    before = make_manifest()
+    before = make_manifest(feature_names=("age", "weight"))
     manifest.save(before, tmp_path / "noise.npz")
     after = manifest.load(tmp_path / "noise.npz")
     assert [p.name for p in tmp_path.iterdir()] == ["noise.npz"]
@@ -52,6 +52,15 @@ def test_saving_and_loading_gives_the_same(tmp_path):
                 np.testing.assert_array_equal(u, v)
         else:
             assert a == b and type(a) is type(b), name
+
+
+def test_a_manifest_without_names_of_features_is_read(tmp_path):
+    manifest.save(make_manifest(), tmp_path / "new.npz")
+    assert manifest.load(tmp_path / "new.npz").feature_names == ()
+    with np.load(tmp_path / "new.npz") as arrays:
+        np.savez(tmp_path / "old.npz", **{k: arrays[k] for k in arrays if k != "feature_names"})
+    old = manifest.load(tmp_path / "old.npz")
+    assert old.feature_names == () and old.class_names == ("a", "b", "c")
 
 
 def test_the_file_can_be_read_without_us(tmp_path):

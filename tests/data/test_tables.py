@@ -119,6 +119,7 @@ def test_a_table(tmp_path):
 def test_the_last_column_is_the_label_if_none_has_its_name(tmp_path):
     loaded = table(tmp_path, "\ufeffa,b,kind\n1,2,7\n3,4,9\n")
     np.testing.assert_allclose(loaded.splits["train"].x, [[1, 2], [3, 4]])
+    assert loaded.feature_names == ("a", "b")
     assert loaded.class_names == ("7", "9")
 
 
@@ -137,7 +138,7 @@ def test_a_second_label_column_is_given_and_label_is_the_truth(tmp_path):
     np.testing.assert_array_equal(loaded.splits["train"].labels, [1, 1])
     np.testing.assert_array_equal(loaded.true_labels, [0, 1])
     np.testing.assert_array_equal(loaded.splits["test"].labels, [0])
-    assert loaded.splits["train"].x.shape == (2, 1)
+    assert loaded.splits["train"].x.shape == (2, 1) and loaded.feature_names == ("a",)
 
 
 @pytest.mark.parametrize(
