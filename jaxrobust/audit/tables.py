@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxrobust.audit.issues import LabelIssues
 from jaxrobust.data import files
+from jaxrobust.data.examples import positions
 from jaxrobust.errors import check
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -77,10 +78,9 @@ def corrected(issues: LabelIssues, labels: np.ndarray, rows: np.ndarray) -> np.n
       labels: int [R], labels given to the rows of a data set.
       rows: int64 [R], those rows; `issues.index` are some of them.
     """
-    labels, place = labels.copy(), np.argsort(rows)
+    labels = labels.copy()
     change = issues.is_label_issue & (issues.predicted_label >= 0)
-    at = place[np.searchsorted(rows, issues.index[change], sorter=place)]
-    labels[at] = issues.predicted_label[change]
+    labels[positions(rows, issues.index[change])] = issues.predicted_label[change]
     return labels
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxrobust.data import files
+from jaxrobust.data.examples import positions
 from jaxrobust.data.manifest import Manifest
 from jaxrobust.errors import check
 
@@ -50,14 +51,13 @@ def load(path: str | Path, manifest: Manifest) -> np.ndarray:
         str(arrays.get("fingerprint", manifest.fingerprint)) == manifest.fingerprint,
         f"{path} was recorded on other data than {manifest.source} as it is now.",
     )
-    order = np.argsort(index, kind="stable")
-    place = order[np.minimum(np.searchsorted(index, rows.index, sorter=order), len(index) - 1)]
-    missing = int((index[place] != rows.index).sum())
+    missing = int((~np.isin(rows.index, index)).sum())
     check(
         missing == 0,
         f"{path} lacks the curves of {missing} of the {len(rows.index)} training examples. "
         "Train on the rows that were probed: same seed and data settings.",
     )
+    place = positions(index, rows.index)
     if "given_labels" in arrays:
         other = int((arrays["given_labels"][place] != rows.given_labels).sum())
         check(

@@ -74,6 +74,27 @@ class Loaded(NamedTuple):
     feature_names: tuple[str, ...] = ()
 
 
+def rows_of(examples: Examples) -> np.ndarray:
+    """Returns int64 [N], each example's row in the source's own order."""
+    return np.arange(len(examples.labels)) if examples.rows is None else examples.rows
+
+
+def positions(rows: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Returns int64 [M], where in `rows` [N], in any order, each of `wanted` [M] is.
+
+    Raises:
+      UserError: some of `wanted` are not there.
+    """
+    order = np.argsort(rows, kind="stable")
+    place = np.searchsorted(rows, wanted, sorter=order)
+    missing = (place == len(rows)) | (rows[order[place % len(rows)]] != wanted)
+    check(
+        not missing.any(),
+        f"{missing.sum()} of {len(wanted)} rows are missing, e.g. row {wanted[missing][:1]}.",
+    )
+    return order[place]
+
+
 class View:
     """Some rows of a random-access `x`, in a given order, read when asked for."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxrobust.data import csv_file, files, manifest
-from jaxrobust.data.examples import Source
+from jaxrobust.data.examples import Source, rows_of
 from jaxrobust.errors import UserError, check, nearest
 
 _LABEL = ("label", "given_label")
@@ -50,11 +50,6 @@ def replace(source: Source, path: str | Path, *, check_labels: bool = True) -> S
     return source._replace(train=source.train._replace(labels=given), true_labels=truth)
 
 
-def _rows(source: Source) -> np.ndarray:
-    n = len(source.train.labels)
-    return np.arange(n) if source.train.rows is None else source.train.rows
-
-
 def _in_order(values: np.ndarray, source: Source, path: Path) -> np.ndarray:
     """The training examples' entries of an array with one entry for each row of the source."""
     num_rows = source.num_rows or len(source.train.labels)
@@ -64,7 +59,7 @@ def _in_order(values: np.ndarray, source: Source, path: Path) -> np.ndarray:
         f"Labels file {path} has shape {list(values.shape)}; {source.name} has {num_rows} rows"
         f"{held_out if num_rows != len(source.train.labels) else ''}: use one label for each.",
     )
-    return values[_rows(source)]
+    return values[rows_of(source.train)]
 
 
 def _from_npy(path: Path, source: Source) -> np.ndarray:
@@ -89,7 +84,7 @@ def _from_csv(path: Path, source: Source, truth: np.ndarray) -> np.ndarray:
             i = wrong[0]
             raise UserError(
                 f"Labels file {path} contradicts {source.name}: its {own!r} differs for "
-                f"{len(wrong)} of {len(truth)} examples, first row {_rows(source)[i]}: "
+                f"{len(wrong)} of {len(truth)} examples, first row {rows_of(source.train)[i]}: "
                 f"{source.class_names[theirs[i]]!r} there, {source.class_names[truth[i]]!r} here."
             )
     return values[place]
@@ -101,7 +96,7 @@ def _places(keys: np.ndarray, key: str, source: Source, path: Path) -> np.ndarra
     check(len(line) == len(keys), f"Labels file {path}: a value of {key!r} occurs twice.")
     ids = source.train.ids
     if key == "index":
-        wanted = [str(row) for row in _rows(source)]
+        wanted = [str(row) for row in rows_of(source.train)]
         known = set(map(str, range(source.num_rows or len(wanted))))
     else:
         check(ids is not None, f"Labels file {path}: {source.name} has no ids; use 'index'.")
@@ -130,7 +125,7 @@ def _from_manifest(path: Path, source: Source) -> np.ndarray:
     for part in (saved.train, saved.metadata, saved.validation):
         if part is not None:
             given[part.index] = part.given_labels
-    given = given[_rows(source)]
+    given = given[rows_of(source.train)]
     check(
         bool((given >= 0).all()),
         f"{path} covers {(given >= 0).sum()} of {len(given)} training examples; as a manifest "

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxrobust.data import files
-from jaxrobust.data.examples import Source, View, in_memory
+from jaxrobust.data.examples import Source, View, in_memory, rows_of
 from jaxrobust.errors import UserError, check
 
 
@@ -91,10 +91,9 @@ def fingerprint(source: Source, sample: int = 64, max_bytes: int = 1 << 30) -> s
     of image files, so that the decoder's version does not matter.
     """
     digest = hashlib.sha256()
-    x, labels, ids, rows = source.train
+    x, labels, ids, _ = source.train
     digest.update(repr((x.shape[1:], len(labels), source.class_names)).encode())
-    rows = np.arange(len(labels)) if rows is None else rows
-    for array in (labels, rows, source.true_labels):
+    for array in (labels, rows_of(source.train), source.true_labels):
         if array is not None:
             digest.update(np.ascontiguousarray(array, np.int64))
     digest.update("\n".join(ids or ()).encode())

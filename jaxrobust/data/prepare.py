@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxrobust.data import label_noise, labels_file, manifest, splits
-from jaxrobust.data.examples import Examples, Source, take
+from jaxrobust.data.examples import Examples, Source, positions, rows_of, take
 from jaxrobust.data.manifest import Manifest, Rows
 from jaxrobust.data.pool import Pool
 from jaxrobust.errors import check, choose
@@ -110,9 +110,7 @@ def prepare(
       UserError: a value out of range, too few examples, settings that contradict each other,
         a labels file or manifest that does not fit.
     """
-    if source.train.rows is None:
-        numbered = source.train._replace(rows=np.arange(len(source.train.labels)))
-        source = source._replace(train=numbered)
+    source = source._replace(train=source.train._replace(rows=rows_of(source.train)))
     if manifest_path is not None:
         return _replay(source, manifest_path, needs_metadata=metadata_kind != "none")
     choose("metadata", metadata_kind, ("none", "clean", "noisy"))
@@ -230,17 +228,15 @@ def _assemble(source: Source, record: Manifest, notes: list[str]) -> Prepared:
 def _part(examples: Examples, rows: Rows | None) -> Part | None:
     if rows is None:
         return None
-    order = np.argsort(examples.rows)
-    positions = order[np.searchsorted(examples.rows, rows.index, sorter=order)]
-    x, _, ids, _ = take(examples, positions)
+    x, _, ids, _ = take(examples, positions(rows_of(examples), rows.index))
     return Part(x, rows.given_labels, rows.true_labels, rows.index, ids)
 
 
 def _whole(examples: Examples | None) -> Part | None:
     if examples is None:
         return None
-    x, labels, ids, rows = examples
-    return Part(x, labels, labels, np.arange(len(labels)) if rows is None else rows, ids)
+    x, labels, ids, _ = examples
+    return Part(x, labels, labels, rows_of(examples), ids)
 
 
 def _warnings(prepared: Prepared) -> list[str]:

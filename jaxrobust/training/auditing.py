@@ -18,6 +18,7 @@ from jaxrobust import config as configuration
 from jaxrobust.audit import LabelIssues, find_label_issues, tables
 from jaxrobust.audit.truth import against_truth
 from jaxrobust.data import files, labels_file, manifest, sources
+from jaxrobust.data.examples import positions, rows_of
 from jaxrobust.data.manifest import Manifest
 from jaxrobust.data.prepare import Part
 from jaxrobust.errors import UserError, check
@@ -217,12 +218,10 @@ def write_corrected(workdir: str | Path, issues: LabelIssues, path: str | Path) 
     )
     if d.labels_file is not None:
         source = labels_file.replace(source, d.labels_file, check_labels=False)
-    rows = source.train.rows
-    rows = np.arange(len(source.train.labels)) if rows is None else rows
-    given, place = source.train.labels.copy(), np.argsort(rows)
+    given, rows = source.train.labels.copy(), rows_of(source.train)
     for part in (record.train, record.metadata, record.validation):
         if part is not None:
-            given[place[np.searchsorted(rows, part.index, sorter=place)]] = part.given_labels
+            given[positions(rows, part.index)] = part.given_labels
     labels = tables.corrected(issues, given, rows)
     num_rows = source.num_rows or len(labels)
     tables.write_labels(labels, rows, num_rows, source.class_names, path)
