@@ -86,9 +86,8 @@ def _cast(key: str, setting: Setting, value: Any) -> Any:
         return float(value)
     if setting.kind is tuple and isinstance(value, list):
         return tuple(value)
-    right = isinstance(value, setting.kind) and (
-        setting.kind is bool or not isinstance(value, bool)
-    )
+    plain = setting.kind is bool or not isinstance(value, bool)
+    right = plain and isinstance(value, setting.kind)
     check(right, f"{key}={value!r}: expected {setting.kind.__name__}.")
     return value
 
@@ -189,16 +188,21 @@ def load(name: str) -> ConfigDict:
             raise UserError(f"{path} is not valid JSON: {error}") from None
         check(isinstance(values, dict), f"{path} does not hold a configuration.")
         return from_mapping(values)
+    config = call(path, "get_config", *([argument] if argument else []))
+    check(isinstance(config, ConfigDict), f"{path}: get_config() must return a ConfigDict.")
+    return config
+
+
+def call(path: Path, name: str, *arguments: str) -> Any:
+    """Returns what the function `name` of a Python file does; raises `UserError` if it fails."""
     try:
-        get_config = runpy.run_path(str(path)).get("get_config")
-        check(callable(get_config), f"{path} defines no get_config().")
-        config = get_config(argument) if argument else get_config()
+        function = runpy.run_path(str(path)).get(name)
+        check(callable(function), f"{path} defines no {name}().")
+        return function(*arguments)
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"{name}: {type(error).__name__}: {error}") from None
-    check(isinstance(config, ConfigDict), f"{path}: get_config() must return a ConfigDict.")
-    return config
+        raise UserError(f"{path}: {type(error).__name__}: {error}") from None
 
 
 def default_workdir(name: str) -> str | None:

@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrobust.data.examples import View
+
 Batch = dict[str, Any]
 
 
@@ -77,19 +79,6 @@ def take(data: Batch, index: jax.Array, where: jax.Array | None = None) -> Batch
     return batch
 
 
-class _Rows:
-    """The rows of `x` in a given order, as grain wants a source to be."""
-
-    def __init__(self, x: Any, rows: np.ndarray):
-        self.x, self.rows = x, rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, k: int) -> np.ndarray:
-        return np.asarray(self.x[int(self.rows[k])])
-
-
 def stream(x: Any, index: np.ndarray, threads: int = 2) -> Iterator[np.ndarray]:
     """Reads `x` batch by batch, ahead of use, for data that does not fit on the device.
 
@@ -103,7 +92,7 @@ def stream(x: Any, index: np.ndarray, threads: int = 2) -> Iterator[np.ndarray]:
     """
     import grain  # Only here: most runs do not stream, and it takes a while to import.
 
-    rows = grain.MapDataset.source(_Rows(x, index.reshape(-1)))
+    rows = grain.MapDataset.source(View(x, index.reshape(-1)))
     options = grain.ReadOptions(
         num_threads=threads, prefetch_buffer_size=4 * index.shape[-1] if threads else 0
     )

@@ -96,14 +96,23 @@ def positions(rows: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 
 
 class View:
-    """Some rows of a random-access `x`, in a given order, read when asked for."""
+    """Some rows of a random-access `x`, in a given order, read when asked for.
+
+    It has `shape` and `dtype` where `x` has.
+    """
 
     def __init__(self, x: Any, rows: np.ndarray):
         if isinstance(x, View):
             x, rows = x.x, x.rows[rows]
         self.x, self.rows = x, rows
-        self.shape = (len(rows), *x.shape[1:])
-        self.dtype = x.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.rows), *self.x.shape[1:])
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.x.dtype
 
     def __len__(self) -> int:
         return len(self.rows)

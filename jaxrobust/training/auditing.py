@@ -17,14 +17,14 @@ from ml_collections import ConfigDict
 from jaxrobust import config as configuration
 from jaxrobust.audit import LabelIssues, find_label_issues, tables
 from jaxrobust.audit.truth import against_truth
-from jaxrobust.data import files, labels_file, manifest, sources
+from jaxrobust.data import files, labels_file, manifest
 from jaxrobust.data.examples import positions, rows_of
 from jaxrobust.data.manifest import Manifest
 from jaxrobust.data.prepare import Part
 from jaxrobust.errors import UserError, check
 from jaxrobust.methods import gathered
 from jaxrobust.training import folds as cross_validation
-from jaxrobust.training.experiment import Experiment, assemble, load_data
+from jaxrobust.training.experiment import Experiment, assemble, load_data, load_source
 from jaxrobust.training.metrics import class_groups
 
 Evidence = dict[str, np.ndarray]
@@ -211,13 +211,9 @@ def write_corrected(workdir: str | Path, issues: LabelIssues, path: str | Path) 
       How many labels were replaced.
     """
     config = configuration.load(str(Path(workdir) / "config.json"))
-    record, d = manifest.load(Path(workdir) / "noise.npz"), config.data
-    source = sources.load(
-        d.name, path=d.path, data_dir=d.data_dir, label_key=d.label_key, image_size=d.image_size,
-        on_unreadable=d.on_unreadable, test_fraction=d.test_fraction, num_classes=d.num_classes,
-    )
-    if d.labels_file is not None:
-        source = labels_file.replace(source, d.labels_file, check_labels=False)
+    record, source = manifest.load(Path(workdir) / "noise.npz"), load_source(config)
+    if config.data.labels_file is not None:
+        source = labels_file.replace(source, config.data.labels_file, check_labels=False)
     given, rows = source.train.labels.copy(), rows_of(source.train)
     for part in (record.train, record.metadata, record.validation):
         if part is not None:

@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 
 from jaxrobust import methods, networks
 from jaxrobust.data import augment, curves, sources
+from jaxrobust.data.examples import Source
 from jaxrobust.data.prepare import Prepared, prepare
 from jaxrobust.data.statistics import statistics
 from jaxrobust.errors import check
@@ -50,15 +51,20 @@ class Experiment(NamedTuple):
         return self._replace(feed=self.feed._replace(arrays=arrays))
 
 
-def load_data(config: ConfigDict) -> Prepared:
-    """Loads and prepares the data that a configuration names. Raises `UserError`."""
+def load_source(config: ConfigDict) -> Source:
+    """Loads the data set that a configuration names, as it is. Raises `UserError`."""
     d = config.data
-    source = sources.load(
+    return sources.load(
         d.name, path=d.path, data_dir=d.data_dir, label_key=d.label_key, image_size=d.image_size,
         on_unreadable=d.on_unreadable, test_fraction=d.test_fraction, num_classes=d.num_classes,
     )
+
+
+def load_data(config: ConfigDict) -> Prepared:
+    """Loads and prepares the data that a configuration names. Raises `UserError`."""
+    d = config.data
     return prepare(
-        source,
+        load_source(config),
         seed=config.seed,
         labels_path=d.labels_file,
         check_labels=d.check_labels,

@@ -7,7 +7,6 @@ several seeds are, compile once. Each run has a workdir of its own inside the sw
 from __future__ import annotations
 
 import itertools
-import runpy
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from jaxrobust import config as configuration
-from jaxrobust.errors import RunError, UserError, check, choose
+from jaxrobust.errors import RunError, check, choose
 from jaxrobust.training import programs, sweep_table
 from jaxrobust.training.interrupt import Interrupted
 from jaxrobust.training.train import check_workdir, train
@@ -48,14 +47,7 @@ def load(path: str) -> dict[str, Any]:
     own = {file.stem: file for file in configuration.recipes_folder().glob("sweeps/*.py")}
     file = Path(path) if Path(path).is_file() else own.get(path, Path(path))
     check(file.is_file(), f"--sweep={path}: no such file, nor one of {', '.join(own)}.")
-    try:
-        get_sweep = runpy.run_path(str(file)).get("get_sweep")
-        check(callable(get_sweep), f"{path} defines no get_sweep().")
-        values = get_sweep()
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(f"{path}: {type(error).__name__}: {error}") from None
+    values = configuration.call(file, "get_sweep")
     check(isinstance(values, dict), f"{path}: get_sweep() must return a dictionary.")
     for key in values:
         choose(f"key of the sweep {path}:", key, _KEYS)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jaxrobust.data import batches
+from jaxrobust.data.examples import View
 
 
 @pytest.mark.parametrize("n, size", [(10, 4), (12, 4), (3, 3), (7, 1), (5, 5)])
@@ -65,3 +66,9 @@ def test_streaming_keeps_the_order_whatever_the_threads(threads):
     found = list(batches.stream(Decoded(), index, threads))
     assert [f.shape for f in found] == [(3, 2, 2, 3)] * 3
     np.testing.assert_array_equal([f[:, 0, 0, 0] for f in found], index)
+
+
+def test_a_view_streams_what_has_no_shape():
+    """Rows of rows, of a source that says nothing of itself but its length."""
+    found = next(batches.stream(View(Decoded(), np.array([8, 6, 2])), np.array([[2, 0]]), 0))
+    np.testing.assert_array_equal(found[:, 0, 0, 0], [2, 8])

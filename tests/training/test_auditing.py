@@ -11,7 +11,7 @@ from jaxrobust import config as configuration
 from jaxrobust import main
 from jaxrobust.data import manifest
 from jaxrobust.errors import UserError
-from jaxrobust.training import auditing, folds, memory
+from jaxrobust.training import auditing, experiment, folds, memory
 from jaxrobust.training.experiment import assemble, load_data
 
 
@@ -195,3 +195,25 @@ def test_what_a_method_has_learned_is_a_source(run):
     audited = auditing.find(made, experiment.data.manifest, seen)
     assert audited.summary["sources"] == ["dynamics", "corrector"]
     np.testing.assert_allclose(audited.issues.weight, np.linspace(0, 1, n))
+
+
+def test_the_labels_to_correct_are_those_of_the_configured_data(run, tmp_path, monkeypatch):
+    """Every setting of the data set reaches the one place that loads it."""
+    seen = []
+    made = settings(data__name="npz", data__path="p", data__label_key="k", data__num_classes=3,
+                    data__image_size=8, data__on_unreadable="skip", data__test_fraction=0.5)
+
+    def load(name, **options):
+        seen.append((name, options))
+        raise UserError("enough")
+
+    monkeypatch.setattr(experiment.sources, "load", load)
+    (tmp_path / "config.json").write_text(configuration.to_json(made))
+    (tmp_path / "noise.npz").write_bytes((run[0] / "noise.npz").read_bytes())
+    for ask in (lambda: load_data(made), lambda: auditing.write_corrected(tmp_path, None, "x")):
+        with pytest.raises(UserError, match="enough"):
+            ask()
+    assert seen[0] == seen[1] == ("npz", {
+        "path": "p", "data_dir": None, "label_key": "k", "image_size": 8,
+        "on_unreadable": "skip", "test_fraction": 0.5, "num_classes": 3,
+    })

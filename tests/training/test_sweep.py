@@ -119,6 +119,7 @@ def test_a_run_that_fails_does_not_stop_the_others(finished, capsys, monkeypatch
     ("[0, 1, 2]", '["a"]', "seed='a': expected int"),
     ("[0, 1, 2]", "1 / 0", "ZeroDivisionError"),
     ("get_sweep", "get_swep", "defines no get_sweep()"),
+    ("get_sweep()", "get_sweep(size)", "TypeError"),
 ])
 def test_a_wrong_sweep_is_one_line_and_exit_code_2(tmp_path, capsys, old, new, message):
     (tmp_path / "s.py").write_text(SWEEP.replace(old, new))
