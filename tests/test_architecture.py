@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 LAYERS = ["losses", "objectives", "bilevel", "methods", "training", "main"]
-BESIDE = {"errors", "schema", "config"}
+BESIDE = {"errors", "schema", "config", "command_line"}
 
 
 def imports(file):
