@@ -46,6 +46,7 @@ def get_config(length="published"):
         config.network.name = "small_cnn"
         config.network.width = 16
         config.train.batch_size = 64
+        config.optimizer.warmup_epochs = 0  # While it lasts, larger weights just learn faster.
         config.method.probe_batch_divisor = 2
         config.eval.every = 5
     return config
