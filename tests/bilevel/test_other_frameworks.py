@@ -1,5 +1,6 @@
-"""The step on networks that this package did not make: linen, and nnx through split and merge."""
+"""The step on networks that this package did not make: linen, nnx (split, merge) and Equinox."""
 
+import equinox as eqx
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -51,7 +52,34 @@ def nnx_network(x):
     return apply, params, state
 
 
-@pytest.mark.parametrize("make", [linen_network, nnx_network])
+def equinox_network(x):
+    class Net(eqx.Module):
+        bottom: eqx.nn.Linear
+        norm: eqx.nn.BatchNorm
+        top: eqx.nn.Linear
+
+        def __init__(self, key):
+            first, second = jax.random.split(key)
+            self.bottom = eqx.nn.Linear(x.shape[1], 5, key=first)
+            self.norm = eqx.nn.BatchNorm(5, axis_name="batch", mode="batch")
+            self.top = eqx.nn.Linear(5, 3, key=second)
+
+        def __call__(self, x, state):
+            x, state = self.norm(self.bottom(x), state)
+            return self.top(jax.nn.relu(x)), state
+
+    net, state = eqx.nn.make_with_state(Net)(jax.random.key(0))
+    params, static = eqx.partition(net, eqx.is_inexact_array)
+
+    def apply(params, state, x, train):
+        net = eqx.nn.inference_mode(eqx.combine(params, static), not train)
+        state = jax.tree.map(lambda leaf: leaf, state)  # Equinox lets a state be used once.
+        return jax.vmap(net, in_axes=(0, None), out_axes=(0, None), axis_name="batch")(x, state)
+
+    return apply, params, state
+
+
+@pytest.mark.parametrize("make", [linen_network, nnx_network, equinox_network])
 def test_any_network_and_a_predicate_on_its_paths(toy, make):
     batch, meta_batch = toy.make_batches()
     apply, params, network_state = make(batch["x"])
