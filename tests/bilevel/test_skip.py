@@ -8,9 +8,10 @@ import numpy as np
 import optax
 import pytest
 
-from jaxrobust import losses
+from jaxrobust import losses, networks
 from jaxrobust.bilevel import make_bilevel
 from jaxrobust.errors import UserError
+from jaxrobust.objectives import curve_weighted, dynamic_loss
 
 OPTIMIZER = optax.chain(optax.add_decayed_weights(5e-3), optax.sgd(0.1, momentum=0.9))
 
@@ -42,32 +43,40 @@ def setting(toy, x64):
     return Setting(toy.jit, network, toy.objective, state, batch, meta_batch)
 
 
+KEY = jax.random.key(7)
+
+
 def meta_gradient(setting, **options):
     """Meta-gradient (by a meta-optimiser of learning rate 1), the new state and the info."""
     jit, network, objective, state, batch, meta_batch = setting
     bilevel = make_bilevel(network, objective, OPTIMIZER, optax.sgd(1.0), **options)
-    after, info = jit(bilevel.step)(state, batch, meta_batch)
-    return jax.tree.map(np.subtract, state.meta_params, after.meta_params), after, info
+    after, info = jit(bilevel.step)(state, batch, meta_batch, KEY)
+    return jax.tree.map(jnp.subtract, state.meta_params, after.meta_params), after, info
 
 
-def by_hand(setting, train_bottom):
+def by_hand(setting, skip, train_bottom):
     """The same objective as a function of the top alone."""
     jit, network, objective, state, batch, meta_batch = setting
+    names = network.stages[skip:]
 
     def logits(top, x):
-        features, _ = network.run(state.params, state.network_state, x, train_bottom, 0, 1)
-        params = state.params | {"l2": top}
-        return network.run(params, state.network_state, features, True, 1, None)[0]
+        params, network_state = state.params | top, state.network_state
+        features, _ = network.run(params, network_state, x, train_bottom, 0, skip)
+        return network.run(params, network_state, features, True, skip, None)[0]
 
     def meta(phi):
-        def inner(top):
-            return jnp.mean(objective.loss(phi, logits(top, batch["x"]), batch))
+        start = {name: state.params[name] for name in names}
+        seen = batch
+        if objective.observe is not None:
+            look_key, _ = jax.random.split(KEY)
+            seen = objective.observe(look_key, logits(start, batch["x"]), batch)
 
-        grads = jax.tree.map(jnp.zeros_like, state.params) | {
-            "l2": jax.grad(inner)(state.params["l2"])
-        }
+        def inner(top):
+            return jnp.mean(objective.loss(phi, logits(top, batch["x"]), seen))
+
+        grads = jax.tree.map(jnp.zeros_like, state.params) | jax.grad(inner)(start)
         updates, _ = OPTIMIZER.update(grads, state.opt_state, state.params)
-        top = optax.apply_updates(state.params["l2"], updates["l2"])
+        top = optax.apply_updates(start, {name: updates[name] for name in names})
         return jnp.mean(losses.cross_entropy(logits(top, meta_batch["x"]), meta_batch["labels"]))
 
     return jit(jax.grad(meta))(state.meta_params)
@@ -81,7 +90,7 @@ def assert_equal(a, b, **tolerance):
 @pytest.mark.parametrize("statistics", ["eval", "batch"])
 def test_the_gradient_is_that_of_the_top_with_the_bottom_held(setting, statistics):
     found, after, _ = meta_gradient(setting, skip=1, bottom_batch_norm=statistics)
-    assert_equal(found, by_hand(setting, statistics == "batch"))
+    assert_equal(found, by_hand(setting, 1, statistics == "batch"))
     state = setting.state
     for before, now in zip(
         jax.tree.leaves(state.params), jax.tree.leaves(after.params), strict=True
@@ -120,3 +129,78 @@ def test_a_bare_function_has_no_stages_to_split(toy):
     apply = toy.make_network().apply
     with pytest.raises(UserError, match="predicate"):
         make_bilevel(apply, toy.objective, OPTIMIZER, optax.sgd(1.0), skip=1)
+
+
+OBJECTIVES = {"curvenet": curve_weighted(3, 5, 4), "dynamic loss": dynamic_loss(3, 5, 4)}
+
+
+def random_batch(shape, seed=0, size=4, dtype=np.float64):
+    rng = np.random.default_rng(seed)
+    batch = {"x": rng.normal(size=(size, *shape)), "curve": rng.normal(size=(size, 5))}
+    rows = {name: rng.integers(0, 3, size).astype(np.int32) for name in ("labels", "rank")}
+    batch = {name: value.astype(dtype) for name, value in batch.items()} | rows
+    return {name: jnp.asarray(v) for name, v in batch.items()} | {"index": jnp.arange(size)}
+
+
+def filled(function, *arguments, seed):
+    """What a function would return, with random numbers in it: nothing is compiled."""
+    rng = np.random.default_rng(seed)
+
+    def fill(path, leaf):
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            return jnp.zeros(leaf.shape, leaf.dtype)
+        low = 0.5 if "var" in jax.tree_util.keystr(path) else -0.5
+        return jnp.asarray(rng.uniform(low, low + 1, leaf.shape), jnp.float64)
+
+    return jax.tree_util.tree_map_with_path(fill, jax.eval_shape(function, *arguments))
+
+
+@pytest.mark.parametrize(
+    "skip, statistics, name",
+    [(1, "batch", "dynamic loss"), (2, "eval", "curvenet"), (3, "batch", "curvenet"),
+     (4, "eval", "dynamic loss")],
+)
+def test_a_split_resnet_32_has_the_gradient_with_the_bottom_held(toy, x64, skip, statistics, name):
+    network = networks.make("resnet32", 3, dtype=jnp.float64, width=2, blocks=1)
+    objective, batches = OBJECTIVES[name], [random_batch((8, 8, 3), seed) for seed in (0, 1)]
+    bilevel = make_bilevel(network, objective, OPTIMIZER, optax.sgd(1.0))
+    start = filled(network.init, KEY, batches[0]["x"], seed=2)
+    state = filled(bilevel.init, KEY, *start, seed=3)
+
+    @toy.jit
+    def both(state, *batches):
+        setting = Setting(lambda f: f, network, objective, state, *batches)
+        found, _, _ = meta_gradient(setting, skip=skip, bottom_batch_norm=statistics)
+        return found, by_hand(setting, skip, statistics == "batch")
+
+    found, expected = both(state, *batches)
+    assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(found)) > 1e-6
+    assert_equal(found, expected, rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "name, shape, sizes, skips",
+    [
+        ("mlp", (6,), {"hidden": (8, 4)}, (1, 2)),
+        ("small_cnn", (8, 8, 1), {"width": 4}, (1, 2, 3)),
+        ("resnet18", (8, 8, 3), {"width": 4, "blocks": 1}, (2, 5)),
+        ("resnet50", (32, 32, 3), {"width": 4, "blocks": (1, 1)}, (1, 3)),
+        ("wrn28_10", (8, 8, 3), {"width": 8, "blocks": 1}, (1, 4)),
+        ("vgg19_bn", (32, 32, 3), {"width": 2}, (3, 5)),
+        ("inception_resnet_v2", (75, 75, 3), {"blocks": (0, 0, 0)}, (2, 4)),
+    ],
+)
+def test_every_network_can_be_split(name, shape, sizes, skips):
+    """The last of `skips` leaves the head."""
+    network = networks.make(name, 3, **sizes)
+    batch = random_batch(shape, dtype=np.float32)
+    start = jax.eval_shape(network.init, jax.random.key(0), batch["x"])
+    assert skips[-1] == len(network.stages) - 1
+    for skip in skips:
+        bilevel = make_bilevel(
+            network, OBJECTIVES["curvenet"], OPTIMIZER, optax.sgd(1.0), skip=skip
+        )
+        state = jax.eval_shape(bilevel.init, jax.random.key(0), *start)
+        after, _ = jax.eval_shape(bilevel.step, state, batch, batch)
+        jax.tree.map(lambda a, b: np.testing.assert_equal((a.shape, a.dtype), (b.shape, b.dtype)),
+                     after, state)
