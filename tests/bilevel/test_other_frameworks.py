@@ -73,7 +73,6 @@ def equinox_network(x):
 
     def apply(params, state, x, train):
         net = eqx.nn.inference_mode(eqx.combine(params, static), not train)
-        state = jax.tree.map(lambda leaf: leaf, state)  # Equinox lets a state be used once.
         return jax.vmap(net, in_axes=(0, None), out_axes=(0, None), axis_name="batch")(x, state)
 
     return apply, params, state

@@ -29,7 +29,7 @@ def points(n=60, classes=3, seed=0):
 class Small:
     """A dynamic-loss method on `points`, with what a test wants to set."""
 
-    def __init__(self, loop="epoch", meta_lr=0.01, **options):
+    def __init__(self, loop="epoch", meta_lr=0.01, weak=plain, strong=plain, **options):
         self.x, self.labels = points()
         parts = {k: options.pop(k) for k in ("corrector", "margin", "shared_weight")
                  if k in options}
@@ -38,10 +38,11 @@ class Small:
         settings = dict(epochs=4, warmup_epochs=2, batch_size=16, meta_batch_size=8, num_ranks=10)
         names = ("steps", "mode", "skip", "bottom_batch_norm")
         look_ahead = {k: options.pop(k) for k in names if k in options}
-        made = self.network, self.objective, optax.sgd(0.1, momentum=0.9), optax.adam(meta_lr)
+        self.optimizer, self.meta_optimizer = optax.sgd(0.1, momentum=0.9), optax.adam(meta_lr)
+        made = self.network, self.objective, self.optimizer, self.meta_optimizer
         self.method = dynamic_loss(
             self.network, make_bilevel(*made, **look_ahead), *made[1:],
-            plain, plain, example=jnp.zeros((16, 2)), labels=jnp.asarray(self.labels),
+            weak, strong, example=jnp.zeros((16, 2)), labels=jnp.asarray(self.labels),
             class_counts=np.bincount(self.labels), **(settings | options),
         )
         feed = Feed({"x": jnp.asarray(self.x), "labels": jnp.asarray(self.labels)})
