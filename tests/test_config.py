@@ -49,6 +49,49 @@ def test_the_published_dal_recipe():
     assert made.data.validation.fraction == 0.0
 
 
+@pytest.mark.parametrize("data", ["cifar10", "cifar100"])
+@pytest.mark.parametrize("length, epochs", [("published", 325), ("short", 60)])
+def test_the_published_dynamic_loss_recipe(data, length, epochs):
+    made = config.load(f"{data}_dynamic_loss:{length}")
+    assert (made.data.name, made.network.name, made.method.name) == (
+        data, "resnet32", "dynamic_loss"
+    )
+    t, o, m = made.train, made.optimizer, made.method
+    assert (t.batch_size, t.epochs, m.warmup_epochs) == (512, epochs, 5)
+    assert (o.learning_rate, o.momentum, o.weight_decay) == (0.1, 0.9, 5e-4)
+    assert (o.schedule, o.per_step, o.nesterov) == ("cosine", False, False)
+    assert (o.warmup_epochs, o.warmup_start) == (5, 0.01)
+    assert (made.augment.kind, made.augment.pad, made.augment.cutout) == ("strong", 4, 16)
+    assert (m.weak_view, m.mixup_alpha, m.fine_tune) == ("none", None, True)
+    assert (m.meta_learning_rate, m.meta_weight_decay, m.meta_batch_size) == (3e-3, 0.0, None)
+    assert (m.num_ranks, m.hidden, m.fit_steps) == (100, 64, 2000)
+    assert (m.candidates, m.kept, m.by_loss, m.shared_weight) == (0.5, 0.5, True, False)
+    assert (m.corrector, m.margin, m.meta_every, m.look_ahead_steps) == (True, True, 1, 1)
+    assert (m.hypergradient, m.skip_stages, made.loss.name) == ("exact", 0, "ce")
+    assert (made.data.metadata.kind, made.data.validation.fraction) == ("none", 0.0)
+
+
+@pytest.mark.parametrize("data, per_class", [("cifar10", 100), ("cifar100", 10)])
+def test_the_published_curvenet_recipe(data, per_class):
+    made = config.load(f"{data}_curvenet")
+    assert (made.data.name, made.network.name, made.method.name) == (data, "resnet32", "curvenet")
+    t, o, m = made.train, made.optimizer, made.method
+    assert (t.batch_size, t.epochs, m.probe_epochs, m.probe_batch_divisor) == (128, 200, 300, 8)
+    assert (o.learning_rate, o.momentum, o.nesterov, o.weight_decay) == (0.1, 0.9, True, 5e-4)
+    assert (o.schedule, o.milestones, o.gamma, o.warmup_epochs) == ("step", (80, 100), 0.1, 5)
+    assert (m.freeze_epoch, m.weight_smoothing, m.probe_learning_rate) == (None, 1.0, None)
+    assert (m.meta_learning_rate, m.meta_weight_decay) == (1e-3, 1e-4)
+    assert (m.hidden, m.weight_factor, m.weight_bias) == (64, 1.0, 0.02)
+    assert (m.skip_stages, m.hypergradient, m.base, made.loss.name) == (0, "exact", "loss", "ce")
+    assert (made.augment.pad, made.augment.pad_mode) == (4, "reflect")
+    metadata = made.data.metadata
+    assert (metadata.kind, metadata.per_class) == ("clean", per_class)
+    assert (made.data.validation.fraction, made.loss.reweight_beta) == (0.0, 0.9999)
+    short = config.load(f"{data}_curvenet:short")
+    assert (short.method.probe_epochs, short.train.epochs) == (60, 50)
+    assert short.optimizer.milestones == (20, 35) and short.train.batch_size == 128
+
+
 def test_a_written_configuration_reads_back_the_same(tmp_path):
     made = config.load("digits_dal")
     made.data.noise.kind, made.data.noise.rate, made.optimizer.milestones = "symmetric", 0.4, (3,)

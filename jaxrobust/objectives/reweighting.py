@@ -15,7 +15,9 @@ def meta_weight_net(
 ) -> Objective:
     """Returns w(l) * l with l the base loss and w a perceptron 1 -> hidden -> 1 and a sigmoid.
 
-    The weight depends on the network through the loss, but no gradient flows that way.
+    The weight depends on the network through the loss, but no gradient flows that way. The method
+    `meta_weight_net` takes these weights with l the cross-entropy, whatever loss it puts them on
+    (see `weighted`): the weight is then a function of the cross-entropy.
 
     Source: Shu et al. 2019, Meta-Weight-Net, arXiv 1902.07379, equations 1 and 6.
     """

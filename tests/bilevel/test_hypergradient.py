@@ -318,3 +318,14 @@ def test_wrong_use_is_told(toy):
         problem.compute(mode="firstorder")
     with pytest.raises(UserError, match="at least 1"):
         problem.compute(steps=0)
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_more_than_one_look_ahead_step_is_rematerialised(toy, steps):
+    problem = Problem(toy, OPTIMIZERS["sgd"])
+    compute = hypergradient(problem.inner, problem.meta, problem.optimizer, steps=steps)
+    program = jax.make_jaxpr(compute)(
+        problem.phi, problem.params, problem.opt_state, problem.batch, problem.meta_batch
+    )
+    names = [str(equation.primitive) for equation in program.eqns]
+    assert any(name.startswith(("checkpoint", "remat")) for name in names) == (steps > 1)

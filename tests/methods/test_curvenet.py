@@ -13,6 +13,7 @@ import jaxrobust
 from jaxrobust import config as configuration
 from jaxrobust import losses, methods, networks
 from jaxrobust.errors import UserError
+from jaxrobust.methods import build
 from jaxrobust.methods.curvenet import curve_slice, curves_of
 from jaxrobust.objectives import class_centred, curve_weighted
 from jaxrobust.training import experiment, inference, train
@@ -180,6 +181,18 @@ def test_a_step_with_kept_weights_is_the_weighted_loss_over_the_batch_size(loss)
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
         after.params, optax.apply_updates(before.params, updates),
     )
+
+
+@pytest.mark.parametrize("epoch, by_class", [(1, (1, 1, 1)), (2, (0.2405, 0.3673, 2.3922))])
+def test_classes_are_reweighted_from_the_chosen_epoch_of_the_allocation(epoch, by_class):
+    """(1 - beta) / (1 - beta^n), normalised to sum K; what counts epochs is shown above."""
+    config = settings(loss__reweight_from=2, loss__reweight_beta=0.9)
+    setup = build.Setup(None, None, None, None, None, np.array([50, 10, 1]))
+    batch = {"labels": jnp.arange(3), "where": jnp.ones(3, bool), "epoch": jnp.int32(epoch),
+             "key": jax.random.key(0)}
+    objective = build._base(config, setup).objective
+    value = objective.loss({}, jnp.zeros((3, 3)), batch)
+    np.testing.assert_allclose(value, np.log(3) * np.array(by_class), rtol=1e-3)
 
 
 def test_a_learning_step_smooths_the_weights_of_its_examples_and_no_others():
@@ -353,6 +366,42 @@ def test_killed_within_every_stage_it_ends_the_same(noisy, whole, tmp_path, monk
     assert read_rows(tmp_path / "metrics.jsonl") == read_rows(folder / "metrics.jsonl")
     with np.load(tmp_path / "curves.npz") as mine, np.load(folder / "curves.npz") as theirs:
         np.testing.assert_array_equal(mine["curves"], theirs["curves"])
+    assert_same_state(tmp_path, folder)
+
+
+def assert_same_state(one, other):
+    """Parameters, optimisers, phi, weights, curves: everything that a run ends with."""
+    one, other = (inference.open_workdir(folder)[1]["state"] for folder in (one, other))
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(one), jax.device_get(other))
+
+
+def test_on_the_dynamic_loss_it_draws_everything_and_ends_the_same_when_killed(
+    noisy, tmp_path, monkeypatch
+):
+    short = {"train__epochs": 2, "optimizer__milestones": (1,), "method__probe_epochs": 2,
+             "method__base": "dynamic_loss", "method__num_ranks": 5,
+             "method__curves_dtype": "float16"}
+    whole = jaxrobust.train(noisy(**short), tmp_path / "whole")
+    save, saved = train.Checkpoints.save, []
+
+    def save_then_die(self, step, arrays, place):
+        save(self, step, arrays, place)
+        saved.append(place)
+        if (place["epoch"], place["position"]) == (2, 2):
+            raise Killed
+
+    monkeypatch.setattr(train.Checkpoints, "save", save_then_die)
+    drawn = noisy(log__figures=True, **short)
+    with pytest.raises(Killed):
+        jaxrobust.train(drawn, tmp_path / "killed")
+    monkeypatch.setattr(train.Checkpoints, "save", save)
+    results = jaxrobust.train(drawn, tmp_path / "killed")
+    assert results["last"] == whole["last"]
+    assert_same_state(tmp_path / "killed", tmp_path / "whole")
+    figures = {path.name for path in (tmp_path / "killed" / "figures").glob("*.png")}
+    assert {"curves.png", "weights.png", "weight_by_class.png", "weight_against_loss.png",
+            "weight_by_rank.png", "margins.png", "learned.png"} <= figures
+    assert {"curvenet", "dynamics"} <= set(results["audit"]["sources"])
 
 
 def test_a_probe_serves_another_run(noisy, whole, tmp_path):

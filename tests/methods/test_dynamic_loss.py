@@ -10,7 +10,7 @@ import jaxrobust
 from jaxrobust import config
 from jaxrobust.errors import UserError
 from jaxrobust.methods import dynamic_loss_steps
-from jaxrobust.training import train
+from jaxrobust.training import inference, train
 from jaxrobust.training.log import read_rows
 
 
@@ -162,7 +162,9 @@ def test_a_run_shows_what_it_learned(tiny, tmp_path):
                  "weight_auroc"):
         assert 0 <= row[name] <= 1
     assert row["metadata_clean_share"] > 0.64  # Better than the data, 36 % of which is wrong.
-    assert json.loads((tmp_path / "results.json").read_text())["method"] == "dynamic_loss"
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["method"] == "dynamic_loss"
+    assert {"corrector", "dynamics"} <= set(results["audit"]["sources"])
 
 
 class Killed(BaseException):
@@ -177,12 +179,12 @@ def by_step(tiny, tmp_path_factory):
     made.train.batch_size, made.train.epochs, made.method.warmup_epochs = 512, 3, 1
     made.log.figures = False
     folder = tmp_path_factory.mktemp("whole")
-    return made, jaxrobust.train(made, folder), read_rows(folder / "metrics.jsonl")
+    return made, jaxrobust.train(made, folder), read_rows(folder / "metrics.jsonl"), folder
 
 
 @pytest.mark.parametrize("after, stage", [(1, "warm-up"), (5, "look-ahead"), (7, "fine-tuning")])
 def test_killed_within_any_stage_it_ends_the_same(by_step, tmp_path, monkeypatch, after, stage):
-    made, whole, rows = by_step
+    made, whole, rows, folder = by_step
     save, saved = train.Checkpoints.save, []
 
     def save_then_die(self, step, arrays, place):
@@ -201,3 +203,5 @@ def test_killed_within_any_stage_it_ends_the_same(by_step, tmp_path, monkeypatch
     monkeypatch.setattr(train.Checkpoints, "save", save)
     assert jaxrobust.train(made, tmp_path)["last"] == whole["last"]
     assert read_rows(tmp_path / "metrics.jsonl") == rows
+    states = (inference.open_workdir(f)[1]["state"] for f in (tmp_path, folder))
+    jax.tree.map(np.testing.assert_array_equal, *map(jax.device_get, states))

@@ -1,5 +1,7 @@
 """The dynamic loss: golden numbers, and what each part promises."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ from jaxrobust.errors import UserError
 from jaxrobust.objectives import LabelCorrector, MarginGenerator, dynamic_loss, sample_labels
 
 K, R, B = 5, 12, 9
+PHI = functools.cache(lambda: jax.jit(dynamic_loss(K, R, 8).init)(jax.random.key(0)))
 
 
 @pytest.fixture
@@ -86,6 +89,44 @@ def test_any_base_loss(batch, logits):
     phi = jax.jit(objective.init)(jax.random.key(0))
     expected = losses.mean_absolute_error(logits, objective.corrected_labels(phi, batch))
     np.testing.assert_allclose(objective.loss(phi, logits, batch), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", sorted(losses.LOSSES))
+def test_every_loss_takes_corrected_labels_and_margins(batch, logits, name):
+    """Also those that the method refuses for want of epoch or key, where they are bound."""
+    bound = functools.partial(losses.get(name), **losses.at_epoch(name, {}, 3, 4))
+    if "class_counts" in losses.needs(name):
+        bound = functools.partial(bound, class_counts=jnp.arange(1.0, K + 1))
+    if "key" in losses.needs(name):
+        bound = functools.partial(bound, key=jax.random.key(0))
+    if name == "bi_tempered":
+        bound = functools.partial(bound, num_iters=1)
+    objective, phi = dynamic_loss(K, R, 8, base_loss=bound), PHI()
+    target = objective.corrected_labels(phi, batch)
+    expected = bound(logits + objective.margins(phi)[None], target)
+    np.testing.assert_allclose(objective.loss(phi, logits, batch), expected, rtol=1e-5)
+
+
+def test_initial_scales_are_xaviers_uniform_for_embeddings_and_normal_for_kernels():
+    objective = dynamic_loss(10)
+    phi = jax.jit(objective.init)(jax.random.key(0))
+    for part, name, fans, net in (
+        ("corrector", "rank_embedding", 100 + 64, "rank_weight_net"),
+        ("margin", "class_embedding", 1 + 64, "margin_net"),
+    ):
+        embedding, bound = np.asarray(phi[part][name]), np.sqrt(6 / fans)
+        assert np.abs(embedding).max() <= bound < 1.05 * np.abs(embedding).max()
+        np.testing.assert_allclose(embedding.std(), bound / np.sqrt(3), rtol=0.15)
+        for i, outputs in enumerate((64, 64, 10)):
+            kernel = np.asarray(phi[part][net][f"dense_{i}"]["kernel"])
+            deviation = np.sqrt(2 / (64 + outputs))
+            assert kernel.shape == (64, outputs)
+            np.testing.assert_allclose(kernel.std(), deviation, rtol=0.06)
+            # Beyond what uniform numbers of this deviation reach.
+            assert 2.2 * deviation < np.abs(kernel).max()
+            bias = np.asarray(phi[part][net][f"dense_{i}"]["bias"])
+            last = {"corrector": 3.98, "margin": 1.0}[part]
+            np.testing.assert_array_equal(bias, np.full(outputs, np.float32(last * (i == 2))))
 
 
 def test_starts_by_trusting_labels_and_with_margins_near_one():

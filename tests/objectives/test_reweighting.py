@@ -36,6 +36,25 @@ def test_meta_weight_net_weighs_by_the_loss_without_gradient_through_the_weight(
     np.testing.assert_allclose(actual, fixed, rtol=1e-5)
 
 
+def test_meta_weight_net_learns_that_a_high_loss_means_a_wrong_label():
+    """From a network that is right: wrong labels have a loss of about 6, right ones near 0."""
+    rng = np.random.default_rng(0)
+    x = rng.uniform(0.5, 1.5, (64, 1)) * np.where(np.arange(64) % 2, 1, -1)[:, None]
+    true, wrong = (x[:, 0] > 0).astype(np.int32), rng.random(64) < 0.4
+    batch = {"x": jnp.asarray(x, jnp.float32), "labels": jnp.where(wrong, 1 - true, true)}
+    clean = batch | {"labels": jnp.asarray(true)}
+    objective = meta_weight_net(hidden=20)
+    bilevel = make_bilevel(linear, objective, optax.sgd(0.05), optax.adam(1e-2))
+    state = jax.jit(bilevel.init)(jax.random.key(0), jnp.array([[-3.0, 3.0]]))
+    last = state.meta_params["dense_1"]
+    last["kernel"] = jnp.zeros_like(last["kernel"])  # All weights begin at a half.
+    step = jax.jit(bilevel.step)
+    for _ in range(60):
+        state, info = step(state, batch, clean)
+    assert info.weights[wrong].mean() < 0.15 and info.weights[~wrong].mean() > 0.4
+    assert state.params[0, 1] > 2
+
+
 def test_learning_to_reweight_is_algorithm_1():
     """weights = max(0, <grad of each example, grad of the metadata>), normalised; for SGD."""
     batch, meta_batch = data(0, 8), data(1, 6)

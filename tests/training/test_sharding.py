@@ -59,6 +59,17 @@ def test_a_checkpoint_of_four_devices_opens_on_one(tmp_path):
     assert found["last"]["accuracy"] == pytest.approx(results["last"]["accuracy"], abs=0.004)
 
 
+@pytest.mark.parametrize("value, expected", [
+    ("auto", {}),
+    ("host:81,2,0", {"coordinator_address": "host:81", "num_processes": 2, "process_id": 0}),
+])
+def test_the_flag_is_what_jax_is_told(monkeypatch, value, expected):
+    told = []
+    monkeypatch.setattr("jax.distributed.initialize", lambda *a, **o: told.append((a, o)))
+    sharding.start_processes(value)
+    assert told == [((), expected)]
+
+
 def start_two(folder, *arguments):
     with socket.socket() as free:
         free.bind(("localhost", 0))

@@ -69,6 +69,53 @@ def test_numbers_of_weights_pooled_and_within_classes():
     assert learned.numbers(report, given, None, 3) == {"weight_by_class": row["weight_by_class"]}
 
 
+def test_corrected_labels_are_counted_apart_for_right_and_wrong_given_labels():
+    """Six examples; 4 given labels are right. Corrected: 3 of these 4 stay, 1 of 2 is mended."""
+    true = np.array([0, 0, 1, 1, 2, 2])
+    given = np.array([0, 0, 1, 1, 0, 1])
+    corrected = np.array([0, 0, 1, 2, 2, 1])
+    report = {"corrected": corrected, "metadata": np.array([0, 2, 4])}
+    row = learned.numbers(report, given, true, 3)
+    assert row["corrected_accuracy"] == 4 / 6
+    assert row["corrected_accuracy_clean"] == 3 / 4 and row["corrected_accuracy_wrong"] == 1 / 2
+    assert row["metadata_clean_share"] == 2 / 3
+    assert learned.numbers(report, given, None, 3) == {}
+
+
+def test_the_weight_by_rank_stands_before_the_share_of_right_labels():
+    """20 ranks in ten bins of two; those of class 1: 0, 1 (right, right), 1, 19 (wrong, wrong)."""
+    given, rank = np.array([1, 0, 1, 1, 1]), np.array([0, 7, 1, 1, 19])
+    true = np.array([1, 0, 1, 0, 0])
+    weights = np.linspace(0, 1, 40).reshape(20, 2)
+    figure = learned.weight_by_rank(weights, rank, given, true, ["<a>", "<b>"])
+    bars = [(p.get_x() + p.get_width() / 2, p.get_height()) for p in figure.axes[1].patches]
+    expected = [(1 + 2 * i, 2 / 3 if i == 0 else 0) for i in range(10)]
+    np.testing.assert_allclose(bars, expected, atol=1e-9)
+    np.testing.assert_array_equal(figure.axes[1].lines[0].get_ydata(), weights[:, 1])
+    assert [ax.get_title() for ax in figure.axes] == ["<a>", "<b>"]
+    figure = learned.weight_by_rank(weights, rank, given, None, ["<a>", "<b>"])
+    assert not figure.axes[1].patches
+
+
+def test_margins_are_bars_beside_the_number_of_examples():
+    figure = learned.margin_by_class(np.array([0.5, 2.0, -1.0]), np.array([0, 0, 2]), "abc")
+    margins, counts = figure.axes
+    assert [bar.get_height() for bar in margins.patches] == [0.5, 2.0, -1.0]
+    np.testing.assert_array_equal(counts.lines[0].get_ydata(), [2, 0, 1])
+    assert [t.get_text() for t in margins.get_xticklabels()] == ["a", "b", "c"]
+
+
+def test_the_band_about_a_mean_curve_holds_the_middle_half():
+    curves = np.arange(5.0)[:, None] ** 2 * np.array([[1.0, 2.0]])  # 0 1 4 9 16, and twice that
+    figure = weight_figures.curves_by_kind(curves, np.zeros(5, int), None, ["<a>"])
+    (band,), (line,) = figure.axes[0].collections, figure.axes[0].lines
+    corners = band.get_paths()[0].vertices
+    for epoch, (low, high) in ((1, (1, 9)), (2, (2, 18))):
+        heights = corners[corners[:, 0] == epoch, 1]
+        assert (heights.min(), heights.max()) == (low, high)
+    np.testing.assert_allclose(line.get_ydata(), [6, 12])
+
+
 def test_files_drawn_at_the_end_and_on_the_way(examples, tmp_path):
     rng, given, true, names = examples
     report = {"weights": rng.random(len(given)), "curves": rng.random((len(given), 4))}
