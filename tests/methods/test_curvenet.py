@@ -313,6 +313,8 @@ def test_what_cannot_work_is_said(options, message):
 def noisy():
     def make(**overrides):
         usual = {"data__noise__kind": "symmetric", "data__noise__rate": 0.4,
+                 "method__base": "dynamic_loss", "method__num_ranks": 10,
+                 "method__curves_dtype": "float16",
                  "train__batch_size": 256, "train__loop": "step", "checkpoint__every_steps": 1}
         return settings(**usual | overrides)
 
@@ -321,9 +323,9 @@ def noisy():
 
 @pytest.fixture(scope="module")
 def whole(noisy, tmp_path_factory):
-    """A run on digits, saved after every step, its folder and its results."""
+    """A run on the dynamic loss on digits, saved after every step: its folder, its results."""
     folder = tmp_path_factory.mktemp("whole")
-    return folder, jaxrobust.train(noisy(), folder)
+    return folder, jaxrobust.train(noisy(log__figures=True), folder)
 
 
 def test_a_run_keeps_its_probe_and_never_selects_from_it(whole):
@@ -339,6 +341,14 @@ def test_a_run_keeps_its_probe_and_never_selects_from_it(whole):
     assert ["weight_auroc" in row for row in rows] == [False] * 3 + [True] * 4
     assert rows[-1]["weight_clean"] == rows[-2]["weight_clean"] != rows[3]["weight_clean"]
     assert len(rows[-1]["weight_clean_by_class"]) == 10
+
+
+def test_a_run_draws_what_it_learned_and_its_audit_reads_it(whole):
+    folder, results = whole
+    figures = {path.name for path in (folder / "figures").glob("*.png")}
+    assert {"curves.png", "weights.png", "weight_by_class.png", "weight_against_loss.png",
+            "weight_by_rank.png", "margins.png", "learned.png"} <= figures
+    assert {"curvenet", "dynamics"} <= set(results["audit"]["sources"])
 
 
 class Killed(BaseException):
@@ -375,38 +385,10 @@ def assert_same_state(one, other):
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(one), jax.device_get(other))
 
 
-def test_on_the_dynamic_loss_it_draws_everything_and_ends_the_same_when_killed(
-    noisy, tmp_path, monkeypatch
-):
-    short = {"train__epochs": 2, "optimizer__milestones": (1,), "method__probe_epochs": 2,
-             "method__base": "dynamic_loss", "method__num_ranks": 5,
-             "method__curves_dtype": "float16"}
-    whole = jaxrobust.train(noisy(**short), tmp_path / "whole")
-    save, saved = train.Checkpoints.save, []
-
-    def save_then_die(self, step, arrays, place):
-        save(self, step, arrays, place)
-        saved.append(place)
-        if (place["epoch"], place["position"]) == (2, 2):
-            raise Killed
-
-    monkeypatch.setattr(train.Checkpoints, "save", save_then_die)
-    drawn = noisy(log__figures=True, **short)
-    with pytest.raises(Killed):
-        jaxrobust.train(drawn, tmp_path / "killed")
-    monkeypatch.setattr(train.Checkpoints, "save", save)
-    results = jaxrobust.train(drawn, tmp_path / "killed")
-    assert results["last"] == whole["last"]
-    assert_same_state(tmp_path / "killed", tmp_path / "whole")
-    figures = {path.name for path in (tmp_path / "killed" / "figures").glob("*.png")}
-    assert {"curves.png", "weights.png", "weight_by_class.png", "weight_against_loss.png",
-            "weight_by_rank.png", "margins.png", "learned.png"} <= figures
-    assert {"curvenet", "dynamics"} <= set(results["audit"]["sources"])
-
-
 def test_a_probe_serves_another_run(noisy, whole, tmp_path):
     folder, _ = whole
-    results = jaxrobust.train(noisy(probe_workdir=str(folder), train__loop="epoch"), tmp_path)
+    other = noisy(probe_workdir=str(folder), train__loop="epoch", method__base="loss")
+    results = jaxrobust.train(other, tmp_path)
     assert results["epochs"] == 4 and not (tmp_path / "curves.npz").exists()
     state = inference.open_workdir(tmp_path)[1]["state"]
     kept = inference.open_workdir(folder)[1]["state"]
