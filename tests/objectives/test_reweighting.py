@@ -51,7 +51,7 @@ def test_meta_weight_net_learns_that_a_high_loss_means_a_wrong_label():
     step = jax.jit(bilevel.step)
     for _ in range(60):
         state, info = step(state, batch, clean)
-    assert info.weights[wrong].mean() < 0.15 and info.weights[~wrong].mean() > 0.4
+    assert info.weights[wrong].mean() < 0.05 < 0.2 < info.weights[~wrong].mean()
     assert state.params[0, 1] > 2
 
 
