@@ -119,5 +119,5 @@ def test_four_devices_share_the_curves_by_rows_and_record_the_same():
     flags = "--xla_force_host_platform_device_count=4"
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     done = subprocess.run([sys.executable, script], env=environment, capture_output=True,
-                          text=True, timeout=240)
+                          text=True, timeout=400)
     assert done.returncode == 0, done.stderr
