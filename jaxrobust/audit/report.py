@@ -39,7 +39,7 @@ def render(
       config, environment: the run's configuration as JSON, and versions.
       true: int [N], true labels, where they are known.
       curves: [N, S], losses over the training.
-      train: the training examples (with `x` and `ids`), for pictures; or why there are none.
+      train: the training examples, `x`, and perhaps a `note` to show; or why there are none.
       figures: folder of the run's figures; those that are there are embedded.
     """
     loader = jinja2.PackageLoader("jaxrobust.audit", "")
@@ -58,7 +58,7 @@ def render(
         shown=[_card(issues, true, train, int(i)) for i in flagged[:SHOWN]],
         by_class=_by_class(issues, true, train, flagged),
         per_class=_per_class(issues, results), tabular=_is_table(train),
-        missing=train if isinstance(train, str) else "",
+        note=train if isinstance(train, str) else getattr(train, "note", ""),
         matrices=_matrices(issues, results["audit"]), flows=_flows(issues),
         charts=_charts(issues, true, curves),
         figures=pictures.embedded(figures, FIGURES),
@@ -80,7 +80,7 @@ def _shade(value: float, diagonal: bool) -> str:
 
 
 def _is_table(train: Any) -> bool:
-    return not isinstance(train, str) and len(train.x) > 0 and np.ndim(train.x[0]) == 1
+    return not isinstance(train, str) and len(train.x.shape) == 2
 
 
 def _card(issues: LabelIssues, true: np.ndarray | None, train: Any, i: int) -> dict[str, Any]:

@@ -11,7 +11,6 @@ import numpy as np
 
 from jaxrobust.audit.issues import LabelIssues
 from jaxrobust.data import files
-from jaxrobust.data.examples import positions
 from jaxrobust.errors import check
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -71,16 +70,16 @@ def write_weights(issues: LabelIssues, path: str | Path) -> Path:
     return Path(path)
 
 
-def corrected(issues: LabelIssues, labels: np.ndarray, rows: np.ndarray) -> np.ndarray:
+def corrected(issues: LabelIssues, labels: np.ndarray, place: np.ndarray) -> np.ndarray:
     """Returns labels with those found wrong replaced by what is suggested in their place.
 
     Args:
-      labels: int [R], labels given to the rows of a data set.
-      rows: int64 [R], those rows; `issues.index` are some of them.
+      labels: int [R], labels given to the examples of a data set.
+      place: int64 [N], where in it the examples of the issues are; -1 to leave one as it is.
     """
     labels = labels.copy()
-    change = issues.is_label_issue & (issues.predicted_label >= 0)
-    labels[positions(rows, issues.index[change])] = issues.predicted_label[change]
+    change = issues.is_label_issue & (issues.predicted_label >= 0) & (place >= 0)
+    labels[place[change]] = issues.predicted_label[change]
     return labels
 
 
@@ -94,15 +93,16 @@ def check_target(path: str | Path) -> Path:
 
 def write_labels(
     labels: np.ndarray, rows: np.ndarray, num_rows: int, class_names: Sequence[str],
-    path: str | Path,
+    path: str | Path, ids: Sequence[str] | None = None,
 ) -> Path:
     """Writes a labels file for `data.labels_file`.
 
     Args:
       labels: int [R], class numbers.
       rows: int64 [R], the rows of the data set that they belong to, of `num_rows`.
-      path: .csv (columns index, label), or .npy ([num_rows], class numbers; rows that are not
-        among `rows` get class 0 and are not used for training).
+      path: .csv (columns path, label where there are ids, else index, label), or .npy ([num_rows],
+        class numbers; rows that are not among `rows` get class 0 and are not used for training).
+      ids: R names of the examples, such as paths, or None.
 
     Raises:
       UserError: see `check_target`.
@@ -115,7 +115,12 @@ def write_labels(
             np.save(file, every)
         return path
     # A name that had to be escaped could not be read back: numbers then.
-    plain = all(harmless(name) == name for name in class_names)
-    names = class_names if plain else list(map(str, range(len(class_names))))
+    names = class_names if _plain(class_names) else list(map(str, range(len(class_names))))
     order = np.argsort(rows)
+    if ids is not None and _plain(ids) and len(set(ids)) == len(ids):
+        return write_rows(path, ("path", "label"), ((ids[i], names[labels[i]]) for i in order))
     return write_rows(path, ("index", "label"), ((rows[i], names[labels[i]]) for i in order))
+
+
+def _plain(texts: Iterable[str]) -> bool:
+    return all(harmless(text) == text == text.strip() for text in texts)

@@ -18,19 +18,20 @@ from jaxrobust import config as configuration
 from jaxrobust.audit import LabelIssues, find_label_issues, tables
 from jaxrobust.audit.truth import against_truth
 from jaxrobust.data import files, labels_file, manifest
-from jaxrobust.data.examples import positions, rows_of
+from jaxrobust.data.examples import rows_of
 from jaxrobust.data.manifest import Manifest
-from jaxrobust.data.prepare import Part
+from jaxrobust.data.prepare import Part, prepare
 from jaxrobust.errors import UserError, check
 from jaxrobust.methods import gathered
 from jaxrobust.training import folds as cross_validation
-from jaxrobust.training.experiment import Experiment, assemble, load_data, load_source
+from jaxrobust.training import reopened
+from jaxrobust.training.experiment import Experiment, assemble, load_source
 from jaxrobust.training.metrics import class_groups
 
 Evidence = dict[str, np.ndarray]
 """By name: `curves` [N, S], `training_probabilities` [N, P, K], `out_of_sample` [N, K],
-`weights_<method>` [N], `held_out` [V, K] (predictions of the validation examples), `paths` [N].
-Those that a run has not got are left out."""
+`weights_<method>` [N], `held_out` [V, K] (predictions of the validation examples), `paths` [N],
+`paths_metadata` [M], `paths_validation` [V]. Those that a run has not got are left out."""
 
 
 class Audited(NamedTuple):
@@ -59,8 +60,10 @@ def gather(experiment: Experiment, state, say=lambda line: None) -> Evidence:
         found["out_of_sample"] = cross_validation.out_of_sample(
             experiment, config.audit.folds, say
         )
-    if data.train.ids is not None:
-        found["paths"] = np.array(data.train.ids)
+    for name, part in (("paths", data.train), ("paths_metadata", data.metadata),
+                       ("paths_validation", data.validation)):
+        if part is not None and part.ids is not None:
+            found[name] = np.array(part.ids)
     return found
 
 
@@ -136,7 +139,7 @@ def _held_out(config: ConfigDict, record: Manifest, found: Evidence) -> dict[str
 
 def write(
     workdir: Path, config: ConfigDict, record: Manifest, found: Evidence, audited: Audited,
-    results: dict[str, Any], train: Part | str,
+    results: dict[str, Any], train: Part | reopened.Shown | str,
 ) -> None:
     """Writes label_issues.csv, sample_weights.npz and report.html.
 
@@ -181,19 +184,21 @@ def remake(workdir: str | Path, folds: int | None = None, say=lambda line: None)
     found = load(path) if path.is_file() else {}
     data, train = None, ""
     try:
-        data = load_data(config)
-        train = data.train
+        source = load_source(config)
+        if manifest.fingerprint(source) == record.fingerprint:
+            data = prepare(source, seed=config.seed, manifest_path=workdir / "noise.npz")
+            train = data.train
+        else:
+            train = reopened.by_name(source, found.get("paths"))
     except (UserError, OSError) as error:
-        check(not folds, f"Out-of-sample predictions need the data: {error}")
         train = f"The examples could not be opened: {error}"
-    if data is not None and not np.array_equal(data.train.index, record.train.index):
-        train, data = "The data have changed since the run: no examples are shown.", None
     if folds:
-        check(data is not None, f"Out-of-sample predictions need the data: {train}")
+        why = train if isinstance(train, str) else getattr(train, "note", "")
+        check(data is not None, f"Out-of-sample predictions need the data: {why}")
         found["out_of_sample"] = cross_validation.out_of_sample(assemble(config, data), folds, say)
         save(found, path)
     check(
-        bool(set(found) - {"paths", "held_out"}),
+        any(not name.startswith(("paths", "held_out")) for name in found),
         f"{workdir} holds no evidence of its labels (evidence.npz). "
         "Make some: --config.audit.folds=5.",
     )
@@ -204,21 +209,37 @@ def remake(workdir: str | Path, folds: int | None = None, say=lambda line: None)
     return audited
 
 
-def write_corrected(workdir: str | Path, issues: LabelIssues, path: str | Path) -> int:
+def write_corrected(
+    workdir: str | Path, issues: LabelIssues, path: str | Path
+) -> tuple[int, str]:
     """Writes the labels of a run's data set, those found wrong replaced, as a labels file.
 
+    Data that have changed since the run are no obstacle where examples have names: each label goes
+    to the example of its name, those that the run did not have keep theirs.
+
     Returns:
-      How many labels were replaced.
+      How many labels were replaced, and what has changed since the run.
+
+    Raises:
+      UserError: the data cannot be read, or have changed and their examples have no names.
     """
-    config = configuration.load(str(Path(workdir) / "config.json"))
-    record, source = manifest.load(Path(workdir) / "noise.npz"), load_source(config)
-    if config.data.labels_file is not None:
-        source = labels_file.replace(source, config.data.labels_file, check_labels=False)
-    given, rows = source.train.labels.copy(), rows_of(source.train)
-    for part in (record.train, record.metadata, record.validation):
-        if part is not None:
-            given[positions(rows, part.index)] = part.given_labels
-    labels = tables.corrected(issues, given, rows)
-    num_rows = source.num_rows or len(labels)
-    tables.write_labels(labels, rows, num_rows, source.class_names, path)
-    return int((labels != given).sum())
+    workdir = Path(workdir)
+    config = configuration.load(str(workdir / "config.json"))
+    record, d = manifest.load(workdir / "noise.npz"), config.data
+    source = load_source(config)
+    same = manifest.fingerprint(source) == record.fingerprint
+    if d.labels_file is not None:
+        source = labels_file.replace(source, d.labels_file, check_labels=False)
+    if same:
+        given = reopened.by_row(source, record)
+    else:
+        found = load(workdir / "evidence.npz")
+        names = {"train": "paths", "metadata": "paths_metadata", "validation": "paths_validation"}
+        names = {part: found[key] for part, key in names.items() if key in found}
+        given = reopened.given_by_name(source, record, names)
+    labels = tables.corrected(issues, given.labels, given.place)
+    rows, ids = rows_of(source.train), source.train.ids
+    tables.write_labels(
+        labels, rows, source.num_rows or len(labels), source.class_names, path, ids=ids
+    )
+    return int((labels != given.labels).sum()), given.note

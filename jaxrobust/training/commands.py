@@ -50,7 +50,9 @@ def _audit(workdir: Path, folds: int | None, corrected: str | None) -> int:
     print(auditing.sentence(found.summary))
     print("Wrote " + ", ".join(str(workdir / name) for name in AUDIT) + ".")
     if corrected:
-        changed = auditing.write_corrected(workdir, found.issues, corrected)
+        changed, note = auditing.write_corrected(workdir, found.issues, corrected)
+        if note:
+            print(f"note: {note}", file=sys.stderr)
         print(f"Wrote {corrected}: {changed} labels replaced. Give it to another run: "
               f"--config.data.labels_file={corrected} --config.data.noise.kind=none "
               "--config.data.noise.rate=0")

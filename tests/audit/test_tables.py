@@ -56,11 +56,15 @@ def test_corrected_labels_change_those_flagged_and_no_other(issues):
     place = {row: i for i, row in enumerate(rows)}
     for i, row in enumerate(issues.index):
         given[place[row]] = issues.given_label[i]
-    labels = tables.corrected(issues, given, rows)
+    at = np.array([place[row] for row in issues.index])
+    labels = tables.corrected(issues, given, at)
     expected = np.where(issues.is_label_issue, issues.predicted_label, issues.given_label)
-    np.testing.assert_array_equal([labels[place[row]] for row in issues.index], expected)
+    np.testing.assert_array_equal(labels[at], expected)
     assert (labels != given).sum() == issues.num_issues > 30
     assert given.sum() != labels.sum()  # the labels handed in are left as they were
+    away = np.where(np.arange(300) < 150, -1, at)
+    half = tables.corrected(issues, given, away)
+    assert (half != given).sum() == issues.is_label_issue[150:].sum()
 
 
 def test_a_labels_file_as_csv_and_as_array(tmp_path):
@@ -69,6 +73,11 @@ def test_a_labels_file_as_csv_and_as_array(tmp_path):
     assert path.read_text().split() == ["index,label", "1,a", "3,b", "5,c"]
     path = tables.write_labels(labels, rows, 6, NAMES, tmp_path / "n.csv")
     assert path.read_text().split() == ["index,label", "1,0", "3,1", "5,2"]
+    path = tables.write_labels(labels, rows, 6, "abc", tmp_path / "i.csv", ids=["z", "x,1", "y"])
+    assert path.read_text().splitlines() == ["path,label", '"x,1",a', "y,b", "z,c"]
+    for odd in (["=z", "x", "y"], ["y", "x", "y"], ["y ", "x", "z"]):
+        path = tables.write_labels(labels, rows, 6, "abc", tmp_path / "i.csv", ids=odd)
+        assert path.read_text().split() == ["index,label", "1,a", "3,b", "5,c"]
     path = tables.write_labels(labels, rows, 6, NAMES, tmp_path / "l.npy")
     np.testing.assert_array_equal(np.load(path)[rows], labels)
     assert np.load(path).shape == (6,)
