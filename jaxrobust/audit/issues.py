@@ -153,7 +153,7 @@ def find_label_issues(
         label_score=score, is_label_issue=(score < 0.5) & (rank <= round(rate * len(score))),
         weight=next(iter(given.weights.values()), score), rank=rank,
         class_names=given.class_names,
-        scores={name: 1 - mixture.probability(part.odds) for name, part in parts.items()},
+        scores={name: 1 - mixture.probability(limited(part.odds)) for name, part in parts.items()},
         noise_matrix=matrix, noise_rate=rate, noise_rate_interval=_interval(parts, codes, k, seed),
         notes=_notes(rate, parts),
     )
@@ -210,8 +210,13 @@ def combine(odds: dict[str, np.ndarray]) -> np.ndarray:
     """
     weights = {name: RELIANCE.get(name, 1.0) for name in odds}
     total = sum(weights.values())
-    parts = (w / total * LIMIT * np.tanh(odds[name] / LIMIT) for name, w in weights.items())
+    parts = (w / total * limited(odds[name]) for name, w in weights.items())
     return np.asarray(sum(parts))
+
+
+def limited(odds: np.ndarray) -> np.ndarray:
+    """Returns log-odds within `LIMIT`, in the same order."""
+    return LIMIT * np.tanh(odds / LIMIT)
 
 
 def _suggest(parts: dict[str, _Part], score, labels, k) -> tuple[np.ndarray, np.ndarray | None]:

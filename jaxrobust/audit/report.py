@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ def render(
     curves: np.ndarray | None = None,
     train: Any = "",
     figures: Path | None = None,
+    features: Sequence[str] = (),
 ) -> str:
     """Returns the report as HTML; everything in it is embedded.
 
@@ -41,12 +43,13 @@ def render(
       curves: [N, S], losses over the training.
       train: the training examples, `x`, and perhaps a `note` to show; or why there are none.
       figures: folder of the run's figures; those that are there are embedded.
+      features: names of the columns of a table, if they have any.
     """
     loader = jinja2.PackageLoader("jaxrobust.audit", "")
     page = jinja2.Environment(
         loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    page.filters |= {"percent": _percent, "number": _number, "shade": _shade}
+    page.filters |= {"percent": _percent, "number": _number, "shade": _shade, "score": _score}
     order = np.argsort(issues.rank)
     flagged = order[issues.is_label_issue[order]]
     sources = {"dynamics": "training dynamics", "prediction": "out-of-sample predictions"}
@@ -57,7 +60,7 @@ def render(
         sources=[sources.get(s, f"weights of {s}") for s in issues.scores],
         shown=[_card(issues, true, train, int(i)) for i in flagged[:SHOWN]],
         by_class=_by_class(issues, true, train, flagged),
-        per_class=_per_class(issues, results), tabular=_is_table(train),
+        per_class=_per_class(issues, results), columns=_columns(train, features),
         note=train if isinstance(train, str) else getattr(train, "note", ""),
         matrices=_matrices(issues, results["audit"]), flows=_flows(issues),
         charts=_charts(issues, true, curves),
@@ -73,14 +76,23 @@ def _number(value: float | None, digits: int = 3) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
 
 
+def _score(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
 def _shade(value: float, diagonal: bool) -> str:
     """Returns the style of a cell of a noise matrix; small shares off the diagonal show, too."""
     colour, depth = ("52,101,164", value) if diagonal else ("217,113,28", min(3 * value, 1))
     return f"background: rgba({colour},{depth:.2f}); color: {'#fff' if depth > 0.55 else '#222'}"
 
 
-def _is_table(train: Any) -> bool:
-    return not isinstance(train, str) and len(train.x.shape) == 2
+def _columns(train: Any, features: Sequence[str]) -> list[str]:
+    """Returns names of the first columns of a table; none of images, or where there are no data."""
+    if isinstance(train, str) or len(train.x.shape) != 2:
+        return []
+    names = features if len(features) else range(train.x.shape[1])
+    more = ["…"] if len(names) > MOST_FEATURES else []
+    return [*map(str, names[:MOST_FEATURES]), *more]
 
 
 def _card(issues: LabelIssues, true: np.ndarray | None, train: Any, i: int) -> dict[str, Any]:

@@ -156,6 +156,7 @@ def write(
         audited.issues, name=workdir.resolve().name, results=results,
         config=configuration.to_json(config), environment=_json(workdir / "environment.json"),
         true=true, curves=found.get("curves"), train=train, figures=workdir / "figures",
+        features=record.feature_names,
     )
     with files.whole(workdir / "report.html") as file:
         file.write(page)

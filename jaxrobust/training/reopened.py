@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxrobust.data.examples import Examples, Source
+from jaxrobust.data.examples import Source, positions, rows_of
 from jaxrobust.data.manifest import Manifest
 from jaxrobust.errors import check
 
@@ -77,7 +77,7 @@ def by_row(source: Source, record: Manifest) -> Given:
     labels, places = source.train.labels.copy(), []
     for part in (record.train, record.metadata, record.validation):
         if part is not None:
-            places.append(_places(_rows(source.train).tolist(), part.index.tolist()))
+            places.append(positions(rows_of(source.train), part.index))
             labels[places[-1]] = part.given_labels
     return Given(labels, places[0], "")
 
@@ -122,11 +122,7 @@ def given_by_name(source: Source, record: Manifest, names: dict[str, np.ndarray]
     return Given(labels, places["train"], note)
 
 
-def _rows(examples: Examples) -> np.ndarray:
-    return np.arange(len(examples.labels)) if examples.rows is None else examples.rows
-
-
-def _places(keys: list, wanted: list) -> np.ndarray:
+def _places(keys: Sequence[str], wanted: Sequence[str]) -> np.ndarray:
     """Returns int64, where among `keys` each of those wanted is; -1 where it is not."""
     place = {key: i for i, key in enumerate(keys)}
     return np.array([place.get(key, -1) for key in wanted], np.int64)

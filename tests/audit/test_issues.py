@@ -55,12 +55,15 @@ def test_every_source_has_a_calibrated_score_and_the_mean_of_their_log_odds_is_t
             among = (score >= low) & (score < low + 0.25)
             if among.sum() > 100:
                 assert abs(score[among].mean() - (~wrong)[among].mean()) < 0.1
-    odds = [12 * np.tanh((np.log(s) - np.log1p(-s)) / 12) for s in found.scores.values()]
+    odds = [np.log(s) - np.log1p(-s) for s in found.scores.values()]
     expected = (3 * odds[0] + odds[1] + odds[2]) / 5
     np.testing.assert_allclose(
-        np.log(found.label_score) - np.log1p(-found.label_score), expected, atol=0.05
+        np.log(found.label_score) - np.log1p(-found.label_score), expected, rtol=1e-6
     )
     np.testing.assert_array_equal(found.weight, weights)
+    alone = find_label_issues(given, probabilities=p)
+    np.testing.assert_array_equal(alone.scores["prediction"], alone.label_score)
+    assert len(np.unique(alone.label_score)) > 2990  # however sure, the order is kept
 
 
 def test_no_wrong_label_is_none_flagged():
