@@ -102,6 +102,7 @@ def find(config: ConfigDict, record: Manifest, found: Evidence) -> Audited:
         "held_out": _held_out(config, record, found),
         "truth": None,
     }
+    summary["doubt"] = _doubt(summary)
     if record.truth_known:
         counts = np.bincount(rows.given_labels, minlength=len(names))
         groups = class_groups(counts, config.eval.many_above, config.eval.few_below)
@@ -122,7 +123,7 @@ def sentence(summary: dict[str, Any]) -> str:
         if truth["auprc"] is not None:
             text += f"; area under the precision-recall curve {truth['auprc']:.3f}"
         text += "."
-    return text
+    return text + (f"\n{summary['doubt']}" if summary.get("doubt") else "")
 
 
 def _held_out(config: ConfigDict, record: Manifest, found: Evidence) -> dict[str, Any] | None:
@@ -135,6 +136,20 @@ def _held_out(config: ConfigDict, record: Manifest, found: Evidence) -> dict[str
     )
     return {"examples": len(issues), "noise_rate": issues.noise_rate,
             "noise_rate_interval": list(issues.noise_rate_interval)}
+
+
+def _doubt(summary: dict[str, Any]) -> str | None:
+    """Says so where a network has learned wrong labels too soon for its training to show them."""
+    held_out = summary["held_out"]
+    if "prediction" in summary["sources"] or held_out is None:
+        return None
+    if held_out["noise_rate_interval"][0] <= summary["noise_rate_interval"][1]:
+        return None
+    return (
+        f"Of the validation labels, never trained on, about {100 * held_out['noise_rate']:.0f} % "
+        "look wrong: the network may have learned wrong labels by heart before its training could "
+        "show them. Out-of-sample predictions tell more: --mode=audit --config.audit.folds=5."
+    )
 
 
 def write(

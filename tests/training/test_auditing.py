@@ -172,6 +172,21 @@ def test_data_that_have_gone_leave_a_report_without_pictures(tmp_path):
         auditing.remake(workdir, folds=2)
 
 
+def test_labels_learned_by_heart_are_no_proof_that_they_are_right(run):
+    """All given labels are named from the beginning: only the validation examples tell."""
+    workdir, results = run
+    record, found = manifest.load(workdir / "noise.npz"), auditing.load(workdir / "evidence.npz")
+    assert results["audit"]["doubt"] is None
+    labels = record.train.given_labels
+    by_heart = np.tile((0.9 * np.eye(10) + 0.01)[labels][:, None], (1, 4, 1))
+    found = {"training_probabilities": by_heart, "held_out": found["held_out"]}
+    summary = auditing.find(settings(), record, found).summary
+    assert summary["flagged"] == 0 and "learned wrong labels by heart" in summary["doubt"]
+    assert auditing.sentence(summary).endswith("--config.audit.folds=5.")
+    found["out_of_sample"] = by_heart[:, 0]
+    assert auditing.find(settings(), record, found).summary["doubt"] is None
+
+
 def test_a_run_without_evidence_says_what_to_do(run, tmp_path):
     workdir, _ = run
     for name in ("config.json", "noise.npz", "results.json"):
