@@ -9,8 +9,12 @@ get these predictions. `training and predictions` has the training dynamics of o
 besides, as every run of the trainer records them. With workdirs: finished runs whose truth is
 known, with out-of-sample predictions (`--config.audit.folds=5`).
 
-Area under the precision-recall curve of finding wrong labels by the score; then precision and
-recall of what is flagged. Mean over the seeds, ± their standard deviation. cleanlab is used with
+First table: of finding wrong labels by the score, areas under the precision-recall and the ROC
+curve, and the share of wrong labels among as many of the most suspect as there are wrong ones; how
+far the score is from the share of right labels (expected calibration error); precision and recall
+of what is flagged. Second table, for settings with a long tail: recall and false alarms (share of
+the right labels flagged) of the flags, in the largest, the middle and the smallest third of the
+classes, by given label. Mean over the seeds, ± their standard deviation. cleanlab is used with
 n_jobs=1 and its defaults; its three scores are given apart, as it depends on the noise which is
 best. Needs `pip install jaxrobust[cleanlab]`; without it only this library's rows are made.
 """
@@ -23,13 +27,13 @@ import json
 import statistics
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxrobust import config as configuration
 from jaxrobust.audit import find_label_issues
-from jaxrobust.audit.truth import auprc
+from jaxrobust.audit.truth import auprc, auroc
 from jaxrobust.data import manifest
 from jaxrobust.methods import gathered
 from jaxrobust.training import auditing, folds, memory
@@ -42,31 +46,65 @@ SETTINGS = {
                                ("symmetric, long tail 0.1", "symmetric", 0.1))
     for rate in (0.2, 0.4)
 }
+THIRDS = ("head", "medium", "tail")
 SCORES = ("self_confidence", "normalized_margin", "confidence_weighted_entropy")
 
 
 class Found(NamedTuple):
-    """A way of finding wrong labels: `suspicion` float [N], `flagged` bool [N], seconds taken."""
+    """A way of finding wrong labels: `suspicion` float [N], `score` [N], as a probability that the
+    label is right, `flagged` bool [N], seconds taken."""
 
     suspicion: np.ndarray
+    score: np.ndarray
     flagged: np.ndarray
     seconds: float
 
 
-def measure(found: Found, wrong: np.ndarray) -> dict[str, float]:
-    hit = found.flagged & wrong
-    return {
+def measure(found: Found, labels: np.ndarray, true: np.ndarray) -> dict[str, Any]:
+    """Returns the columns of the tables; `thirds` holds those of the second."""
+    wrong, flagged = labels != true, found.flagged
+    hit = flagged & wrong
+    most = np.argsort(-found.suspicion, kind="stable")[: int(wrong.sum())]
+    row = {
         "auprc": auprc(wrong, found.suspicion),
-        "precision": float(hit.sum() / max(found.flagged.sum(), 1)),
-        "recall": float(hit.sum() / max(wrong.sum(), 1)),
+        "auroc": auroc(wrong, found.suspicion),
+        "precision_at_errors": share(wrong[most]),
+        "calibration_error": calibration_error(found.score, ~wrong),
+        "precision": share(wrong[flagged]),
+        "recall": share(hit[wrong]),
         "seconds": found.seconds,
     }
+    thirds = {
+        name: {"recall": share(flagged[among & wrong]),
+               "false_alarms": share(flagged[among & ~wrong])}
+        for name, among in thirds_of(labels).items()
+    }
+    return row | {"thirds": thirds}
+
+
+def share(of: np.ndarray) -> float:
+    return float(of.mean()) if len(of) else 0.0
+
+
+def calibration_error(score: np.ndarray, right: np.ndarray, bins: int = 15) -> float:
+    """Mean |share of right labels - score| over equal bins of the score [N]."""
+    which = np.clip((score * bins).astype(int), 0, bins - 1)
+    gap = np.bincount(which, right - score, bins)
+    return float(np.abs(gap).sum() / len(score))
+
+
+def thirds_of(labels: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns bool [N] for the examples of the largest, middle and smallest third of classes."""
+    order = np.argsort(-np.bincount(labels), kind="stable")
+    parts = np.array_split(order, 3)
+    return {name: np.isin(labels, part) for name, part in zip(THIRDS, parts, strict=True)}
 
 
 def ours(labels: np.ndarray, **evidence) -> Found:
     begin = time.perf_counter()
     issues = find_label_issues(labels, **evidence)
-    return Found(-issues.rank, issues.is_label_issue, time.perf_counter() - begin)
+    seconds = time.perf_counter() - begin
+    return Found(-issues.rank, issues.label_score, issues.is_label_issue, seconds)
 
 
 def cleanlabs(labels: np.ndarray, p: np.ndarray) -> dict[str, Found]:
@@ -81,21 +119,21 @@ def cleanlabs(labels: np.ndarray, p: np.ndarray) -> dict[str, Found]:
     begin = time.perf_counter()
     flagged = find(labels, p, n_jobs=1)
     seconds = time.perf_counter() - begin
+    scores = {method: quality(labels, p, method=method) for method in SCORES}
     return {
-        f"cleanlab, {method.replace('_', ' ')}": Found(-quality(labels, p, method=method), flagged,
-                                                       seconds)
-        for method in SCORES
+        f"cleanlab, {method.replace('_', ' ')}": Found(-score, score, flagged, seconds)
+        for method, score in scores.items()
     }
 
 
-def compare(labels, true, p, training) -> dict[str, dict[str, float]]:
+def compare(labels, true, p, training) -> dict[str, dict[str, Any]]:
     """Returns the measures of each way, for one data set and one seed."""
     ways = cleanlabs(labels, p)
     ways["jaxrobust, predictions"] = ours(labels, probabilities=p)
     ways["jaxrobust, training and predictions"] = ours(
         labels, probabilities=p, training_probabilities=training
     )
-    return {name: measure(found, labels != true) for name, found in ways.items()}
+    return {name: measure(found, labels, true) for name, found in ways.items()}
 
 
 def digits(kind: str, rate: float, factor: float, seed: int, network: str, epochs: int):
@@ -125,22 +163,42 @@ def from_workdir(workdir: Path):
     return rows.given_labels, rows.true_labels, found["out_of_sample"], during
 
 
+COLUMNS = {
+    "auprc": "area under precision–recall", "auroc": "area under ROC",
+    "precision_at_errors": "precision at the number of errors",
+    "calibration_error": "calibration error", "precision": "precision of flags", "recall": "recall",
+}
+BY_SIZE = {"recall": "recall", "false_alarms": "false alarms"}
+
+
+def cell(values: list[float]) -> str:
+    spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.3f}{spread}"
+
+
 def table(results: dict[str, list[dict]]) -> str:
     """Returns the results as Markdown: a row for each setting and way."""
-    def cell(runs, way, key):
-        values = [run[way][key] for run in runs]
-        spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
-        return f"{statistics.mean(values):.3f}{spread}"
-
-    lines = ["| labels | score | area under precision–recall | precision of flags | recall |",
-             "| --- | --- | --- | --- | --- |"]
+    lines = [f"| labels | score | {' | '.join(COLUMNS.values())} |", "| --- " * 8 + "|"]
     for setting, runs in results.items():
         best = max(runs[0], key=lambda way: statistics.mean(run[way]["auprc"] for run in runs))
         for way in runs[0]:
-            area = cell(runs, way, "auprc")
+            area, *others = (cell([run[way][key] for run in runs]) for key in COLUMNS)
             area = f"**{area}**" if way == best else area
-            others = " | ".join(cell(runs, way, key) for key in ("precision", "recall"))
-            lines.append(f"| {setting} | {way} | {area} | {others} |")
+            lines.append(f"| {setting} | {way} | {area} | {' | '.join(others)} |")
+    return "\n".join(lines)
+
+
+def by_size(results: dict[str, list[dict]]) -> str:
+    """Returns the flags by size of class as Markdown, for the settings with a long tail."""
+    heads = [f"{part}: {name}" for name in BY_SIZE.values() for part in THIRDS]
+    lines = [f"| labels | flags of | {' | '.join(heads)} |", "| --- " * 8 + "|"]
+    for setting, runs in results.items():
+        for way in runs[0] if "long tail" in setting else []:
+            if way.startswith("cleanlab") and SCORES[0].replace("_", " ") not in way:
+                continue  # One filter, whatever the score.
+            cells = [cell([run[way]["thirds"][part][key] for run in runs])
+                     for key in BY_SIZE for part in THIRDS]
+            lines.append(f"| {setting} | {way.split(', self')[0]} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -161,7 +219,7 @@ def main() -> None:
             data = digits(*SETTINGS[setting], seed, options.network, options.epochs)
             results.setdefault(setting, []).append(compare(*data))
             print(f"{setting}, seed {seed}", flush=True)
-    print(table(results))
+    print(table(results) + "\n\n" + by_size(results))
     if options.json:
         options.json.write_text(json.dumps(results, indent=2) + "\n")
 
