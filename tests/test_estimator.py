@@ -72,6 +72,7 @@ def test_images_and_names_of_classes(digits):
     np.testing.assert_allclose(p.sum(1), 1, atol=1e-6)
     np.testing.assert_array_equal(model.predict(X), model.classes_[p.argmax(1)])
     assert model.score(X, y) > 0.95
+    assert model.label_issues_.num_issues < 0.02 * 300  # no label is wrong
     with_channel = model.predict_proba(X[..., None])
     np.testing.assert_array_equal(with_channel, p)
 

@@ -37,6 +37,9 @@ def read(
     during = _array("training_probabilities", training_probabilities, n, (2, 3))
     during = during[:, None] if during is not None and during.ndim == 2 else during
     curves = _array("curves", curves, n, (2,))
+    for name, a in (("training_probabilities", during), ("curves", curves)):
+        some = a is None or bool(np.isfinite(a if a.ndim == 2 else a[..., 0]).any())
+        check(some, f"{name} hold not one number: there is no evidence to go by.")
     if weights is None:
         weights = {}
     elif not isinstance(weights, Mapping):
@@ -52,9 +55,10 @@ def read(
     if paths is not None:
         paths = tuple(map(str, paths))
         check(len(paths) == n, f"There are {len(paths)} paths for {n} labels.")
-    index = np.arange(n) if index is None else np.asarray(index, np.int64)
+    index = np.arange(n) if index is None else np.asarray(index)
     check(index.shape == (n,), f"index has shape {list(index.shape)} for {n} labels.")
-    return Given(codes, names, p, during, curves, weights, paths, index)
+    check(index.dtype.kind in "iu", f"index must be whole numbers; got {index.dtype}.")
+    return Given(codes, names, p, during, curves, weights, paths, index.astype(np.int64))
 
 
 def _array(name: str, value: Any, n: int, dims: tuple[int, ...]) -> np.ndarray | None:

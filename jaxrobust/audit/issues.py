@@ -17,6 +17,7 @@ from jaxrobust.errors import check
 # mistakes of its own, which look like wrong labels; dynamics show how the label itself was learned.
 RELIANCE = {"dynamics": 3.0}  # others 1
 NO_GAIN = 0.01  # nats an example
+GREAT_GAIN = 0.05  # above which most labels may be wrong though the network learned them all
 NONE_BELOW = 0.002  # a noise rate that is as good as none
 LIMIT = 12.0  # that a source's log-odds approach: none is surer than that
 RESAMPLES, RESAMPLED = 20, 4000  # of the bootstrap, and examples in each at most
@@ -40,7 +41,8 @@ class LabelIssues:
       class_names: K names.
       scores: by source of evidence, what the score would be from it alone, float64 [N] each.
       noise_matrix: float64 [K, K], estimated T[true, given], rows sum to one: the transpose of
-        cleanlab's; None without predictions.
+        cleanlab's; that of a class which is neither given nor suggested is one on the diagonal.
+        None without predictions.
       noise_rate, noise_rate_interval: estimated share of wrong labels, with a 95 % interval.
       notes: lines to tell the user.
     """
@@ -187,13 +189,18 @@ def _fit(answers: list[Evidence], labels: np.ndarray, k: int, seed: int) -> _Par
     explain more than one kind, that in which they stand farthest apart, the earlier the rather.
 
     An earlier answer than the last is better only once wrong labels are being learned: when more
-    given labels are named than are right.
+    given labels are named than are right. One in which most labels look wrong, but few in the end,
+    was too early: the network had learned nothing yet.
     """
     rows = mixture.sample(len(labels), k, seed)
     fits = [mixture.fit(found.take(rows), labels[rows], k) for found in answers]
+    rates = [f.rate[labels[rows]].mean() for f in fits]
+    begun = [
+        i for i, f in enumerate(fits) if f.gain > GREAT_GAIN or not rates[i] > 0.5 > rates[-1]
+    ]
     gains = [f.gain if f.gain > NO_GAIN else 0.0 for f in fits]
     apart = [f.distance * 0.9**i for i, f in enumerate(fits)]
-    best = max(range(len(fits)), key=lambda i: (gains[i], apart[i]))
+    best = max(begun, key=lambda i: (gains[i], apart[i]))
     odds = mixture.log_odds(fits[best], answers[best], labels)
     known = answers[-1].value[np.isfinite(answers[-1].value)]
     learned = (known < 0).mean() if len(known) else 1.0
@@ -234,8 +241,9 @@ def _suggest(parts: dict[str, _Part], score, labels, k) -> tuple[np.ndarray, np.
     joint = np.bincount(place.ravel(), (share * (1 - score)[:, None]).ravel(), k * k).reshape(k, k)
     joint[np.arange(k), np.arange(k)] += np.bincount(labels, score, k)
     total = joint.sum(1, keepdims=True)
-    matrix = np.where(total > 0, joint / np.maximum(total, 1e-12), np.eye(k))
-    return np.where(score < 0.5, best, labels).astype(np.int32), matrix
+    predicted = np.where(score < 0.5, best, labels).astype(np.int32)
+    there = np.bincount(np.concatenate([labels, predicted]), minlength=k)[:, None] > 0
+    return predicted, np.where(there, joint / np.maximum(total, 1e-12), np.eye(k))
 
 
 def _notes(rate: float, parts: dict[str, _Part]) -> tuple[str, ...]:

@@ -75,6 +75,47 @@ def test_no_wrong_label_is_none_flagged():
     assert "No label" in found.notes[0]
 
 
+def learned(n, epoch, seed=0):
+    """Loss curves of examples that are learned about this epoch of forty."""
+    rng = np.random.default_rng(seed)
+    late = epoch + 2 * rng.normal(size=(n, 1))
+    return 4 / (1 + np.exp((np.arange(40) - late) / 2)) + 0.2 * rng.random((n, 40))
+
+
+NEAR_ONE = 1 + 0.01 * np.random.default_rng(0).random(600)
+
+
+@pytest.mark.parametrize("evidence", [
+    {"weights": np.ones(600)}, {"weights": np.full(600, 0.3)}, {"weights": NEAR_ONE},
+    {"curves": learned(600, 3)}, {"curves": learned(600, 8, seed=1)},
+    {"curves": learned(600, 3), "weights": np.ones(600)},
+])
+def test_evidence_against_no_label_flags_none(evidence):
+    labels = np.random.default_rng(2).integers(0, 6, 600)
+    found = find_label_issues(labels, **evidence)
+    assert found.num_issues == 0 and found.noise_rate_interval[1] < 0.002
+    assert found.notes[0] == "No label is found to be wrong."
+
+
+@pytest.mark.parametrize("evidence", [
+    {"curves": learned(600, 25)}, {"curves": np.full((600, 40), 4.0)}, {"weights": np.zeros(600)},
+])
+def test_evidence_against_every_label_flags_all(evidence):
+    labels = np.random.default_rng(2).integers(0, 6, 600)
+    found = find_label_issues(labels, **evidence)
+    assert found.is_label_issue.all() and found.noise_rate_interval[0] > 0.99
+    assert (found.predicted_label == -1).all() and "no other label is suggested" in found.notes[-1]
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.2])
+def test_the_noise_matrix_of_a_class_without_examples_is_one_on_the_diagonal(rate):
+    given, _, p = planted(rate=rate)
+    p = np.concatenate([0.999 * p, np.full((len(p), 1), 0.001)], 1)
+    matrix = find_label_issues(given, probabilities=p).noise_matrix
+    np.testing.assert_array_equal(matrix[5], np.eye(6)[5])
+    assert (matrix[:5, 5] == 0).all()
+
+
 def test_every_label_wrong_is_all_flagged():
     given, true, p = planted(rate=1.0)
     sure = p.max(1) > 0.9
@@ -230,6 +271,10 @@ def test_very_few_examples(n):
         ({"weights": np.ones(4), "paths": ["a"]}, "1 paths for 4 labels"),
         ({"weights": np.ones(4), "class_names": "aab"}, "not distinct"),
         ({"weights": np.array(list("abcd"))}, "must be numbers"),
+        ({"weights": np.ones(4), "index": np.arange(3)}, r"index has shape \[3\] for 4 labels"),
+        ({"weights": np.ones(4), "index": np.arange(4) / 2}, "index must be whole numbers"),
+        ({"curves": np.full((4, 9), np.nan)}, "curves hold not one number"),
+        ({"training_probabilities": np.full((4, 2, 3), np.nan)}, "hold not one number"),
     ],
 )
 def test_wrong_input_is_one_line(arguments, message):
@@ -240,6 +285,7 @@ def test_wrong_input_is_one_line(arguments, message):
 
 def test_wrong_labels_are_one_line():
     for labels, message in [([], "empty"), ([0, 0], "one class only"), ([[0, 1]], "must be"),
+                            ([0, -1, 1], "Label 1 is -1, outside the classes 0..1"),
                             (["a", "a"], "one class only"), ([0.5, 1], "not whole")]:
         with pytest.raises(UserError, match=message):
             find_label_issues(labels, weights=np.ones(len(labels)))
