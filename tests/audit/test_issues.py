@@ -173,6 +173,31 @@ def test_a_handful_of_hard_examples_of_one_class_does_not_condemn_them():
     assert (found.label_score[-6:] > 0.5).all()
 
 
+def test_the_interval_holds_the_true_rate():
+    """Of 40 data sets; the mistakes of the network, which are not in it, are few here."""
+    held, widths = 0, {400: [], 1600: []}
+    for seed in range(40):
+        n = 400 if seed < 36 else 1600
+        given, true, p = planted(n=n, rate=(0.1, 0.2, 0.4)[seed % 3], seed=seed)
+        found = find_label_issues(given, probabilities=p)
+        low, high = found.noise_rate_interval
+        held += low <= (given != true).mean() <= high
+        widths[n].append(high - low)
+        assert found.num_issues_interval == (round(low * n), round(high * n))
+    assert held >= 34
+    assert 0.05 < np.mean(widths[400]) < 0.12 and np.mean(widths[1600]) < 0.6 * np.mean(widths[400])
+
+
+def test_labels_learned_by_heart_are_not_counted_and_not_in_the_interval():
+    """What the report says: the network's own errors are not in it."""
+    given, true, p = planted(rate=0.4)
+    by_heart = (given != true) & (np.random.default_rng(1).random(3000) < 0.5)
+    p[by_heart] = 0.9 * np.eye(5)[given[by_heart]] + 0.02
+    found = find_label_issues(given, probabilities=p)
+    assert abs(found.noise_rate - 0.2) < 0.04
+    assert found.noise_rate_interval[1] < 0.7 * (given != true).mean()
+
+
 def test_order_of_examples_and_names_of_classes_do_not_matter():
     given, _, p = planted()
     found = find_label_issues(given, probabilities=p)

@@ -191,6 +191,7 @@ def test_it_says_how_it_was_made():
                     "command": "main.py --config=digits_ce", "device": "3 × H <200> (gpu)",
                     "versions": "Python 3.11.5, jax 0.7.7, numpy 2.2.2"}
     text = Strict(page).text
+    assert "errors of the network itself are not in it, and one that fits poorly" in text
     assert "jaxrobust 9.8.7" in text and '{"loss": {"q": 0.123}}' in text
 
 
