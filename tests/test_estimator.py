@@ -1,6 +1,8 @@
 """`RobustClassifier`: what scikit-learn asks of an estimator, and what ours adds to it."""
 
 import pickle
+import re
+from pathlib import Path
 
 import flax.linen as nn
 import numpy as np
@@ -15,6 +17,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
 from jaxrobust import RobustClassifier, networks
+from jaxrobust.audit import find_label_issues
 from jaxrobust.data import statistics
 from jaxrobust.errors import UserError
 
@@ -60,6 +63,12 @@ def test_scikit_learn_accepts_it():
     passed = {check["check_name"] for check in found if check["status"] == "passed"}
     assert len(passed) > 40
     assert {c["check_name"] for c in found if c["status"] == "xfail"} == set(EXPECTED_FAILURES)
+
+
+def test_the_documentation_lists_the_checks_that_fail_with_their_reasons():
+    page = (Path(__file__).parents[1] / "docs" / "estimator.md").read_text()
+    listed = re.findall(r"^\| `(check_\w+)` \| (.*) \|$", page, re.M)
+    assert dict(listed) == EXPECTED_FAILURES
 
 
 def test_images_and_names_of_classes(digits):
@@ -141,6 +150,18 @@ def test_the_examples_are_measured_once(iris, monkeypatch):
     model = small(epochs=1).fit(*iris)
     model.predict(iris[0])
     assert len(seen) == 1
+
+
+def test_images_are_predicted_out_of_sample_by_their_names(digits):
+    X, y = digits
+    model = small(network="mlp", epochs=20)
+    named = cross_val_predict(model, X, y, cv=2)
+    assert named.dtype == y.dtype and (named == y).mean() > 0.9
+    p = cross_val_predict(model, X, y, cv=2, method="predict_proba")
+    assert p.shape == (300, 4)
+    np.testing.assert_array_equal(np.unique(y)[p.argmax(1)], named)
+    found = find_label_issues(np.where(np.arange(300) < 9, "three", y), probabilities=p)
+    assert set(found.indices) >= set(np.flatnonzero((np.arange(300) < 9) & (named != "three")))
 
 
 def test_the_seed_decides(iris):
