@@ -105,6 +105,9 @@ def run(path: str, workdir: Path, overrides: Mapping[str, Any], dry_run: bool = 
       UserError: see `load` and `runs`; or the workdir holds runs of other configurations.
     """
     todo = runs(load(path), overrides)
+    if not any(r.config.method.name == "supervised" and r.config.loss.name == "ce" for r in todo):
+        print("note: No method of this sweep is plain cross-entropy: nothing to compare with.",
+              file=sys.stderr)
     results = {r.name: check_workdir(r.config, workdir / r.name) for r in todo}
     left = [r for r in todo if results[r.name] is None]
     print(f"{len(todo)} runs, {len(todo) - len(left)} of them finished.", file=sys.stderr)

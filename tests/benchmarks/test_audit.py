@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from benchmarks import label_issues
 
@@ -68,6 +69,14 @@ def test_measures_by_hand():
     text = label_issues.by_size({"long tail 0.1": [rows], "symmetric": [rows]}).splitlines()
     assert text[2:] == [f"| long tail 0.1 | {way} | 0.500 | 0.000 | 0.000 | 0.250 | 0.000 | 1.000 |"
                         for way in ("cleanlab", "ours")]
+
+
+def test_all_evidence_together_is_above_cleanlab_on_digits():
+    pytest.importorskip("cleanlab")
+    found = label_issues.compare(*label_issues.digits("symmetric", 0.4, 1.0, 0, "mlp", 30))
+    ours = found.pop("jaxrobust, training and predictions")["auprc"]
+    theirs = [row["auprc"] for way, row in found.items() if way.startswith("cleanlab")]
+    assert len(theirs) == 3 and ours > max(theirs) + 0.02
 
 
 def test_digits_give_predictions_and_dynamics_of_every_example():

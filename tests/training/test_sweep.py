@@ -46,6 +46,41 @@ def finished(tmp_path_factory):
     return folder, arguments, counts
 
 
+def test_every_run_of_a_grid_has_its_own_noise_and_imbalance(tmp_path):
+    text = SWEEP.replace('[{"kind": "none"}]',
+                         '[{"kind": "none"}, {"kind": "exponential", "factor": 0.1}]')
+    text = text.replace('"rate": 0.4}]', '"rate": 0.4}, {"kind": "pair_flip", "rate": 0.2}]')
+    (tmp_path / "s.py").write_text(text)
+    found = sweep.runs(sweep.load(str(tmp_path / "s.py")), {"train.epochs": 2})
+    assert len(found) == len({r.name for r in found}) == 2 * 2 * 2 * 3
+    expected = [
+        (method, noise, imbalance, seed)
+        for noise in (("symmetric", 0.4), ("pair_flip", 0.2))
+        for imbalance in (("none", 1.0), ("exponential", 0.1))
+        for method in ("ce", "gce") for seed in range(3)
+    ]
+    for run, (method, noise, imbalance, seed) in zip(found, expected, strict=True):
+        d = run.config.data
+        assert (d.noise.kind, d.noise.rate) == noise
+        assert (d.imbalance.kind, d.imbalance.factor) == imbalance
+        assert run.config.loss.name == run.method == method and run.config.seed == run.seed == seed
+        assert run.noise == f"{noise[0]}{noise[1]}"
+        assert run.name.startswith(f"{method}-{run.noise}-{imbalance[0]}")
+        assert run.config.train.epochs == 2 and run.config.network.width == 16
+
+
+@pytest.mark.parametrize("methods, lines", [('"gce": "digits_losses:gce"', 1),
+                                            ('"plain": "digits_losses:ce"', 0)])
+def test_a_grid_without_cross_entropy_says_that_there_is_nothing_to_compare_with(
+    tmp_path, capsys, methods, lines
+):
+    text = SWEEP.replace('"ce": "digits_ce", "gce": "digits_losses:gce"', methods)
+    (tmp_path / "s.py").write_text(text)
+    arguments = [f"--sweep={tmp_path}/s.py", f"--workdir={tmp_path}/w", "--dry_run"]
+    assert main.run(["main", *arguments]) == 0
+    assert capsys.readouterr().err.count("No method of this sweep is plain cross-entropy") == lines
+
+
 def test_seeds_after_the_first_compile_nothing(finished):
     _, _, counts = finished
     assert counts[0] > 2 and counts[3] > 0
