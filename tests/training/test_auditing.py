@@ -2,6 +2,7 @@
 
 import csv
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -185,6 +186,16 @@ def test_labels_learned_by_heart_are_no_proof_that_they_are_right(run):
     assert auditing.sentence(summary).endswith("--config.audit.folds=5.")
     found["out_of_sample"] = by_heart[:, 0]
     assert auditing.find(settings(), record, found).summary["doubt"] is None
+
+
+def test_the_report_of_a_table_names_its_columns(run, tmp_path):
+    workdir, results = run
+    record, found = manifest.load(workdir / "noise.npz"), auditing.load(workdir / "evidence.npz")
+    record = record._replace(feature_names=("height", "=cmd"))
+    train = SimpleNamespace(x=np.zeros((len(record.train.index), 2), np.float32))
+    audited = auditing.find(settings(), record, found)
+    auditing.write(tmp_path, settings(), record, found, audited, results, train)
+    assert "<th>height</th><th>=cmd</th>" in (tmp_path / "report.html").read_text()
 
 
 def test_a_run_without_evidence_says_what_to_do(run, tmp_path):
