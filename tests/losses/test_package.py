@@ -21,6 +21,15 @@ def test_every_short_name_is_a_public_function():
     assert all(hasattr(losses, name) for name in losses.__all__)
 
 
+def test_the_list_of_public_names_is_complete():
+    helpers = {"LOSSES", "SCHEDULES", "at_epoch", "ce_sr_schedule", "dal_schedule",
+               "deferred_weights", "effective_number_weights", "get", "mean", "needs", "settings"}
+    functions = {loss.__name__ for loss in losses.LOSSES.values()}
+    assert len(functions) == len(losses.LOSSES)
+    assert set(losses.__all__) == helpers | functions
+    assert len(losses.__all__) == len(set(losses.__all__))
+
+
 def test_an_unknown_name_says_the_nearest_one():
     with pytest.raises(UserError, match="Unknown loss 'bitempered'. Did you mean 'bi_tempered'"):
         losses.get("bitempered")
