@@ -64,6 +64,7 @@ def draw(workdirs: list[Path], path: Path) -> Path:
 
 
 def main(argv: list[str]) -> int:
+    """Prints and writes the comparison of the workdirs `argv`; errors give exit codes 2 and 1."""
     try:
         workdirs = [Path(a) for a in argv]
         table = compare(workdirs)

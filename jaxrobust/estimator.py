@@ -68,6 +68,8 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
       history_: a dictionary an epoch: training loss, accuracy to the given labels.
       config_: every setting of the fit, nested.
 
+    Errors: `fit` raises `UserError` for settings, data or labels that do not fit.
+
     Example:
       >>> from sklearn.datasets import load_iris
       >>> X, y = load_iris(return_X_y=True)

@@ -137,8 +137,11 @@ def find_label_issues(
         not sum to one; fewer than two classes.
 
     Example:
-      >>> issues = find_label_issues(labels, probabilities=p)   # doctest: +SKIP
-      >>> issues.indices[:10], issues.noise_rate                # doctest: +SKIP
+      >>> true = np.arange(200) % 4
+      >>> labels = np.where(np.arange(200) < 20, (true + 1) % 4, true)  # the first 20 are wrong
+      >>> found = find_label_issues(labels, probabilities=0.8 * np.eye(4)[true] + 0.05)
+      >>> sorted(found.indices.tolist()) == list(range(20))
+      True
     """
     given = inputs.read(labels, probabilities, training_probabilities, curves, weights,
                         class_names, paths, index)

@@ -23,9 +23,9 @@ class Hypergradient(NamedTuple):
     """What one look-ahead finds.
 
     Attributes:
-      grads: d meta-loss / d meta_params.
-      meta_loss: at `params`; with `first_order` at the parameters before the last step.
-      inner_loss: of the first look-ahead step, before it.
+      grads: d meta-loss / d meta_params, of the same structure.
+      meta_loss: [], at `params`; with `first_order` at the parameters before the last step.
+      inner_loss: [], of the first look-ahead step, before it.
       params: theta_K.
       aux: what the inner loss returned beside its value in the first look-ahead step, or None.
     """
@@ -55,8 +55,8 @@ def hypergradient(
     K steps only; the first K - 1 are just done.
 
     Args:
-      inner_loss: `(params, meta_params, batch) -> loss`, or `-> (loss, aux)` with `has_aux`.
-      meta_loss: `(params, meta_batch) -> loss`.
+      inner_loss: `(params, meta_params, batch) -> loss []`, or `-> (loss, aux)` with `has_aux`.
+      meta_loss: `(params, meta_batch) -> loss []`.
       optimizer: any optax optimiser; its state is read and not changed.
       steps: K, all on the same batch.
       mode: exact, first_order or finite_difference.
@@ -68,6 +68,13 @@ def hypergradient(
     Raises:
       UserError: unknown mode, fewer than one step; when traced: no path leads from the
         meta-parameters to the meta-loss, so that the gradient would be zero for ever.
+
+    Example:
+      >>> def inner(w, phi, batch): return phi * w**2 / 2      # w' = w - 0.1 phi w = 0.9
+      >>> compute = hypergradient(inner, lambda w, batch: w**2 / 2, optax.sgd(0.1))
+      >>> found = compute(1.0, 1.0, optax.sgd(0.1).init(1.0), None, None)
+      >>> round(float(found.grads), 6)                         # w' * (-0.1 w)
+      -0.09
     """
     by_mode = {
         "exact": exact, "first_order": first_order, "finite_difference": finite_difference

@@ -9,7 +9,16 @@ import jax
 
 
 class State(NamedTuple):
-    """What a step carries on. `network_state` holds batch norm's running statistics."""
+    """What a step carries on.
+
+    Attributes:
+      step: int32 [], real steps taken.
+      params: theta, of the network.
+      network_state: its other state, batch norm's running statistics; {} if none.
+      opt_state: of theta's optimiser.
+      meta_params: phi, of the objective.
+      meta_opt_state: of phi's optimiser.
+    """
 
     step: jax.Array
     params: Any

@@ -55,6 +55,11 @@ def transition_matrix(
     Raises:
       UserError: a rate outside [0, 1), an argument that the kind needs and has not, a matrix
         that is not row-stochastic [K, K].
+
+    Example:
+      >>> print(transition_matrix("pair_flip", 0.25, 2))
+      [[0.75 0.25]
+       [0.25 0.75]]
     """
     choose("label noise", kind, MATRIX_KINDS)
     check(0 <= rate < 1, f"Noise rate {rate:g} is outside [0, 1).")

@@ -31,6 +31,10 @@ def class_counts(kind: str, factor: float, num_classes: int, largest: int) -> np
     Raises:
       UserError: unknown kind, factor outside (0, 1], fewer than two classes.
 
+    Example:
+      >>> print(class_counts("exponential", 0.25, 3, 100))
+      [100  50  25]
+
     References:
       Cui et al. 2019 (https://arxiv.org/abs/1901.05555): long-tailed CIFAR.
       Buda et al. 2018 (https://arxiv.org/abs/1710.05381): step imbalance.

@@ -98,7 +98,7 @@ def prepare(
       check_labels: refuse a labels file that seems to be in another order.
       manifest_path: a `noise.npz`: use its rows and labels instead of steps 1 to 7.
       subset: number of training examples, or None for all.
-      noise_kind, noise_rate, noise_matrix: see `label_noise`.
+      noise_kind, noise_rate, noise_matrix [K, K]: see `label_noise`.
       noise_map: which class becomes which, for asymmetric noise; see `flip_maps.parse`.
       imbalance_kind, imbalance_factor: see `long_tail`.
       metadata_kind: none, clean, noisy.

@@ -48,7 +48,11 @@ def metadata_sizes(
     """Returns how many examples of a class are drawn, and how many of these are kept.
 
     floor(candidates n) and floor(candidates kept n), n the size of the smallest class that is
-    not empty.
+    not empty; `class_counts` int [K].
+
+    Example:
+      >>> metadata_sizes(np.array([100, 40, 0]))
+      (20, 10)
     """
     counts = np.asarray(class_counts)
     smallest = int(counts[counts > 0].min())
@@ -72,7 +76,10 @@ def keep_lowest(
 
 
 def split_rows(chosen: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
-    """Returns the rows of the `size` chosen examples and those of all others, both ascending."""
+    """Returns the rows of the `size` chosen examples and those of all others, both ascending.
+
+    `chosen` is bool [N]; the rows are int32 [size] and [N - size].
+    """
     n = chosen.shape[0]
     meta = jnp.nonzero(chosen, size=size)[0].astype(jnp.int32)
     rest = jnp.nonzero(~chosen, size=n - size)[0].astype(jnp.int32)

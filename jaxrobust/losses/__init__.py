@@ -66,6 +66,8 @@ def get(name: str) -> Callable:
 def needs(name: str) -> tuple[str, ...]:
     """Returns what the trainer passes to this loss by keyword: of "key", "class_counts".
 
+    Errors: as `get`.
+
     >>> needs("nlnl")
     ('key', 'class_counts')
     """
@@ -76,7 +78,7 @@ def needs(name: str) -> tuple[str, ...]:
 def settings(name: str) -> dict[str, float]:
     """Returns what a user may set for this loss, with the defaults.
 
-    Its hyper-parameters; where a schedule moves them, the schedule's own.
+    Its hyper-parameters; where a schedule moves them, the schedule's own. Errors: as `get`.
 
     >>> settings("dal")
     {'q_start': 0.6, 'q_end': 1.5, 'hard': False}
@@ -93,6 +95,9 @@ def at_epoch(name: str, values: Mapping[str, float], epoch, epochs) -> dict:
     """Returns the keyword arguments of this loss in an epoch, from the `values` of `settings`.
 
     `epoch` may be traced; `epochs` is the length of the training.
+
+    Raises:
+      UserError: no such loss, or a value that it does not take.
 
     >>> at_epoch("gce", {"q": 0.5}, 3, 10)
     {'q': 0.5}

@@ -47,6 +47,8 @@ def mean_absolute_error(
 
     Symmetric: the sum over all labels is K − 1, whatever the logits.
     Source: Ghosh et al. 2017, arXiv 1712.09482 (there without the ½).
+
+    Shapes and errors: those of `cross_entropy`; logits `[..., K]`, returns `[...]`.
     """
     z, t = prepare(logits, labels, where)
     return masked(jnp.sum(jnp.abs(jax.nn.softmax(z) - t), axis=-1) / 2, where)
@@ -58,6 +60,8 @@ def reverse_cross_entropy(
     """−Σₖ pₖ log max(tₖ, 1e-4), which is −log(1e-4) · (1 − p_y) for an index.
 
     Symmetric. Source: Wang et al. 2019, arXiv 1908.06112.
+
+    Shapes and errors: those of `cross_entropy`; logits `[..., K]`, returns `[...]`.
     """
     z, t = prepare(logits, labels, where)
     return masked(-_expect(jnp.log(jnp.maximum(t, _LOG_ZERO)), jax.nn.softmax(z)), where)
@@ -69,6 +73,8 @@ def normalized_cross_entropy(
     """Σₖ tₖ log pₖ / Σₖ log pₖ, in [0, 1]: the sum over all labels is 1.
 
     Source: Ma et al. 2020, arXiv 2006.13554.
+
+    Shapes and errors: those of `cross_entropy`; logits `[..., K]`, returns `[...]`.
     """
     z, t = prepare(logits, labels, where)
     log_p = jax.nn.log_softmax(z)
@@ -81,6 +87,8 @@ def generalized_cross_entropy(
     """(1 − p_y^q)/q; q = 0 is cross-entropy (exactly, also when traced), q = 1 is 1 − p_y.
 
     Source: Zhang & Sabuncu 2018, arXiv 1805.07836.
+
+    Shapes and errors: those of `cross_entropy`; logits `[..., K]`, returns `[...]`.
 
     Args:
       q: 0.7 (released; CIFAR-10 and CIFAR-100), 0.6 for WebVision.
@@ -106,6 +114,8 @@ def symmetric_cross_entropy(
 
     Source: Wang et al. 2019, arXiv 1908.06112.
 
+    Shapes and errors: those of `cross_entropy`; logits `[..., K]`, returns `[...]`.
+
     Args:
       alpha, beta: (10, 0.1) as released and for WebVision; CIFAR-10 (0.1, 1),
         CIFAR-100 (6, 0.1).
@@ -120,6 +130,8 @@ def taylor_cross_entropy(
     """Σᵢ (1 − p_y)ⁱ / i for i = 1…order: order 1 is 1 − p_y, a high order cross-entropy.
 
     Source: Feng et al. 2020, "Can cross entropy loss be robust to label noise?", IJCAI.
+
+    Shapes and errors: those of `cross_entropy`; logits `[..., K]`, returns `[...]`.
 
     Args:
       order: a whole number >= 1; 18 as released. May be traced (a float is rounded); it has no
@@ -141,6 +153,8 @@ def asymmetric_generalized_cross_entropy(
     """((a + 1)^q − (a + p_y)^q)/q; at a = 0 the generalised cross-entropy.
 
     Source: Zhou et al. 2021, arXiv 2106.03110.
+
+    Shapes and errors: those of `cross_entropy`; logits `[..., K]`, returns `[...]`.
 
     Args:
       a, q: (3, 0.7) as released; CIFAR (0.6, 0.6), WebVision (1e-5, 0.5).
@@ -165,6 +179,8 @@ def normalized_and_reverse_cross_entropy(
 
     Source: Ma et al. 2020, arXiv 2006.13554.
 
+    Shapes and errors: those of `cross_entropy`; logits `[..., K]`, returns `[...]`.
+
     Args:
       alpha, beta: (10, 0.1) as released and for CIFAR-100; CIFAR-10 (1, 1), WebVision (50, 0.1).
     """
@@ -186,6 +202,8 @@ def normalized_and_asymmetric_cross_entropy(
 
     Source: Zhou et al. 2021, arXiv 2106.03110.
 
+    Shapes and errors: those of `cross_entropy`; logits `[..., K]`, returns `[...]`.
+
     Args:
       alpha, beta, a, q: (10, 0.1, 3, 0.7) as released; CIFAR-10 (1, 4, 6, 1.5),
         CIFAR-100 (10, 0.1, 1.8, 3), WebVision (50, 0.1, 2.5, 3).
@@ -201,6 +219,8 @@ def focal(
     """−(1 − p_y)^γ log p_y; γ = 0 is cross-entropy.
 
     Source: Lin et al. 2017, arXiv 1708.02002.
+
+    Shapes and errors: those of `cross_entropy`; logits `[..., K]`, returns `[...]`.
 
     Args:
       gamma: 2 in the paper; long-tailed CIFAR is usually reported with 1.

@@ -29,6 +29,8 @@ def jensen_shannon(
 
     Source: Englesson & Azizpour 2021, arXiv 2105.04522.
 
+    Shapes and errors: those of `cross_entropy`; logits `[..., K]`, returns `[...]`.
+
     Args:
       pi: strictly between 0 and 1. 0.5 as released; CIFAR-10: symmetric noise of 20–40 % 0.7,
         60–80 % 0.9, asymmetric 0.3; CIFAR-100: symmetric 0.1 to 0.5, asymmetric 0.5;
@@ -60,6 +62,8 @@ def bi_tempered_logistic(
 
     Source: Amid et al. 2019, arXiv 1906.03361.
 
+    Shapes and errors: those of `cross_entropy`; logits `[..., K]`, returns `[...]`.
+
     Args:
       t1: at least 0 and below 2; 0.7 as released.
       t2: at least 1; 1.5 as released.
@@ -88,6 +92,8 @@ def sparse_regularized_cross_entropy(
     """Cross-entropy plus λ Σₖ pₖ^p, with sharpened predictions p = softmax(z / (τ ‖z‖)) (CE+SR).
 
     Source: Zhou et al. 2021, arXiv 2108.00192. Logits shorter than 1e-3 count as that long.
+
+    Shapes and errors: those of `cross_entropy`; logits `[..., K]`, returns `[...]`.
 
     Args:
       tau, p, lamb: (0.5, 0.01, 8) as released, λ times ρ = 1.02 every epoch

@@ -29,6 +29,8 @@ def dynamics_aware(
 
     Source: Li et al. 2023, arXiv 2303.11562. Its first version bootstrapped hard.
 
+    Shapes and errors: those of `cross_entropy`; logits `[..., K]`, returns `[...]`.
+
     Args:
       q, lamb: the defaults are those of the released schedule's first epoch.
       hard: bootstrap with −maxₖ log pₖ, cross-entropy to the arg-max, instead of the entropy.
@@ -51,7 +53,7 @@ def dal_schedule(
     q = q_s + (q_e − q_s) i/E;  λ = max(0, (i − i₀)/(E − i₀)),  i₀ = (1 − q_s) E/(q_e − q_s).
 
     Args:
-      epoch: i, 0…E-1; may be traced.
+      epoch: i, shape [], 0…E-1; may be traced.
       q_start, q_end: (0.6, 1.5) as released for CIFAR, (0.4, 1.5) for WebVision.
 
     Returns: the pair (q, lamb).
@@ -75,7 +77,9 @@ def dal_schedule(
 
 
 def ce_sr_schedule(epoch: Scalar, *, lamb: Scalar = 8.0, rho: Scalar = 1.02) -> Scalar:
-    """λ of epoch i for sparse regularisation: λ ρⁱ; `epoch` may be traced.
+    """λ of epoch i for sparse regularisation: λ ρⁱ; `epoch`, shape [], may be traced.
+
+    Source: Zhou et al. 2021, arXiv 2108.00192.
 
     Example:
       >>> print(ce_sr_schedule(2, lamb=2.0, rho=3.0))

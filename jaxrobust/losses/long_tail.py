@@ -32,6 +32,8 @@ def label_distribution_aware_margin(
     Meant for normalised logits (cosines of features and class weights).
     Source: Cao et al. 2019 (LDAM), arXiv 1906.07413.
 
+    Shapes and errors: those of `cross_entropy`; logits `[..., K]`, returns `[...]`.
+
     Args:
       max_margin, scale: 0.5 and 30 as released.
     """
@@ -54,6 +56,8 @@ def logit_adjusted(
 
     Source: Menon et al. 2021, arXiv 2007.07314.
 
+    Shapes and errors: those of `cross_entropy`; logits `[..., K]`, returns `[...]`.
+
     Args:
       tau: 1, for which the loss is consistent for the balanced error.
     """
@@ -70,6 +74,8 @@ def balanced_softmax(
     """Cross-entropy of the softmax weighted by class size, nₖ exp(zₖ) / Σⱼ nⱼ exp(zⱼ).
 
     Equal to `logit_adjusted` with τ = 1. Source: Ren et al. 2020, arXiv 2007.10740.
+
+    Shapes and errors: those of `cross_entropy`; logits `[..., K]`, returns `[...]`.
     """
     return logit_adjusted(logits, labels, class_counts=class_counts, tau=1.0, where=where)
 
@@ -82,6 +88,9 @@ def effective_number_weights(class_counts: ArrayLike, beta: Scalar = 0.9999) -> 
     Args:
       class_counts: `[K]`.
       beta: at least 0 and below 1; 0 gives equal weights, β → 1 the inverse of the class size.
+
+    Raises:
+      UserError: `class_counts` is not `[K]`, or beta is out of range.
 
     Example:
       >>> print(effective_number_weights(jnp.array([100, 100]), beta=0.99))

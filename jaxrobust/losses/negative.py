@@ -28,6 +28,8 @@ def negative_learning(
 
     Source: Kim et al. 2019 (NLNL), arXiv 1908.07387.
 
+    Shapes and errors: those of `cross_entropy`; logits `[..., K]`, returns `[...]`.
+
     Args:
       key: PRNG key to draw with, or None if `complementary_labels` is given.
       class_counts: None (all weights 1) or `[K]` training examples of each given class.

@@ -32,7 +32,7 @@ class Base(NamedTuple):
     Attributes:
       objective: an `Objective`, perhaps with more fields; its batch holds, beside the data,
         "epoch" (of the allocation, from 0) and "key".
-      num_ranks: R, if it reads "rank" (the dynamic loss); else None.
+      num_ranks: R, if it reads "rank" int32 [B] (the dynamic loss); else None.
     """
 
     objective: Any

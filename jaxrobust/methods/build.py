@@ -286,7 +286,7 @@ def make(
     held_out: int = 0,
     curves: np.ndarray | None = None,
 ) -> Method:
-    """Builds the method that a configuration names; see `Setup` for what it takes.
+    """Builds the method that a configuration names; `labels` int32 [N], the rest see `Setup`.
 
     Raises:
       UserError: settings that do not fit the data, the loss or each other.

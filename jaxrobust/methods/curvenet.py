@@ -67,6 +67,8 @@ def curvenet(
 ) -> Method:
     """Returns probing, allocation, and training with the weights found.
 
+    Source: Jiang et al. 2022, arXiv 2201.00849.
+
     Args:
       allocate: whose `first_epoch` is the number of epochs of the probe, with `curves_of`.
       view: of the training examples.

@@ -39,7 +39,16 @@ def dynamic_loss_steps(
     chosen: Sampling = _AS_RELEASED,
     fine_tune: bool = True,
 ) -> tuple[tuple[int, int], ...]:
-    """Returns the stages as pairs (epochs, steps an epoch), for a learning-rate schedule."""
+    """Returns the stages as pairs (epochs, steps an epoch), for a learning-rate schedule.
+
+    Args:
+      num_examples: N.
+      class_counts: int [K], of the given labels.
+      chosen: how metadata are chosen.
+
+    Raises:
+      UserError: a class that is too small to take metadata from.
+    """
     _, size = sizes(class_counts, chosen)
     steps = batches.num_steps(num_examples - size, batch_size)
     steps += batches.num_steps(size, min(batch_size, size)) if fine_tune else 0
@@ -71,6 +80,8 @@ def dynamic_loss(
     meta_every: int = 1,
 ) -> Method:
     """Returns the dynamic loss's training.
+
+    Source: Jiang et al. 2023, arXiv 2211.12506.
 
     Warm-up: cross-entropy to the given label on the strong view, while the corrector is fitted
     to trust the given labels. Afterwards every epoch refreshes the ranks, chooses metadata by

@@ -18,7 +18,7 @@ class TrainState(NamedTuple):
     """All that training carries from step to step; what a checkpoint holds.
 
     Attributes:
-      step: int32 scalar, optimiser steps taken so far.
+      step: int32 [], optimiser steps taken so far.
       params: parameters of the network.
       batch_stats: its other state (batch norm's running statistics), {} if none.
       opt_state: state of the network's optimiser.
@@ -70,7 +70,8 @@ class Stage(NamedTuple):
       name: for messages.
       epochs: how many.
       passes: in order.
-      start: `start(state, key) -> state`, once before the first epoch; pure, compiled by the loop.
+      start: `start(state, key) -> state`, once before the first epoch; pure, compiled by the loop;
+        `key` [] a PRNG key.
       result: whether its network may be the run's result; of a probe it may not.
       leaves: what of the report is written to the workdir when the stage ends, as NAME.npz.
     """

@@ -40,6 +40,9 @@ class Probe(NamedTuple):
         """The epoch from which the learning rate cycles, and how many epochs each rate lasts.
 
         Those of the released program, 120 and 15 of 300, in proportion.
+
+        >>> Probe(epochs=40, batch_size=32, cycle_batch_size=16).cycle
+        (16, 2)
         """
         return round(self.epochs * 2 / 5), max(1, round(self.epochs / 20))
 

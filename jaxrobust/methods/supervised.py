@@ -43,6 +43,11 @@ def make_loss(
 
     Raises:
       UserError: a hyper-parameter that the loss does not take.
+
+    Example:
+      >>> loss = make_loss("gce", {"q": 1.0}, epochs=10, class_counts=jnp.array([5, 5]))
+      >>> print(loss(jnp.zeros((1, 2)), jnp.array([0]), epoch=0, key=None))
+      [0.5]
     """
     function, takes, needs = losses.get(name), losses.settings(name), losses.needs(name)
     for key in hyper:
@@ -82,8 +87,11 @@ def supervised(
       loss: see `make_loss`.
       optimizer: any optax optimiser.
       view: `view(key, x) -> x`, augmentation and normalisation.
-      example: one batch of raw examples, for its shape.
+      example: one batch of raw examples [B, ...], for its shape.
       num_examples: rows 0 ... num_examples-1 of the data are trained on.
+
+    Raises:
+      UserError: the batch is larger than the data.
     """
     check(
         batch_size <= num_examples, f"batch_size={batch_size} exceeds {num_examples} examples."

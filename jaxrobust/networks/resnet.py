@@ -38,6 +38,7 @@ def resnet32(
 
     Three stages of `blocks` basic blocks with width, 2 width, 4 width channels. Convolutions and
     the linear layer are Kaiming-normal (fan in), as in the LDAM-DRW program and its descendants.
+    Source: He et al. 2016, arXiv 1512.03385, section 4.2. Images [B, H, W, C].
     """
     conv, norm = layers(dtype, axis_name, kaiming_fan_in)
     stages = {
@@ -59,7 +60,7 @@ def resnet18(
     """Returns ResNet-18 for 32 x 32 images; 11.17 M parameters at 10 classes.
 
     3 x 3 stem without pooling, projection shortcuts, PyTorch's default initialisation: all as in
-    DAL's program.
+    DAL's program. Source: He et al. 2016, arXiv 1512.03385. Images [B, H, W, C].
     """
     conv, norm = layers(dtype, axis_name, torch_default)
     stages = {
@@ -81,7 +82,8 @@ def resnet50(
     """Returns ResNet-50 v1.5 for images of about 224; 25.56 M parameters at 1000 classes.
 
     The stride is in the 3 x 3 convolution of a bottleneck. Convolutions are Kaiming-normal
-    (fan out), the linear layer as PyTorch's default: as torchvision's.
+    (fan out), the linear layer as PyTorch's default: as torchvision's. Source: He et al. 2016,
+    arXiv 1512.03385. Images [B, H, W, C].
     """
     conv, norm = layers(dtype, axis_name, kaiming_fan_out)
     stages = {
@@ -103,6 +105,7 @@ def wrn28_10(
     """Returns WRN-28-10, wide and pre-activated, without dropout; 36.5 M parameters.
 
     Convolutions are Kaiming-normal (fan out). The last batch norm belongs to the stage "head".
+    Source: Zagoruyko and Komodakis 2016, arXiv 1605.07146. Images [B, H, W, C].
     """
     conv, norm = layers(dtype, axis_name, kaiming_fan_out)
     stages = {

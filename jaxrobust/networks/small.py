@@ -47,6 +47,10 @@ def mlp(
     """Returns a ReLU perceptron for tables [B, D] and, flattened, for images.
 
     Stages: "hidden1", ..., "head". It has no batch norm, so its state is {}.
+    Source: none; made for this library.
+
+    Raises:
+      UserError: a hidden size that is not positive.
     """
     del axis_name
     check(all(width > 0 for width in hidden), f"mlp: hidden sizes must be positive: {hidden}.")
@@ -79,7 +83,8 @@ def small_cnn(
 
     Channels width, 2 width, 4 width; 2 x 2 max pooling before the second and the third block,
     global mean before the linear head. Any size of image from 1 x 1 on; made for 8 x 8 digits
-    and 32 x 32 pictures. Stages: "block1", "block2", "block3", "head".
+    and 32 x 32 pictures. Images [B, H, W, C]. Stages: "block1", "block2", "block3", "head".
+    Source: none; made for this library.
     """
     check(width > 0, f"small_cnn: width must be positive, not {width}.")
     conv, norm = layers(dtype, axis_name, kaiming_fan_in)

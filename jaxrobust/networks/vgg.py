@@ -31,7 +31,8 @@ def vgg19_bn(
     16 convolutions in five stages, each followed by 2 x 2 max pooling; then the mean over what is
     left and one linear layer, as usual for small images, instead of the 4096-unit layers, and
     without the convolutions' biases, which batch norm takes out. Convolutions are Kaiming-normal
-    (fan out). Images of at least 32 x 32. Stages: "stage1", ..., "stage5", "head".
+    (fan out). Images [B, H, W, C] of at least 32 x 32. Stages: "stage1", ..., "stage5", "head".
+    Source: Simonyan and Zisserman 2015, arXiv 1409.1556.
     """
     conv, norm = layers(dtype, axis_name, kaiming_fan_out)
     plan = ((width, 2), (2 * width, 2), (4 * width, 4), (8 * width, 4), (8 * width, 4))

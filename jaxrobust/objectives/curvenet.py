@@ -19,7 +19,12 @@ class CurveNet(nn.Module):
     """w [B] = factor * sigmoid(net(curve, given label)) + bias, figure 3 of the paper.
 
     T -> 2h -> 2h -> h and a ReLU; plus twice the embedding of the given label (as the released
-    program does); then h -> 2h -> h -> 1.
+    program does); then h -> 2h -> h -> 1. Called with curves [B, T] and labels int [B].
+
+    Source: Jiang et al. 2022, arXiv 2201.00849.
+
+    Raises:
+      UserError: curves of another length than T.
     """
 
     num_classes: int
@@ -52,6 +57,8 @@ def curve_weighted(
 ) -> Objective:
     """Returns w(curve, label) * base_loss(z, label), equation 2 of the paper.
 
+    Source: Jiang et al. 2022, arXiv 2201.00849.
+
     The batch holds "labels" int [B] and "curve" float [B, T]. The sum of the losses is to be
     divided by B, not by the sum of the weights.
     """
@@ -72,7 +79,15 @@ def curve_weighted(
 
 
 def class_centred(curves: jax.Array, labels: jax.Array, num_classes: int) -> jax.Array:
-    """Subtracts from each curve [N, T] the mean curve of its given class."""
+    """Subtracts from each curve [N, T] the mean curve of its given class, `labels` int [N].
+
+    Source: Jiang et al. 2022, arXiv 2201.00849.
+
+    Example:
+      >>> print(class_centred(jnp.array([[4.0, 2.0], [2.0, 0.0]]), jnp.array([1, 1]), 2))
+      [[ 1.  1.]
+       [-1. -1.]]
+    """
     sums = jax.ops.segment_sum(curves, labels, num_classes)
     counts = jnp.bincount(labels, length=num_classes)
     return curves - (sums / jnp.maximum(counts, 1)[:, None])[labels]

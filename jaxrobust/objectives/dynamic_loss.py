@@ -22,6 +22,8 @@ from jaxrobust.objectives.objective import BaseLoss, Batch, Perceptron
 class LabelCorrector(nn.Module):
     """How far each (rank, class) is trusted: g [R, K] in (0, 1), section 3.2 of the paper.
 
+    Source: Jiang et al. 2023, arXiv 2211.12506.
+
     A learned embedding per rank, a perceptron h -> h -> h -> K, a sigmoid. With `per_class`
     False there is one weight per rank, the same for all classes.
     """
@@ -42,6 +44,8 @@ class LabelCorrector(nn.Module):
 
 class MarginGenerator(nn.Module):
     """An additive margin per class: m [K], section 3.3 of the paper.
+
+    Source: Jiang et al. 2023, arXiv 2211.12506.
 
     One learned embedding [1, h] and a perceptron h -> h -> h -> K; margins start near 1.
     """
@@ -95,6 +99,8 @@ def dynamic_loss(
     shared_weight: bool = False,
 ) -> DynamicLoss:
     """Returns the dynamic loss, base_loss(z + m, corrected label).
+
+    Source: Jiang et al. 2023, arXiv 2211.12506.
 
     The batch holds "labels" int [B], "rank" int [B], and "index" int [B] (position in the data:
     it seeds the draw of each example's pseudo-label, so that the draw does not depend on how the

@@ -17,7 +17,8 @@ def meta_weight_net(
 
     The weight depends on the network through the loss, but no gradient flows that way. The method
     `meta_weight_net` takes these weights with l the cross-entropy, whatever loss it puts them on
-    (see `weighted`): the weight is then a function of the cross-entropy.
+    (see `weighted`): the weight is then a function of the cross-entropy. The batch holds "labels"
+    int [B].
 
     Source: Shu et al. 2019, Meta-Weight-Net, arXiv 1902.07379, equations 1 and 6.
     """
@@ -45,7 +46,7 @@ def learning_to_reweight(
 ) -> tuple[Objective, optax.GradientTransformation]:
     """Returns an objective whose phi are the batch's own weights, and its meta-optimiser.
 
-    Every look-ahead starts from weights 0; the meta-optimiser then sets them to
+    Every look-ahead starts from weights 0, phi [B]; the meta-optimiser then sets them to
     max(0, -gradient), normalised to the sum B (to 0 where no gradient is negative), and the
     real step uses these. Nothing is carried from batch to batch. Of a batch that is filled up
     ("where"), the weights sum to the number of examples that count.

@@ -13,7 +13,14 @@ from jaxrobust.objectives.objective import Batch, Objective
 
 
 def fixed(loss: Callable[[jax.Array, Batch], jax.Array]) -> Objective:
-    """Returns `loss(logits, batch) -> [B]` as an objective with nothing to learn: phi is {}."""
+    """Returns `loss(logits, batch) -> [B]` as an objective with nothing to learn: phi is {}.
+
+    Example:
+      >>> from jaxrobust import losses
+      >>> objective = fixed(lambda logits, batch: losses.cross_entropy(logits, batch["labels"]))
+      >>> float(objective.loss({}, jax.numpy.zeros((1, 2)), {"labels": jax.numpy.array([0])})[0])
+      0.6931471824645996
+    """
     return Objective(lambda key: {}, lambda phi, logits, batch: loss(logits, batch))
 
 

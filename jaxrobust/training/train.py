@@ -57,7 +57,11 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
 
 
 def check_workdir(config: ConfigDict, workdir: Path) -> dict[str, Any] | None:
-    """Returns the results of a finished run; raises `UserError` if the workdir is another's."""
+    """Returns the results of a finished run, or None.
+
+    Raises:
+      UserError: the workdir is a file, or holds a run of another configuration.
+    """
     path = workdir / "config.json"
     check(not workdir.is_file(), f"--workdir={workdir} is a file.")
     if not path.is_file():
