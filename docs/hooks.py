@@ -22,6 +22,7 @@ def on_pre_build(config):
 def on_page_markdown(markdown, page, config, files):
     del page, config, files
     markdown = re.sub(r"<!-- loss: (\w+) -->", lambda m: loss(m[1]), markdown)
+    markdown = re.sub(r"<!-- settings: (.+?) -->", lambda m: some_settings(m[1]), markdown)
     return markdown.replace("<!-- configuration -->", settings())
 
 
@@ -41,15 +42,28 @@ def loss(name: str) -> str:
     ])
 
 
+def row(key: str, setting) -> str:
+    """A row of a table of settings: name, default, meaning with the rule."""
+    rule = f" ({setting.rule.text})" if setting.rule else ""
+    text = f"{setting.doc}{rule}".replace("|", "\\|")
+    return f"| `{key}` | `{setting.default}` | {text} |"
+
+
+HEAD = "| setting | default | meaning |\n| --- | --- | --- |"
+
+
+def some_settings(names: str) -> str:
+    """A table of the settings of these full names, "method.hidden, method.base"."""
+    known = dict(configuration.settings())
+    return "\n".join([HEAD, *(row(key, known[key]) for key in names.split(", "))])
+
+
 def settings() -> str:
     """A table of every setting, group by group, from the schema."""
     parts, group = [], None
     for key, setting in configuration.settings():
         if key.rpartition(".")[0] != group:
             group = key.rpartition(".")[0]
-            parts.append(f"\n## {group or 'The run'}\n\n| setting | default | meaning |\n| --- "
-                         "| --- | --- |")
-        rule = f" ({setting.rule.text})" if setting.rule else ""
-        text = f"{setting.doc}{rule}".replace("|", "\\|")
-        parts.append(f"| `{key}` | `{setting.default}` | {text} |")
+            parts.append(f"\n## {group or 'The run'}\n\n{HEAD}")
+        parts.append(row(key, setting))
     return "\n".join(parts)

@@ -119,6 +119,7 @@ def _ce_sr(epoch, epochs, *, tau=0.5, p=0.01, lamb=8.0, rho=1.02):
 
 
 SCHEDULES = {"dal": _dal, "ce_sr": _ce_sr}
+"""Losses whose hyper-parameters change over the epochs: `(epoch, epochs, **settings) -> keywords`."""
 
 LOSSES = {
     "ce": cross_entropy,
@@ -141,6 +142,7 @@ LOSSES = {
     "balanced_softmax": balanced_softmax,
     "focal": focal,
 }
+"""Every loss by its short name, which `--config.loss.name` and `get` take."""
 
 __all__ = [
     "LOSSES",
