@@ -11,11 +11,13 @@ import sys
 import textwrap
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import jaxrobust
 from jaxrobust import config as configuration
 from jaxrobust import losses, methods, networks
+from jaxrobust.training import sweep
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -47,6 +49,45 @@ def test_every_part_has_an_example_that_is_not_skipped(part):
     texts = [importlib.util.find_spec(name).loader.get_source(name) or "" for name in MODULES
              if name.removeprefix("jaxrobust.").split(".")[0] == part]
     assert any(">>>" in text for text in texts) and not any("+SKIP" in text for text in texts)
+
+
+def python_blocks():
+    for page in sorted(DOCS.rglob("*.md")):
+        blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S)
+        for i, block in enumerate(blocks):
+            yield pytest.param(block, id=f"{page.relative_to(DOCS)}-{i}")
+
+
+def project():
+    """What the examples of the pages take for granted: a small table of named classes, a tenth of
+    the labels wrong, and somebody's predictions."""
+    rng = np.random.default_rng(0)
+    true = np.arange(120) % 4
+    x = (rng.normal(size=(120, 6)) + 4 * np.eye(4, 6)[true]).astype(np.float32)
+    labels = np.where(np.arange(120) % 10 == 0, (true + 1) % 4, true)
+    y = np.array(["ant", "bee", "cat", "dog"])[labels]
+    return {"X": x, "y": y, "X_new": x[:9], "X_test": x, "y_test": y, "labels": labels,
+            "p": 0.8 * np.eye(4)[true] + 0.05}
+
+
+@pytest.mark.parametrize("block", list(python_blocks()))
+def test_every_python_block_of_a_page_runs(block, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = project()
+    exec(block, names)
+    wrong = set(range(0, 120, 10))
+    if "found" in names:
+        assert set(names["found"].indices) == wrong
+    if "model" in names:
+        suspect = set(names["model"].label_issues_.indices)
+        assert suspect <= wrong and len(suspect) > 6
+    if "get_sweep" in names:
+        Path("my_sweep.py").write_text(block)
+        assert sweep.run("my_sweep.py", tmp_path / "w", {}, True) == 0
+
+
+def test_there_are_blocks():
+    assert len(list(python_blocks())) >= 4
 
 
 def public_names():
@@ -193,8 +234,6 @@ def test_no_link_of_a_page_leads_nowhere():
 
 
 def test_pictures_show_the_losses(hooks):
-    import numpy as np
-
     curves = hooks["make_pictures"].curves
     p = hooks["make_pictures"].GIVEN
     for name, settings, value, gradient in [

@@ -119,7 +119,7 @@ def _ce_sr(epoch, epochs, *, tau=0.5, p=0.01, lamb=8.0, rho=1.02):
 
 
 SCHEDULES = {"dal": _dal, "ce_sr": _ce_sr}
-"""Losses whose hyper-parameters change over the epochs: `(epoch, epochs, **settings) -> keywords`."""
+"""Of losses whose hyper-parameters change: `(epoch, epochs, **settings) -> keyword arguments`."""
 
 LOSSES = {
     "ce": cross_entropy,
