@@ -217,7 +217,7 @@ def recipes() -> dict[str, Path]:
 
 
 def find(text: str) -> Path:
-    """Returns the file that a name, a path or a run's folder stands for; see `load`."""
+    """Returns the file that a name, a path or a run's folder stands for; errors as in `load`."""
     path = Path(text)
     if path.is_dir() and (path / "config.json").is_file():
         path = path / "config.json"

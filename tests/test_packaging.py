@@ -1,6 +1,7 @@
 """The wheel, as a user gets it: recipes inside, types declared, works away from the checkout."""
 
 import ast
+import json
 import subprocess
 import sys
 import tomllib
@@ -73,7 +74,9 @@ def test_it_trains_and_reports_in_an_empty_folder(installed, tmp_path):
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
     assert "<html" in (tmp_path / "run" / "report.html").read_text()
-    assert {"results.json", "label_issues.csv"} <= {p.name for p in (tmp_path / "run").iterdir()}
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert 0 < results["last"]["balanced_accuracy"] < 1
+    assert (tmp_path / "run" / "label_issues.csv").is_file()
 
 
 def read_requirements(lines):
