@@ -194,6 +194,9 @@ def _fit(answers: list[Evidence], labels: np.ndarray, k: int, seed: int) -> _Par
     An earlier answer than the last is better only once wrong labels are being learned: when more
     given labels are named than are right. One in which most labels look wrong, but few in the end,
     was too early: the network had learned nothing yet.
+
+    The odds are those of one rate of wrong labels for all classes: with a rate for each, classes
+    that are learned badly pass for mislabelled ones.
     """
     rows = mixture.sample(len(labels), k, seed)
     fits = [mixture.fit(found.take(rows), labels[rows], k) for found in answers]
@@ -204,13 +207,17 @@ def _fit(answers: list[Evidence], labels: np.ndarray, k: int, seed: int) -> _Par
     gains = [f.gain if f.gain > NO_GAIN else 0.0 for f in fits]
     apart = [f.distance * 0.9**i for i, f in enumerate(fits)]
     best = max(begun, key=lambda i: (gains[i], apart[i]))
-    odds = mixture.log_odds(fits[best], answers[best], labels)
+
+    def part_of(i: int) -> _Part:
+        fitted = mixture.fit(answers[i].take(rows), labels[rows], k, common=True)
+        return _Part(answers[i], fitted, mixture.log_odds(fitted, answers[i], labels))
+
+    part = part_of(best)
     known = answers[-1].value[np.isfinite(answers[-1].value)]
     learned = (known < 0).mean() if len(known) else 1.0
-    if best < len(fits) - 1 and learned + mixture.probability(odds).mean() < 1:
-        best = len(fits) - 1
-        odds = mixture.log_odds(fits[best], answers[best], labels)
-    return _Part(answers[best], fits[best], odds)
+    if best < len(fits) - 1 and learned + mixture.probability(part.odds).mean() < 1:
+        return part_of(len(fits) - 1)
+    return part
 
 
 def combine(odds: dict[str, np.ndarray]) -> np.ndarray:
@@ -267,7 +274,7 @@ def _interval(parts: dict[str, _Part], labels, k: int, seed: int) -> tuple[float
         rows, odds = rng.integers(0, n, size), {}
         for name, part in parts.items():
             found, start = part.evidence.take(rows), mixture.probability(part.odds[rows])
-            fitted = mixture.fit(found, labels[rows], k, start=start, steps=3)
+            fitted = mixture.fit(found, labels[rows], k, start=start, steps=3, common=True)
             odds[name] = mixture.log_odds(fitted, found, labels[rows])
         rates.append(mixture.probability(combine(odds)).mean())
     p = mixture.probability(combine({name: part.odds for name, part in parts.items()}))

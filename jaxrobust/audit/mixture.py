@@ -9,7 +9,8 @@ With z = 1 where the given label g of an example is wrong, the log-odds of z are
 The common spread keeps the odds monotone in e. W and R, the classes named in place of wrong and of
 right labels, tell noise, which goes certain ways, from classes that are merely alike. rho, W and R
 are drawn towards what is common to the classes, so that a class of few examples is judged as the
-others are, and not flagged wholesale. Fitting begins at the evidence's own zero and is held by
+others are, and not flagged wholesale; rho may be held to one number for all classes, so that one
+which is learned badly is not either. Fitting begins at the evidence's own zero and is held by
 anchors: a few pseudo-examples with what it would be had every label been right, or wrong. Data
 without a wrong label, or without a right one, therefore stay in one piece.
 
@@ -57,12 +58,19 @@ class Mixture(NamedTuple):
 
 def fit(
     evidence: Evidence, labels: np.ndarray, k: int, *, start: np.ndarray | None = None,
-    steps: int = STEPS,
+    steps: int = STEPS, common: bool = False,
 ) -> Mixture:
-    """Fits the mixture; `start` [N] is where to begin, instead of at the evidence's own zero."""
+    """Fits the mixture.
+
+    Args:
+      start: [N], where to begin, instead of at the evidence's own zero.
+      common: whether rho is one number for all classes.
+    """
     z = np.where(evidence.value > 0, 0.9, 0.1) if start is None else start
     for step in range(steps):
         mixture = _maximise(z, evidence, labels, k, tables=step >= SETTLE or start is not None)
+        if common:
+            mixture = mixture._replace(rate=np.full(k, np.clip(z.mean(), 1e-6, 1 - 1e-6)))
         before, z = z, probability(log_odds(mixture, evidence, labels))
         if step > SETTLE and np.abs(z - before).max() < 1e-4:
             break

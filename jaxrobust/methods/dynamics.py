@@ -5,7 +5,9 @@ A wrongly labelled example is learned late, and until then the network names ano
 method so that its state also carries sums over the steps, updated by scatter from the logits that
 the step computes anyway; being state, they are saved and resumed with everything else.
 
-Symbols: N examples, K classes; S and P, numbers of equal parts of the training.
+Symbols: N examples, K classes; S, number of equal parts of the training; P, number of parts that
+double: an eighth, another eighth, a quarter, a half. Early on, when wrong labels begin to be
+learned, they are the shortest.
 """
 
 from __future__ import annotations
@@ -38,11 +40,16 @@ class Dynamics(NamedTuple):
 
 
 def parts(num_examples: int, num_classes: int, epochs: int) -> tuple[int, int]:
-    """Returns S and P; P divides S, so that counts serve both."""
+    """Returns S and P; parts of P are made of those of S, so that counts serve both."""
     wanted = SMALL // (num_examples * num_classes)
     p = next(p for p in (4, 2, 1) if p <= max(wanted, 1) and p <= epochs)
     s = max(min(epochs, CURVE_PARTS, 2 * SMALL // num_examples) // p, 1) * p
     return s, p if num_examples * num_classes <= LARGE else 0
+
+
+def ends(s: int, p: int) -> np.ndarray:
+    """Returns int [P], where each of P parts ends, counted in the S equal ones."""
+    return np.array([max(i + 1, s * 2 ** (i + 1) // 2**p) for i in range(p)])
 
 
 def recorded(method: Method, *, num_examples: int, num_classes: int) -> Method:
@@ -113,7 +120,8 @@ def add(
     sums["count"] = sums["count"].at[index, part].add(met)
     sums["loss"] = sums["loss"].at[index, part].add(met * loss)
     if "probability" in sums:
-        part = part * sums["probability"].shape[1] // sums["count"].shape[1]
+        last = ends(sums["count"].shape[1], sums["probability"].shape[1])
+        part = jnp.searchsorted(jnp.asarray(last), part, side="right")
         predicted = met[:, None] * jnp.exp(log_p)
         sums["probability"] = sums["probability"].at[index, part].add(predicted)
     return sums
@@ -126,6 +134,6 @@ def gathered(state: TrainState) -> Dynamics:
     with np.errstate(invalid="ignore"):
         curves = sums["loss"] / count
         if mean is not None:
-            n, parts, _ = mean.shape
-            mean = mean / count.reshape(n, parts, -1).sum(-1)[..., None]
+            last = ends(count.shape[1], mean.shape[1])
+            mean = mean / np.add.reduceat(count, [0, *last[:-1]], axis=1)[..., None]
     return Dynamics(curves, mean)

@@ -5,6 +5,7 @@ import pytest
 
 from jaxrobust.audit import find_label_issues, issues
 from jaxrobust.audit.evidence import Evidence
+from jaxrobust.audit.truth import auprc
 from jaxrobust.errors import UserError
 
 
@@ -316,3 +317,19 @@ def test_wrong_labels_are_one_line():
             find_label_issues(labels, weights=np.ones(len(labels)))
     with pytest.raises(UserError, match="Label 1 is 'emu'"):
         find_label_issues(["cat", "emu"], weights=np.ones(2), class_names=["cat", "dog"])
+
+
+def test_a_class_that_is_learned_badly_is_not_taken_for_a_mislabelled_one():
+    """A poor network: it knows the even classes well, the odd ones hardly."""
+    rng = np.random.default_rng(0)
+    n, k = 6000, 10
+    true = rng.integers(0, k, n)
+    given = np.where(rng.random(n) < 0.15, (true + rng.integers(1, k, n)) % k, true)
+    z = rng.normal(size=(n, k)) * 1.5
+    z[np.arange(n), true] += np.where(true % 2 == 0, 3.0, 0.8)
+    p = np.exp(z) / np.exp(z).sum(1, keepdims=True)
+    found = find_label_issues(given, probabilities=p)
+    wrong, own = given != true, p[np.arange(n), given]
+    assert auprc(wrong, -found.rank) > auprc(wrong, -own)
+    flagged = np.bincount(given, found.is_label_issue, k) / np.bincount(given, minlength=k)
+    assert flagged[1::2].max() < 0.8

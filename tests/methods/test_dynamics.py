@@ -61,9 +61,18 @@ def test_means_over_the_parts_of_the_training(loop):
     found = gathered(state)
     assert found.curves.shape == (N, EPOCHS) and found.probabilities.shape == (N, 4, K)
     np.testing.assert_allclose(found.curves, -log_p[np.arange(N), :, labels], rtol=1e-5)
-    expected = np.exp(log_p).reshape(N, 4, EPOCHS // 4, K).mean(2)
-    np.testing.assert_allclose(found.probabilities, expected, rtol=1e-5)
+    for part, (start, end) in enumerate([(0, 1), (1, 2), (2, 4), (4, 8)]):
+        expected = np.exp(log_p)[:, start:end].mean(1)
+        np.testing.assert_allclose(found.probabilities[:, part], expected, rtol=1e-5)
     assert float(state.memory["method"]["own"]) == EPOCHS * (3 + 100)
+
+
+@pytest.mark.parametrize(
+    "s, p, expected", [(32, 4, [4, 8, 16, 32]), (12, 4, [1, 3, 6, 12]), (4, 4, [1, 2, 3, 4]),
+                       (13, 1, [13]), (2, 2, [1, 2])],
+)
+def test_parts_of_the_predictions_double(s, p, expected):
+    assert dynamics.ends(s, p).tolist() == expected
 
 
 def test_examples_not_met_are_nan():
