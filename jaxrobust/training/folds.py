@@ -9,8 +9,9 @@ import numpy as np
 
 from jaxrobust.data import splits
 from jaxrobust.data.examples import View
-from jaxrobust.data.prepare import Part
-from jaxrobust.errors import check
+from jaxrobust.data.manifest import Rows
+from jaxrobust.data.prepare import Part, Prepared
+from jaxrobust.errors import UserError, check
 from jaxrobust.training.experiment import Experiment, assemble
 from jaxrobust.training.memory import fit
 
@@ -24,6 +25,28 @@ def assign(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
     return (rank + start[labels]) % folds
 
 
+def check_folds(experiment: Experiment, folds: int) -> None:
+    """Checks that every part of a cross-validation can be trained on.
+
+    Raises:
+      UserError: more folds than examples, or too few examples are left beside one of them: for a
+        batch, or for the metadata of a class.
+    """
+    data = experiment.data
+    labels = data.train.labels
+    check(2 <= folds <= len(labels), f"audit.folds={folds}: use 2 to {len(labels)}.")
+    fold = assign(labels, folds, experiment.config.seed)
+    one = np.asarray(data.train.x[0])[None]  # What is checked depends on the labels alone.
+    if data.metadata is not None:
+        data = data._replace(metadata=data.metadata._replace(x=one))
+    for k in range(folds):
+        part = _only(data, np.flatnonzero(fold != k), one)
+        try:
+            assemble(experiment.config, part, experiment.network)
+        except UserError as error:
+            raise UserError(f"audit.folds={folds}, without fold {k + 1}: {error}") from None
+
+
 def out_of_sample(
     experiment: Experiment, folds: int, say: Callable[[str], None] = lambda line: None
 ) -> np.ndarray:
@@ -31,17 +54,19 @@ def out_of_sample(
     seen it: one trained in the same way, from the same seed, on the other folds.
 
     Raises:
-      UserError: more folds than a class can be spread over, or none.
+      UserError: see `check_folds`; before the first fold is trained.
     """
+    check_folds(experiment, folds)
     config, data = experiment.config, experiment.data
     labels = data.train.labels
-    check(2 <= folds <= len(labels), f"audit.folds={folds}: use 2 to {len(labels)}.")
     fold = assign(labels, folds, config.seed)
     found = np.zeros((len(labels), len(data.class_names)), np.float32)
     for k in range(folds):
         say(f"Fold {k + 1} of {folds}.")
         rest, held = np.flatnonzero(fold != k), np.flatnonzero(fold == k)
-        part = assemble(config, data._replace(train=_take(data.train, rest)))
+        x = _rows(data.train.x, rest)
+        x = np.asarray(x) if isinstance(x, jax.Array) else x
+        part = assemble(config, _only(data, rest, x))
         state, _ = fit(part)
         logits = part.forward(state.params, state.batch_stats, _rows(data.train.x, held))
         found[held] = np.asarray(jax.nn.softmax(logits))
@@ -52,8 +77,11 @@ def _rows(x, rows: np.ndarray):
     return x[rows] if isinstance(x, (jax.Array, np.ndarray)) else View(x, rows)
 
 
-def _take(part: Part, rows: np.ndarray) -> Part:
-    ids = None if part.ids is None else [part.ids[i] for i in rows]
-    x = _rows(part.x, rows)
-    x = np.asarray(x) if isinstance(x, jax.Array) else x
-    return Part(x, part.labels[rows], part.true_labels[rows], part.index[rows], ids)
+def _only(data: Prepared, rows: np.ndarray, x) -> Prepared:
+    """Returns the data with `rows` of the training part alone, `x` their examples, and nothing to
+    measure on."""
+    train, record = data.train, data.manifest
+    ids = None if train.ids is None else [train.ids[i] for i in rows]
+    part = Part(x, train.labels[rows], train.true_labels[rows], train.index[rows], ids)
+    record = record._replace(train=Rows(*(a[rows] for a in record.train)), validation=None)
+    return data._replace(train=part, validation=None, test=None, manifest=record)

@@ -15,7 +15,7 @@ from jaxrobust import networks
 from jaxrobust.audit import tables
 from jaxrobust.data.inputs import load_inputs
 from jaxrobust.errors import check
-from jaxrobust.training import results
+from jaxrobust.training import folds, results
 from jaxrobust.training.checkpoints import Checkpoints
 from jaxrobust.training.experiment import Experiment, assemble
 
@@ -105,11 +105,14 @@ def describe(config: ConfigDict) -> str:
       A text with the configuration, class counts, realised noise, parameter count and an
       estimate of the memory that data, parameters and optimiser take on the device.
     """
-    experiment = assemble(configuration.validate(config))
+    config = configuration.validate(config)
+    experiment = assemble(config)
+    if config.audit.folds:
+        folds.check_folds(experiment, config.audit.folds)
     data, network = experiment.data, experiment.network
     shapes = jax.eval_shape(experiment.method.init, jax.random.key(0))
     noise = results.noise_summary(data)
-    lines = [configuration.to_json(experiment.config), "Classes (training examples, given / true):"]
+    lines = [configuration.to_json(config), "Classes (training examples, given / true):"]
     counts = zip(
         data.class_names, noise["given_class_counts"], noise["class_counts"], strict=True
     )

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from jaxrobust import config as configuration
 from jaxrobust.data import curves
 from jaxrobust.errors import RunError, UserError, check
-from jaxrobust.training import results
+from jaxrobust.training import folds, results
 from jaxrobust.training.checkpoints import Checkpoints
 from jaxrobust.training.experiment import Experiment, assemble
 from jaxrobust.training.interrupt import Interrupt, Interrupted
@@ -46,6 +46,8 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     if done is not None:
         return done
     experiment = assemble(config)
+    if config.audit.folds:
+        folds.check_folds(experiment, config.audit.folds)
     results.write_start(experiment, workdir)
     try:
         return _run(experiment, workdir)

@@ -12,7 +12,7 @@ from jaxrobust import config as configuration
 from jaxrobust import main
 from jaxrobust.data import manifest
 from jaxrobust.errors import UserError
-from jaxrobust.training import auditing, experiment, folds, memory
+from jaxrobust.training import auditing, experiment, folds, inference, memory
 from jaxrobust.training.experiment import assemble, load_data
 
 
@@ -142,6 +142,55 @@ def test_out_of_sample_predictions_are_of_networks_that_have_not_seen_the_exampl
     drawn = labels != experiment.data.train.true_labels
     assert (p.argmax(1) == labels)[drawn].mean() < 0.15
     assert (np.asarray(inside).argmax(1) == labels)[drawn].mean() > 0.3
+
+
+@pytest.mark.parametrize(
+    "overrides, message",
+    [
+        ({"audit__folds": 5000}, "audit.folds=5000: use 2 to 1132"),
+        ({"audit__folds": 2, "train__batch_size": 700},
+         "audit.folds=2, without fold 1: train.batch_size=700 exceeds the 566 training examples"),
+        ({"audit__folds": 2, "method__name": "dynamic_loss", "method__warmup_epochs": 2,
+          "data__imbalance__kind": "exponential", "data__imbalance__factor": 0.05,
+          "data__noise__kind": "none", "data__noise__rate": 0.0},
+         "audit.folds=2, without fold 1: The smallest given class has 2 examples: too few"),
+    ],
+)
+def test_folds_that_cannot_be_trained_are_refused_before_anything_is_written(
+    tmp_path, overrides, message
+):
+    for go in (lambda made: jaxrobust.train(made, tmp_path / "w"), inference.describe):
+        with pytest.raises(UserError, match=message):
+            go(settings(**overrides))
+    assert not (tmp_path / "w").exists()
+
+
+def test_folds_take_their_rows_of_given_curves_and_nothing_to_measure_on(tmp_path, monkeypatch):
+    index = load_data(settings()).train.index
+    curves = np.random.default_rng(0).random((len(index), 6)).astype(np.float32)
+    np.savez(tmp_path / "curves.npz", curves=curves, index=index)
+    made = configuration.validate(settings(
+        method__name="curvenet", method__curves_file=str(tmp_path / "curves.npz"),
+        data__metadata__kind="none", method__low_loss_metadata=True, optimizer__milestones=(1,),
+        train__epochs=2,
+    ))
+    parts = []
+
+    def spy(*args):
+        parts.append(assemble(*args))
+        return parts[-1]
+
+    experiment = assemble(made)
+    monkeypatch.setattr(folds, "assemble", spy)
+    p = folds.out_of_sample(experiment, 2)
+    np.testing.assert_allclose(p.sum(1), 1, atol=1e-5)
+    trained = [part.data for part in parts[-2:]]
+    rows = np.concatenate([data.train.index for data in trained])
+    np.testing.assert_array_equal(np.sort(rows), np.sort(experiment.data.train.index))
+    for data in trained:
+        assert data.validation is None and data.test is None
+        np.testing.assert_array_equal(data.manifest.train.index, data.train.index)
+        np.testing.assert_array_equal(data.manifest.train.given_labels, data.train.labels)
 
 
 def test_folds_add_a_source_at_the_end_of_training_or_later(run, tmp_path):
