@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -17,10 +17,11 @@ from jaxrobust.errors import RunError, UserError, check
 from jaxrobust.training import folds, results
 from jaxrobust.training.checkpoints import Checkpoints
 from jaxrobust.training.experiment import Experiment, assemble
-from jaxrobust.training.interrupt import Interrupt, Interrupted
+from jaxrobust.training.interrupt import Interrupt
 from jaxrobust.training.log import Log, Silent
 from jaxrobust.training.loop import Place
 from jaxrobust.training.memory import init_state, make_runner
+from jaxrobust.training.saving import Saver, Selection, restore, weights
 from jaxrobust.training.sharding import is_first
 
 
@@ -78,89 +79,47 @@ def check_workdir(config: ConfigDict, workdir: Path) -> dict[str, Any] | None:
     return json.loads(finished.read_text()) if finished.is_file() else None
 
 
-class _Selection:
-    """Keeps, on the host, the parameters of the best epoch on the validation data."""
-
-    def __init__(self, metric: str, state, place: Place):
-        self._metric, self._place = metric, place
-        self.params = jax.device_get((state.params, state.batch_stats))
-
-    def offer(self, state, numbers: dict[str, Any]) -> None:
-        value = numbers[self._metric]
-        value = -value if self._metric == "negative_log_likelihood" else value
-        best = self._place.selected_value
-        if best is None or value > best:
-            self._place.selected_value, self._place.selected_epoch = value, self._place.epoch
-            self.params = jax.device_get((state.params, state.batch_stats))
-
-
 def _run(experiment: Experiment, workdir: Path) -> dict[str, Any]:
     config, method = experiment.config, experiment.method
-    state = init_state(experiment)
-    place = Place()
-    selection = _Selection(config.eval.select, state, place)
-    checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep)
-    found = checkpoints.restore({"state": state, "selected": selection.params})
-    problems: list[str] = []
-    if found is not None:
-        arrays, saved, problems = found
-        state, place.__dict__ = arrays["state"], place.__dict__ | saved
-        selection.params = jax.device_get(arrays["selected"])
-    log = (Log if is_first() else Silent)(
-        workdir, epochs=method.epochs, start=place.epoch, tensorboard=config.log.tensorboard,
-        name=config.loss.name if config.method.name == "supervised" else config.method.name,
-    )
-    for line in [*experiment.data.warnings, *problems]:
-        log.say(f"note: {line}")
-    if found is not None:
-        log.say(f"Resuming {workdir} at epoch {place.epoch}, step {int(state.step)}.")
-    try:
-        state, seconds = _epochs(experiment, state, place, selection, checkpoints, log, workdir)
-    finally:
-        log.close()
-        checkpoints.close()
+    state, place, problems = init_state(experiment), Place(), []
+    with contextlib.ExitStack() as stack:
+        checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep)
+        stack.callback(checkpoints.close)
+        selected, found = weights(state), restore(checkpoints, state)
+        if found is not None:
+            state, place, selected, problems = found
+        log = (Log if is_first() else Silent)(
+            workdir, epochs=method.epochs, start=place.epoch, tensorboard=config.log.tensorboard,
+            name=config.loss.name if config.method.name == "supervised" else config.method.name,
+        )
+        stack.callback(log.close)
+        for line in [*experiment.data.warnings, *problems]:
+            log.say(f"note: {line}")
+        if found is not None:
+            log.say(f"Resuming {workdir} at epoch {place.epoch}, step {int(state.step)}.")
+        selection = Selection(config.eval.select, place, selected)
+        interrupt = stack.enter_context(Interrupt())
+        saver = Saver(checkpoints, place, selection, config.checkpoint, interrupt)
+        state, seconds = _epochs(experiment, state, place, selection, saver, log, workdir)
     return results.write_end(experiment, workdir, state, place, selection.params, seconds)
 
 
-def _epochs(experiment, state, place, selection, checkpoints, log, workdir):
+def _epochs(experiment, state, place, selection, saver, log, workdir):
+    """Runs the epochs that are left; returns the state, and the seconds that they took."""
     config, method, runner = experiment.config, experiment.method, make_runner(experiment)
     seconds = {"first_epoch": 0.0, "epochs": 0.0, "count": 0}
-    saved_at = time.monotonic()
-
-    def save(state, sums=None):
-        nonlocal saved_at
-        place.sums = None if sums is None else {k: v.item() for k, v in sums.items()}
-        arrays = {"state": state, "selected": selection.params}
-        checkpoints.save(int(state.step), arrays, dict(place.__dict__))
-        saved_at = time.monotonic()
-
-    with Interrupt() as interrupt:
-
-        def pause(state, place, sums):
-            every = config.checkpoint.every_steps
-            due = bool(every) and place.position % every == 0
-            if (due or interrupt.received) and int(sums["bad_step"]) < 0:
-                save(state, sums)
-            if interrupt.received:
-                raise Interrupted(interrupt.received)
-
-        while place.epoch < method.epochs:
-            begin = time.monotonic()
-            stage = method.stage(place.epoch)
-            state, row = runner.epoch(state, place, pause)
-            first = seconds["count"] == 0
-            seconds["first_epoch" if first else "epochs"] += time.monotonic() - begin
-            seconds["count"] += 1
-            last = place.epoch == method.epochs
-            if last or place.epoch % config.eval.every == 0:
-                row |= _evaluate(experiment, state, selection if stage.result else None)
-            row |= _report(experiment, state, stage, place.epoch, workdir)
-            log.write({"epoch": place.epoch, "step": int(state.step)} | row)
-            due = time.monotonic() - saved_at >= config.checkpoint.every_seconds
-            if last or due or interrupt.received:
-                save(state)
-            if interrupt.received and not last:
-                raise Interrupted(interrupt.received)
+    while place.epoch < method.epochs:
+        begin = time.monotonic()
+        stage = method.stage(place.epoch)
+        state, row = runner.epoch(state, place, saver.after_step)
+        seconds["epochs" if seconds["count"] else "first_epoch"] += time.monotonic() - begin
+        seconds["count"] += 1
+        last = place.epoch == method.epochs
+        if last or place.epoch % config.eval.every == 0:
+            row |= _evaluate(experiment, state, selection if stage.result else None)
+        row |= _report(experiment, state, stage, place.epoch, workdir)
+        log.write({"epoch": place.epoch, "step": int(state.step)} | row)
+        saver.after_epoch(state, last)
     return state, seconds
 
 

@@ -125,6 +125,19 @@ def test_a_run_killed_after_any_checkpoint_ends_the_same(
     assert read_rows(folder / "metrics.jsonl") == read_rows(tmp_path / "metrics.jsonl")
 
 
+@pytest.mark.parametrize("owner, name", [(train.Checkpoints, "restore"), (train.Log, "__init__")])
+def test_checkpoints_are_closed_when_a_run_cannot_begin(tiny, tmp_path, monkeypatch, owner, name):
+    def fail(*args, **kwargs):
+        raise OSError("no more files")
+
+    closed = []
+    monkeypatch.setattr(owner, name, fail)
+    monkeypatch.setattr(train.Checkpoints, "close", lambda self: closed.append(self))
+    with pytest.raises(RunError, match="no more files"):
+        jaxrobust.train(tiny(), tmp_path)
+    assert len(closed) == 1
+
+
 def test_one_call_an_epoch_equals_one_call_a_step(tiny, tmp_path):
     ends = [jaxrobust.train(tiny(train__loop=loop), tmp_path / loop) for loop in ("epoch", "step")]
     a, b = (params_of(tmp_path / loop) for loop in ("epoch", "step"))

@@ -1,0 +1,109 @@
+"""What a checkpoint of a run holds, and when one is saved."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import Any, NamedTuple
+
+import jax
+from ml_collections import ConfigDict
+
+from jaxrobust.methods import TrainState
+from jaxrobust.training.checkpoints import Checkpoints
+from jaxrobust.training.interrupt import Interrupt, Interrupted
+from jaxrobust.training.loop import Place
+
+
+class Selection:
+    """Keeps, on the host, the parameters of the best epoch on the validation data."""
+
+    def __init__(self, metric: str, place: Place, params: Any):
+        self._metric, self._place = metric, place
+        self.params = params
+
+    def offer(self, state: TrainState, numbers: dict[str, Any]) -> None:
+        value = numbers[self._metric]
+        value = -value if self._metric == "negative_log_likelihood" else value
+        best = self._place.selected_value
+        if best is None or value > best:
+            self._place.selected_value, self._place.selected_epoch = value, self._place.epoch
+            self.params = weights(state)
+
+
+class Restored(NamedTuple):
+    """A run as its newest whole checkpoint left it.
+
+    Attributes:
+      state: laid out as that which training starts from.
+      place: see `Place`.
+      selected: (params, batch_stats) of the selected epoch, on the host.
+      problems: what was wrong with newer checkpoints.
+    """
+
+    state: TrainState
+    place: Place
+    selected: Any
+    problems: list[str]
+
+
+def weights(state: TrainState) -> Any:
+    """Returns (params, batch_stats) on the host."""
+    return jax.device_get((state.params, state.batch_stats))
+
+
+def restore(checkpoints: Checkpoints, start: TrainState) -> Restored | None:
+    """Reads the newest checkpoint; None if there is none.
+
+    Args:
+      start: the state that training starts from, see `memory.init_state`; says how arrays lie.
+
+    Raises:
+      RunError: see `Checkpoints.restore`.
+    """
+    found = checkpoints.restore({"state": start, "selected": weights(start)})
+    if found is None:
+        return None
+    arrays, place, problems = found
+    selected = jax.device_get(arrays["selected"])
+    return Restored(arrays["state"], Place(**place), selected, problems)
+
+
+class Saver:
+    """Saves a run every so many steps, every so many seconds, at its end, and upon a signal."""
+
+    def __init__(
+        self, checkpoints: Checkpoints, place: Place, selection: Selection, settings: ConfigDict,
+        interrupt: Interrupt,
+    ):
+        self._checkpoints, self._place, self._selection = checkpoints, place, selection
+        self._settings, self._interrupt = settings, interrupt
+        self._saved_at = time.monotonic()
+
+    def after_step(self, state: TrainState, place: Place, sums: dict[str, jax.Array]) -> None:
+        """Saves within an epoch, but no state that came of a loss that is not finite.
+
+        Raises:
+          Interrupted: a signal came.
+        """
+        every, stopped = self._settings.every_steps, self._interrupt.received
+        due = bool(every) and place.position % every == 0
+        if (due or stopped) and int(sums["bad_step"]) < 0:
+            self._save(state, {name: value.item() for name, value in sums.items()})
+        if stopped:
+            raise Interrupted(stopped)
+
+    def after_epoch(self, state: TrainState, last: bool) -> None:
+        """Saves after an epoch. Raises `Interrupted` if a signal came before the last one."""
+        due = time.monotonic() - self._saved_at >= self._settings.every_seconds
+        stopped = self._interrupt.received
+        if last or due or stopped:
+            self._save(state, None)
+        if stopped and not last:
+            raise Interrupted(stopped)
+
+    def _save(self, state: TrainState, sums: dict[str, float] | None) -> None:
+        self._place.sums = sums
+        arrays = {"state": state, "selected": self._selection.params}
+        self._checkpoints.save(int(state.step), arrays, dataclasses.asdict(self._place))
+        self._saved_at = time.monotonic()
