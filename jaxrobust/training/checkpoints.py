@@ -43,13 +43,15 @@ class Checkpoints:
         return sorted(self._manager.all_steps())
 
     def save(self, step: int, arrays: Any, place: dict) -> None:
-        """Writes a checkpoint, whole or not at all.
+        """Writes a checkpoint, whole or not at all; older ones go once it is there.
+
+        Args:
+          step: its number; if there is one of that number, the next that is free.
 
         Raises:
           RunError: the disk is full, or the folder cannot be written.
         """
-        if step in self.steps():
-            self._manager.delete(step)
+        step = max([step, *(newest + 1 for newest in self.steps()[-1:])])
         place = place | {"digest": digest(arrays)}
         items = ocp.args.Composite(
             arrays=ocp.args.StandardSave(arrays), place=ocp.args.JsonSave(place)

@@ -79,6 +79,8 @@ def test_a_step_can_be_saved_again(tmp_path):
     manager.save(1, tree(1), {"epoch": 1})
     manager.save(1, tree(5), {"epoch": 5})
     assert manager.restore(tree(0))[1] == {"epoch": 5}
+    manager.save(2, tree(2), {"epoch": 6})
+    assert manager.restore(tree(0))[1] == {"epoch": 6} and manager.steps() == [2, 3]
 
 
 def test_a_full_disk_is_called_by_its_name(tmp_path, monkeypatch):
@@ -90,6 +92,23 @@ def test_a_full_disk_is_called_by_its_name(tmp_path, monkeypatch):
     monkeypatch.setattr(manager._manager, "save", full)
     with pytest.raises(RunError, match="disk is full. Free some space"):
         manager.save(1, tree(1), {})
+
+
+def test_the_only_one_stays_until_its_successor_is_written(tmp_path, monkeypatch):
+    manager = checkpoints.Checkpoints(tmp_path / "c", keep=1)
+    manager.save(1, tree(1), {"epoch": 1})
+
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(manager._manager, "save", full)
+        with pytest.raises(RunError, match="disk is full"):
+            manager.save(1, tree(5), {"epoch": 5})
+    arrays, place, _ = checkpoints.Checkpoints(tmp_path / "c").restore(tree(0))
+    assert place == {"epoch": 1} and checkpoints.digest(arrays) == checkpoints.digest(tree(1))
+    manager.save(1, tree(5), {"epoch": 5})
+    assert len(manager.steps()) == 1 and manager.restore(tree(0))[1] == {"epoch": 5}
 
 
 def test_the_digest_sees_values_types_shapes_and_names():
