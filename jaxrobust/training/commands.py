@@ -28,11 +28,7 @@ def run(values) -> int:
     if values.mode == "train":
         return _train(values.config, workdir)
     if values.mode == "evaluate":
-        numbers = inference.evaluate(workdir)
-        run = {"selection_split": "validation"} | {
-            which: {"epoch": which} | row for which, row in numbers.items()
-        }
-        print(results.table({workdir.name: run}))
+        print(results.table({workdir.name: inference.evaluate(workdir)}))
         print(f"Wrote {workdir / 'evaluation.json'}.")
         return 0
     if values.mode == "audit":

@@ -32,14 +32,15 @@ def save(figure: Figure, path: Path) -> Path:
     return path
 
 
-def write_all(folder: Path, rows: list[dict[str, Any]], last: dict[str, Any],
-              class_names: Sequence[str], results: dict[str, Any]) -> None:
-    """Draws everything that a finished run shows."""
+def write_all(folder: Path, rows: list[dict[str, Any]],
+              test: tuple[np.ndarray, np.ndarray] | None, class_names: Sequence[str],
+              results: dict[str, Any]) -> None:
+    """Draws everything that a finished run shows; `test`: the test data's logits and labels."""
     save(learning_curves(rows, results), folder / "learning_curves.png")
-    if last["test"] is not None:
-        logits, labels = last["test"]
+    if test is not None:
+        logits, labels = test
         save(confusion(logits.argmax(-1), labels, class_names), folder / "confusion.png")
-        save(per_class(last["numbers"]["per_class"], class_names, results["noise"]),
+        save(per_class(results["last"]["per_class"], class_names, results["noise"]),
              folder / "per_class_accuracy.png")
         save(reliability(logits, labels), folder / "reliability.png")
 

@@ -14,17 +14,19 @@ from jaxrobust import config as configuration
 from jaxrobust import networks
 from jaxrobust.audit import tables
 from jaxrobust.data.inputs import load_inputs
-from jaxrobust.errors import check
+from jaxrobust.errors import UserError, check
 from jaxrobust.training import folds, results
 from jaxrobust.training.checkpoints import Checkpoints
 from jaxrobust.training.experiment import Experiment, assemble
+from jaxrobust.training.saving import restore
 
 
 def open_workdir(workdir: str | Path) -> tuple[Experiment, dict[str, Any]]:
     """Builds the experiment of a workdir and reads its newest checkpoint.
 
     Returns:
-      The experiment, and `{"state": TrainState, "selected": (params, batch_stats)}`.
+      The experiment, and `{"state": TrainState, "place": Place, "selected": (params,
+      batch_stats)}`; as long as no epoch has been selected, those of the state are.
 
     Raises:
       UserError: there is no run, or no checkpoint yet.
@@ -34,24 +36,25 @@ def open_workdir(workdir: str | Path) -> tuple[Experiment, dict[str, Any]]:
     check(path.is_file(), f"--workdir={workdir} holds no run (no config.json). Train first.")
     experiment = assemble(configuration.validate(configuration.load(str(path))))
     state = jax.jit(experiment.method.init)(experiment.key)
-    target = {"state": state, "selected": (state.params, state.batch_stats)}
     checkpoints = Checkpoints(workdir / "checkpoints")
     try:
-        found = checkpoints.restore(target)
+        found = restore(checkpoints, state, experiment.config.eval.select)
     finally:
         checkpoints.close()
-    check(found is not None, f"{workdir} holds no checkpoint yet. Train first.")
-    return experiment, found[0]
+    if found is None:
+        raise UserError(f"{workdir} holds no checkpoint yet. Train first.")
+    selected = found.selection.of(found.state)
+    return experiment, {"state": found.state, "place": found.place, "selected": selected}
 
 
 def evaluate(workdir: str | Path) -> dict[str, Any]:
-    """Measures a run's last and selected parameters again; writes evaluation.json."""
-    experiment, arrays = open_workdir(workdir)
-    state = arrays["state"]
-    measured = {
-        "last": results.evaluate_all(experiment, state.params, state.batch_stats)["numbers"],
-        "selected": results.evaluate_all(experiment, *arrays["selected"])["numbers"],
-    }
+    """Measures a run's last and selected parameters again; writes evaluation.json.
+
+    Returns:
+      Of what results.json holds: selection_split, selection_metric, last, selected.
+    """
+    experiment, run = open_workdir(workdir)
+    measured, _ = results.measure_run(experiment, **run)
     results.write_json(Path(workdir) / "evaluation.json", measured)
     return measured
 
@@ -68,7 +71,7 @@ def predict(
         .npz with `x`, or a .csv table with the columns that the run was trained on, in any
         order, and others; of the shape that the run was trained on.
       output: the CSV to write; default `predictions.csv` in the workdir.
-      which: selected or last parameters.
+      which: selected or last parameters; the same if no epoch was selected.
 
     Returns:
       The path of the CSV: example, predicted class name, its probability, then every class's.

@@ -54,12 +54,33 @@ def environment() -> dict[str, Any]:
     }
 
 
+def measure_run(experiment, state, place, selected) -> tuple[dict[str, Any], Any]:
+    """Measures the last parameters of a run, and those selected if any were, else the last again.
+
+    Args:
+      selected: (params, batch_stats), see `saving.Selection`.
+
+    Returns:
+      What of it goes into results.json; and the last parameters' test logits with the labels.
+    """
+    last = evaluate_all(experiment, state.params, state.batch_stats)
+    numbers = {"epoch": place.epoch} | last["numbers"]
+    measured = {
+        "selection_split": None, "selection_metric": None, "last": numbers, "selected": numbers
+    }
+    if place.selected_value is not None:
+        chosen = evaluate_all(experiment, *selected)["numbers"]
+        measured |= {
+            "selection_split": "validation", "selection_metric": experiment.config.eval.select,
+            "selected": {"epoch": place.selected_epoch} | chosen,
+        }
+    return measured, last["test"]
+
+
 def write_end(experiment, workdir, state, place, selected, seconds) -> dict[str, Any]:
     """Measures the last and the selected parameters; writes results.json, figures, the audit."""
     config, data = experiment.config, experiment.data
-    split = "validation" if data.validation is not None else None
-    last = evaluate_all(experiment, state.params, state.batch_stats)
-    chosen = evaluate_all(experiment, *selected) if split else last
+    measured, test = measure_run(experiment, state, place, selected)
     noise = noise_summary(data)
     results = {
         "method": config.method.name,
@@ -67,10 +88,7 @@ def write_end(experiment, workdir, state, place, selected, seconds) -> dict[str,
         "seed": config.seed,
         "epochs": place.epoch,
         "steps": int(state.step),
-        "selection_split": split,
-        "selection_metric": config.eval.select if split else None,
-        "last": {"epoch": place.epoch} | last["numbers"],
-        "selected": {"epoch": place.selected_epoch if split else place.epoch} | chosen["numbers"],
+        **measured,
         "noise": noise,
         "seconds": seconds,
     }
@@ -82,7 +100,7 @@ def write_end(experiment, workdir, state, place, selected, seconds) -> dict[str,
             from jaxrobust.training import figures, learned
 
             rows = read_rows(workdir / "metrics.jsonl")
-            figures.write_all(workdir / "figures", rows, last, data.class_names, results)
+            figures.write_all(workdir / "figures", rows, test, data.class_names, results)
             learned.draw_history(
                 rows, workdir / "figures", noise["given_class_counts"], data.class_names
             )

@@ -18,9 +18,8 @@ from jaxrobust.training.loop import Place
 class Selection:
     """Keeps, on the host, the parameters of the best epoch on the validation data."""
 
-    def __init__(self, metric: str, place: Place, params: Any):
-        self._metric, self._place = metric, place
-        self.params = params
+    def __init__(self, metric: str, place: Place, params: Any = None):
+        self._metric, self._place, self._params = metric, place, params
 
     def offer(self, state: TrainState, numbers: dict[str, Any]) -> None:
         value = numbers[self._metric]
@@ -28,7 +27,12 @@ class Selection:
         best = self._place.selected_value
         if best is None or value > best:
             self._place.selected_value, self._place.selected_epoch = value, self._place.epoch
-            self.params = weights(state)
+            self._params = _weights(state)
+
+    def of(self, state: TrainState) -> Any:
+        """Returns (params, batch_stats) of the best epoch; those of `state` if none was offered:
+        there are no validation data, or no epoch has been evaluated yet."""
+        return _weights(state) if self._place.selected_value is None else self._params
 
 
 class Restored(NamedTuple):
@@ -37,36 +41,38 @@ class Restored(NamedTuple):
     Attributes:
       state: laid out as that which training starts from.
       place: see `Place`.
-      selected: (params, batch_stats) of the selected epoch, on the host.
+      selection: see `Selection`.
       problems: what was wrong with newer checkpoints.
     """
 
     state: TrainState
     place: Place
-    selected: Any
+    selection: Selection
     problems: list[str]
 
 
-def weights(state: TrainState) -> Any:
+def _weights(state: TrainState) -> Any:
     """Returns (params, batch_stats) on the host."""
     return jax.device_get((state.params, state.batch_stats))
 
 
-def restore(checkpoints: Checkpoints, start: TrainState) -> Restored | None:
+def restore(checkpoints: Checkpoints, start: TrainState, metric: str) -> Restored | None:
     """Reads the newest checkpoint; None if there is none.
 
     Args:
       start: the state that training starts from, see `memory.init_state`; says how arrays lie.
+      metric: on the validation data, that selects the epoch.
 
     Raises:
       RunError: see `Checkpoints.restore`.
     """
-    found = checkpoints.restore({"state": start, "selected": weights(start)})
+    found = checkpoints.restore({"state": start, "selected": _weights(start)})
     if found is None:
         return None
-    arrays, place, problems = found
-    selected = jax.device_get(arrays["selected"])
-    return Restored(arrays["state"], Place(**place), selected, problems)
+    arrays, saved, problems = found
+    place = Place(**saved)
+    selection = Selection(metric, place, jax.device_get(arrays["selected"]))
+    return Restored(arrays["state"], place, selection, problems)
 
 
 class Saver:
@@ -104,6 +110,6 @@ class Saver:
 
     def _save(self, state: TrainState, sums: dict[str, float] | None) -> None:
         self._place.sums = sums
-        arrays = {"state": state, "selected": self._selection.params}
+        arrays = {"state": state, "selected": self._selection.of(state)}
         self._checkpoints.save(int(state.step), arrays, dataclasses.asdict(self._place))
         self._saved_at = time.monotonic()

@@ -21,7 +21,7 @@ from jaxrobust.training.interrupt import Interrupt
 from jaxrobust.training.log import Log, Silent
 from jaxrobust.training.loop import Place
 from jaxrobust.training.memory import init_state, make_runner
-from jaxrobust.training.saving import Saver, Selection, restore, weights
+from jaxrobust.training.saving import Saver, Selection, restore
 from jaxrobust.training.sharding import is_first
 
 
@@ -82,12 +82,13 @@ def check_workdir(config: ConfigDict, workdir: Path) -> dict[str, Any] | None:
 def _run(experiment: Experiment, workdir: Path) -> dict[str, Any]:
     config, method = experiment.config, experiment.method
     state, place, problems = init_state(experiment), Place(), []
+    selection = Selection(config.eval.select, place)
     with contextlib.ExitStack() as stack:
         checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep)
         stack.callback(checkpoints.close)
-        selected, found = weights(state), restore(checkpoints, state)
+        found = restore(checkpoints, state, config.eval.select)
         if found is not None:
-            state, place, selected, problems = found
+            state, place, selection, problems = found
         log = (Log if is_first() else Silent)(
             workdir, epochs=method.epochs, start=place.epoch, tensorboard=config.log.tensorboard,
             name=config.loss.name if config.method.name == "supervised" else config.method.name,
@@ -97,11 +98,10 @@ def _run(experiment: Experiment, workdir: Path) -> dict[str, Any]:
             log.say(f"note: {line}")
         if found is not None:
             log.say(f"Resuming {workdir} at epoch {place.epoch}, step {int(state.step)}.")
-        selection = Selection(config.eval.select, place, selected)
         interrupt = stack.enter_context(Interrupt())
         saver = Saver(checkpoints, place, selection, config.checkpoint, interrupt)
         state, seconds = _epochs(experiment, state, place, selection, saver, log, workdir)
-    return results.write_end(experiment, workdir, state, place, selection.params, seconds)
+    return results.write_end(experiment, workdir, state, place, selection.of(state), seconds)
 
 
 def _epochs(experiment, state, place, selection, saver, log, workdir):

@@ -2,7 +2,6 @@
 
 import csv
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,15 +14,14 @@ from jaxrobust.training import inference
 
 
 def test_a_measurement_that_is_not_finite_is_null_in_the_file(tmp_path, monkeypatch):
-    state = SimpleNamespace(params={}, batch_stats={})
-    opened = (None, {"state": state, "selected": ({}, {})})
-    monkeypatch.setattr(inference, "open_workdir", lambda workdir: opened)
-    monkeypatch.setattr(
-        inference.results, "evaluate_all", lambda *_: {"numbers": {"accuracy": float("nan")}}
-    )
+    numbers = {"epoch": 1, "accuracy": float("nan")}
+    measured = {"selection_split": None, "last": numbers, "selected": numbers}
+    monkeypatch.setattr(inference, "open_workdir", lambda workdir: (None, {}))
+    monkeypatch.setattr(inference.results, "measure_run", lambda *_: (measured, {}))
     inference.evaluate(tmp_path)
+    null = {"epoch": 1, "accuracy": None}
     text = (tmp_path / "evaluation.json").read_text()
-    assert json.loads(text) == {"last": {"accuracy": None}, "selected": {"accuracy": None}}
+    assert json.loads(text) == {"selection_split": None, "last": null, "selected": null}
 
 
 def test_no_name_in_the_predictions_is_a_formula(tmp_path):

@@ -8,6 +8,7 @@ import pytest
 
 import jaxrobust
 from jaxrobust import config as configuration
+from jaxrobust import main
 from jaxrobust.errors import RunError, UserError
 from jaxrobust.training import experiment, inference, train
 from jaxrobust.training.log import read_rows
@@ -177,6 +178,51 @@ def test_selection_never_sees_the_test_data(tiny, tmp_path, monkeypatch):
 def test_without_validation_nothing_is_selected(tiny, tmp_path):
     results = jaxrobust.train(tiny(data__validation__fraction=0.0), tmp_path)
     assert results["selection_split"] is None and results["selected"] == results["last"]
+
+
+def classes_predicted(workdir, x, which):
+    np.save(workdir / "x.npy", x)
+    path = inference.predict(workdir, workdir / "x.npy", which=which)
+    return [line.split(",")[1] for line in path.read_text().splitlines()[1:]]
+
+
+def test_without_validation_the_last_network_predicts(tiny, tmp_path, capsys):
+    config = tiny(data__validation__fraction=0.0, train__epochs=8, data__noise__kind="none",
+                  data__noise__rate=0.0)
+    results = jaxrobust.train(config, tmp_path)
+    assert results["last"]["accuracy"] > 0.8
+    test = experiment.load_data(config).test
+    found = {which: classes_predicted(tmp_path, test.x, which) for which in ("selected", "last")}
+    assert found["selected"] == found["last"]
+    right = np.mean(np.array(found["selected"], int) == test.labels)
+    assert right == pytest.approx(results["last"]["accuracy"], abs=1e-6)
+    capsys.readouterr()
+    assert main.run(["", "--mode=evaluate", f"--workdir={tmp_path}"]) == 0
+    said = capsys.readouterr().out
+    assert f"{tmp_path.name} (last)" in said and "selected" not in said
+    again = json.loads((tmp_path / "evaluation.json").read_text())
+    assert again == {key: results[key] for key in again} and set(again) == {
+        "selection_split", "selection_metric", "last", "selected"}
+
+
+def test_before_the_first_evaluated_epoch_the_last_network_counts(tiny, tmp_path, monkeypatch):
+    save = train.Checkpoints.save
+
+    def save_then_die(self, *args):
+        save(self, *args)
+        raise Killed
+
+    monkeypatch.setattr(train.Checkpoints, "save", save_then_die)
+    config = tiny(eval__every=2)
+    with pytest.raises(Killed):
+        jaxrobust.train(config, tmp_path)
+    run = inference.open_workdir(tmp_path)[1]
+    assert run["place"].epoch == 1 and run["place"].selected_value is None
+    assert_same(run["selected"], (run["state"].params, run["state"].batch_stats))
+    assert inference.evaluate(tmp_path)["selection_split"] is None
+    monkeypatch.setattr(train.Checkpoints, "save", save)
+    results = jaxrobust.train(config, tmp_path)
+    assert results["selection_split"] == "validation" and results["selected"]["epoch"] in (2, 3)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(
