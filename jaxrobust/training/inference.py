@@ -18,6 +18,7 @@ from jaxrobust.errors import UserError, check
 from jaxrobust.training import folds, results
 from jaxrobust.training.checkpoints import Checkpoints
 from jaxrobust.training.experiment import Experiment, assemble
+from jaxrobust.training.memory import init_state
 from jaxrobust.training.saving import restore
 
 
@@ -35,10 +36,9 @@ def open_workdir(workdir: str | Path) -> tuple[Experiment, dict[str, Any]]:
     path = workdir / "config.json"
     check(path.is_file(), f"--workdir={workdir} holds no run (no config.json). Train first.")
     experiment = assemble(configuration.validate(configuration.load(str(path))))
-    state = jax.jit(experiment.method.init)(experiment.key)
     checkpoints = Checkpoints(workdir / "checkpoints")
     try:
-        found = restore(checkpoints, state, experiment.config.eval.select)
+        found = restore(checkpoints, init_state(experiment), experiment.config.eval.select)
     finally:
         checkpoints.close()
     if found is None:

@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
 from jaxrobust.errors import UserError
 from jaxrobust.training import sharding
@@ -44,19 +45,37 @@ def one_device(tmp_path_factory):
     return run(tmp_path_factory.mktemp("one"), "--workdir=w") / "w"
 
 
-def test_four_devices_train_as_one(one_device, tmp_path):
-    run(tmp_path, "--workdir=w", devices=4)
-    np.testing.assert_allclose(losses_of(one_device), losses_of(tmp_path / "w"), rtol=1e-3)
-    made = json.loads((tmp_path / "w" / "environment.json").read_text())
+@pytest.fixture(scope="module")
+def four_devices(tmp_path_factory):
+    return run(tmp_path_factory.mktemp("four"), "--workdir=w", devices=4) / "w"
+
+
+def test_four_devices_train_as_one(one_device, four_devices):
+    np.testing.assert_allclose(losses_of(one_device), losses_of(four_devices), rtol=1e-3)
+    made = json.loads((four_devices / "environment.json").read_text())
     assert made["devices"] == 4
 
 
-def test_a_checkpoint_of_four_devices_opens_on_one(tmp_path):
-    run(tmp_path, "--workdir=w", devices=4)
-    run(tmp_path, "--workdir=w", "--mode=evaluate", devices=1)
-    found = json.loads((tmp_path / "w" / "evaluation.json").read_text())
-    results = json.loads((tmp_path / "w" / "results.json").read_text())
-    assert found["last"]["accuracy"] == pytest.approx(results["last"]["accuracy"], abs=0.004)
+@pytest.mark.parametrize("devices", [1, 4])
+def test_a_checkpoint_of_four_devices_is_evaluated_on_one_and_on_four(four_devices, devices):
+    run(four_devices.parent, "--workdir=w", "--mode=evaluate", devices=devices)
+    found = json.loads((four_devices / "evaluation.json").read_text())
+    results = json.loads((four_devices / "results.json").read_text())
+    for which in ("last", "selected"):
+        accuracy = found[which]["accuracy"]
+        assert accuracy == pytest.approx(results[which]["accuracy"], abs=0.004)
+
+
+@pytest.mark.parametrize("which", ["last", "selected"])
+def test_four_devices_predict_as_one(four_devices, which):
+    np.save(four_devices / "x.npy", load_digits().images.astype(np.uint8)[:30] * 15)
+    arguments = ["--workdir=w", "--mode=predict", "--input=w/x.npy", f"--which={which}"]
+    found = []
+    for devices in (1, 4):
+        run(four_devices.parent, *arguments, f"--output=w/{devices}.csv", devices=devices)
+        lines = (four_devices / f"{devices}.csv").read_text().splitlines()[1:]
+        found.append(np.array([line.split(",")[2:] for line in lines], float))
+    np.testing.assert_allclose(found[0], found[1], atol=2e-6)
 
 
 @pytest.mark.parametrize("value, expected", [
