@@ -25,6 +25,7 @@ from jaxrobust.errors import UserError, check
 from jaxrobust.methods import gathered
 from jaxrobust.training import folds as cross_validation
 from jaxrobust.training import reopened
+from jaxrobust.training.evaluation import Evaluated, evaluate
 from jaxrobust.training.experiment import Experiment, assemble, load_source
 from jaxrobust.training.metrics import class_groups
 
@@ -41,8 +42,12 @@ class Audited(NamedTuple):
     summary: dict[str, Any]
 
 
-def gather(experiment: Experiment, state, say=lambda line: None) -> Evidence:
-    """Collects the evidence of a trained state; every process takes part."""
+def gather(
+    experiment: Experiment, state, say=lambda line: None, *,
+    evaluated: dict[str, Evaluated] | None = None,
+) -> Evidence:
+    """Collects the evidence of a trained state, whose evaluation may be known; every process
+    takes part."""
     config, data = experiment.config, experiment.data
     everywhere = jax.jit(lambda tree: tree, out_shardings=experiment.layout.copies())
     seen = gathered(state._replace(memory={"dynamics": everywhere(state.memory["dynamics"])}))
@@ -54,8 +59,10 @@ def gather(experiment: Experiment, state, say=lambda line: None) -> Evidence:
         name = "corrector" if config.method.name == "dynamic_loss" else config.method.name
         found[f"weights_{name}"] = np.asarray(everywhere(report["weights"]))
     if data.validation is not None and data.validation_kind == "noisy":
-        logits = experiment.forward(state.params, state.batch_stats, data.validation.x)
-        found["held_out"] = np.asarray(jax.nn.softmax(logits))
+        evaluated = evaluated or evaluate(
+            experiment, state.params, state.batch_stats, ("validation",)
+        )
+        found["held_out"] = np.asarray(jax.nn.softmax(evaluated["validation"].logits))
     if (config.audit.folds or 0) > 1:
         found["out_of_sample"] = cross_validation.out_of_sample(
             experiment, config.audit.folds, say

@@ -18,6 +18,7 @@ from jaxrobust import config as configuration
 from jaxrobust.data import files, manifest
 from jaxrobust.errors import RunError
 from jaxrobust.training import auditing, metrics
+from jaxrobust.training.evaluation import Evaluated, evaluate
 from jaxrobust.training.log import read_rows
 from jaxrobust.training.sharding import is_first
 
@@ -54,33 +55,56 @@ def environment() -> dict[str, Any]:
     }
 
 
-def measure_run(experiment, state, place, selected) -> tuple[dict[str, Any], Any]:
+def measure_run(
+    experiment, state, place, selected, last: dict[str, Evaluated] | None = None
+) -> tuple[dict[str, Any], dict[str, Evaluated]]:
     """Measures the last parameters of a run, and those selected if any were, else the last again.
 
     Args:
       selected: (params, batch_stats), see `saving.Selection`.
+      last: what `evaluate` gives for the last parameters, if it is known.
 
     Returns:
-      What of it goes into results.json; and the last parameters' test logits with the labels.
+      What of it goes into results.json; and `last`.
     """
-    last = evaluate_all(experiment, state.params, state.batch_stats)
-    numbers = {"epoch": place.epoch} | last["numbers"]
+    last = last or evaluate(experiment, state.params, state.batch_stats)
+    numbers = {"epoch": place.epoch} | _numbers(
+        experiment, state.params, state.batch_stats, last
+    )
     measured = {
         "selection_split": None, "selection_metric": None, "last": numbers, "selected": numbers
     }
     if place.selected_value is not None:
-        chosen = evaluate_all(experiment, *selected)["numbers"]
-        measured |= {
-            "selection_split": "validation", "selection_metric": experiment.config.eval.select,
-            "selected": {"epoch": place.selected_epoch} | chosen,
-        }
-    return measured, last["test"]
+        measured["selection_split"] = "validation"
+        measured["selection_metric"] = experiment.config.eval.select
+        if place.selected_epoch != place.epoch:
+            chosen = _numbers(experiment, *selected, evaluate(experiment, *selected))
+            measured["selected"] = {"epoch": place.selected_epoch} | chosen
+    return measured, last
 
 
-def write_end(experiment, workdir, state, place, selected, seconds) -> dict[str, Any]:
-    """Measures the last and the selected parameters; writes results.json, figures, the audit."""
+def _numbers(experiment, params, batch_stats, evaluated: dict[str, Evaluated]) -> dict[str, Any]:
+    """Returns the numbers of test and validation data, and of wrong training labels."""
+    data, numbers = experiment.data, {}
+    for name, prefix in (("test", ""), ("validation", "validation_")):
+        if name in evaluated:
+            numbers |= {prefix + key: v for key, v in evaluated[name].numbers.items()}
+    if data.truth_known:
+        given, true = data.train.labels, data.train.true_labels
+        logits = np.asarray(experiment.forward(params, batch_stats, data.train.x))
+        numbers |= metrics.memorisation(logits[: len(given)], given, true)
+    return numbers
+
+
+def write_end(
+    experiment, workdir, state, place, selected, seconds, last: dict[str, Evaluated] | None
+) -> dict[str, Any]:
+    """Measures the last and the selected parameters; writes results.json, figures, the audit.
+
+    The arguments are those of `measure_run`.
+    """
     config, data = experiment.config, experiment.data
-    measured, test = measure_run(experiment, state, place, selected)
+    measured, last = measure_run(experiment, state, place, selected, last)
     noise = noise_summary(data)
     results = {
         "method": config.method.name,
@@ -92,7 +116,7 @@ def write_end(experiment, workdir, state, place, selected, seconds) -> dict[str,
         "noise": noise,
         "seconds": seconds,
     }
-    found = auditing.gather(experiment, state)
+    found = auditing.gather(experiment, state, evaluated=last)
     if not is_first():
         return results
     try:
@@ -100,6 +124,7 @@ def write_end(experiment, workdir, state, place, selected, seconds) -> dict[str,
             from jaxrobust.training import figures, learned
 
             rows = read_rows(workdir / "metrics.jsonl")
+            test = (last["test"].logits, data.test.labels) if "test" in last else None
             figures.write_all(workdir / "figures", rows, test, data.class_names, results)
             learned.draw_history(
                 rows, workdir / "figures", noise["given_class_counts"], data.class_names
@@ -128,35 +153,6 @@ def noise_summary(data) -> dict[str, Any]:
         "fingerprint": record.fingerprint,
         **made,
     }
-
-
-def measure(experiment, logits: Any, labels: np.ndarray) -> dict[str, Any]:
-    """Returns `metrics.classification` with the thresholds of the configuration."""
-    e = experiment.config.eval
-    counts = np.bincount(experiment.data.train.labels, minlength=len(experiment.data.class_names))
-    return metrics.classification(
-        np.asarray(logits), labels, counts, many_above=e.many_above, few_below=e.few_below,
-        bins=e.bins,
-    )
-
-
-def evaluate_all(experiment, params, batch_stats) -> dict[str, Any]:
-    """Returns `numbers` for test, validation and wrong training labels, and the test logits."""
-    data, numbers, kept = experiment.data, {}, {}
-    for name in ("test", "validation"):
-        part = getattr(data, name)
-        if part is None:
-            continue
-        logits = np.asarray(experiment.forward(params, batch_stats, part.x))
-        measured = measure(experiment, logits, part.labels)
-        prefix = "" if name == "test" else "validation_"
-        numbers |= {prefix + key: value for key, value in measured.items()}
-        kept[name] = (logits, part.labels)
-    if data.truth_known:
-        logits = np.asarray(experiment.forward(params, batch_stats, data.train.x))
-        given, true = data.train.labels, data.train.true_labels
-        numbers |= metrics.memorisation(logits[: len(given)], given, true)
-    return {"numbers": numbers, "test": kept.get("test")}
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:

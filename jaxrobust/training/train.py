@@ -16,6 +16,7 @@ from jaxrobust.data import curves
 from jaxrobust.errors import RunError, UserError, check
 from jaxrobust.training import folds, results
 from jaxrobust.training.checkpoints import Checkpoints
+from jaxrobust.training.evaluation import evaluate
 from jaxrobust.training.experiment import Experiment, assemble
 from jaxrobust.training.interrupt import Interrupt
 from jaxrobust.training.log import Log, Silent
@@ -100,13 +101,20 @@ def _run(experiment: Experiment, workdir: Path) -> dict[str, Any]:
             log.say(f"Resuming {workdir} at epoch {place.epoch}, step {int(state.step)}.")
         interrupt = stack.enter_context(Interrupt())
         saver = Saver(checkpoints, place, selection, config.checkpoint, interrupt)
-        state, seconds = _epochs(experiment, state, place, selection, saver, log, workdir)
-    return results.write_end(experiment, workdir, state, place, selection.of(state), seconds)
+        state, seconds, last = _epochs(experiment, state, place, selection, saver, log, workdir)
+    selected = selection.of(state)
+    return results.write_end(experiment, workdir, state, place, selected, seconds, last)
 
 
 def _epochs(experiment, state, place, selection, saver, log, workdir):
-    """Runs the epochs that are left; returns the state, and the seconds that they took."""
+    """Runs the epochs that are left.
+
+    Returns:
+      The state; the seconds that the epochs took; what `evaluate` gives for that state, or None
+      if no epoch was left.
+    """
     config, method, runner = experiment.config, experiment.method, make_runner(experiment)
+    evaluated = None
     seconds = {"first_epoch": 0.0, "epochs": 0.0, "count": 0}
     while place.epoch < method.epochs:
         begin = time.monotonic()
@@ -116,11 +124,15 @@ def _epochs(experiment, state, place, selection, saver, log, workdir):
         seconds["count"] += 1
         last = place.epoch == method.epochs
         if last or place.epoch % config.eval.every == 0:
-            row |= _evaluate(experiment, state, selection if stage.result else None)
+            evaluated = evaluate(experiment, state.params, state.batch_stats)
+            if stage.result and "validation" in evaluated:
+                selection.offer(state, evaluated["validation"].numbers)
+            for part, (_, numbers) in evaluated.items():
+                row |= {f"{part}_{k}": v for k, v in numbers.items() if k != "per_class"}
         row |= _report(experiment, state, stage, place.epoch, workdir)
         log.write({"epoch": place.epoch, "step": int(state.step)} | row)
         saver.after_epoch(state, last)
-    return state, seconds
+    return state, seconds, evaluated
 
 
 def _report(experiment, state, stage, epoch: int, workdir: Path) -> dict[str, Any]:
@@ -145,18 +157,3 @@ def _report(experiment, state, stage, epoch: int, workdir: Path) -> dict[str, An
             true=true, class_names=data.class_names, prefix="" if last else f"{epoch:04d}_",
         )
     return learned.numbers(report, data.train.labels, true, len(data.class_names))
-
-
-def _evaluate(experiment: Experiment, state, selection) -> dict[str, Any]:
-    """Evaluates on validation and test data; only the former is offered for selection, if any."""
-    row: dict[str, Any] = {}
-    for name in ("validation", "test"):
-        part = getattr(experiment.data, name)
-        if part is None:
-            continue
-        logits = experiment.forward(state.params, state.batch_stats, part.x)
-        numbers = results.measure(experiment, logits, part.labels)
-        if name == "validation" and selection is not None:
-            selection.offer(state, numbers)
-        row |= {f"{name}_{k}": v for k, v in numbers.items() if k != "per_class"}
-    return row

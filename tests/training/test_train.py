@@ -88,6 +88,35 @@ def test_another_configuration_is_refused_with_the_difference(tiny, tmp_path):
         jaxrobust.train(tiny(seed=7, train__epochs=4), tmp_path)
 
 
+@pytest.mark.parametrize("best_is_last", [True, False])
+def test_nothing_is_evaluated_twice(tiny, tmp_path, monkeypatch, best_is_last):
+    """At the end what the last epoch's evaluation gave is used again."""
+    assemble, calls = train.assemble, []
+
+    def counted(config):
+        made = assemble(config)
+
+        def forward(params, batch_stats, x):
+            parts = ("train", "validation", "test")
+            calls.append(next(n for n in parts if getattr(made.data, n).x is x))
+            return made.forward(params, batch_stats, x)
+
+        return made._replace(forward=forward)
+
+    def offer(self, state, numbers):
+        if self._place.epoch == (2 if best_is_last else 1):
+            return offer_always(self, state, numbers)
+
+    offer_always = train.Selection.offer
+    monkeypatch.setattr(train, "assemble", counted)
+    monkeypatch.setattr(train.Selection, "offer", offer)
+    results = jaxrobust.train(tiny(train__epochs=2, log__figures=True), tmp_path)
+    assert (results["selected"] == results["last"]) is best_is_last
+    parts = ["validation", "test"]
+    end = ["train"] if best_is_last else ["train", *parts, "train"]
+    assert calls == [*parts, *parts, *end]
+
+
 class Killed(BaseException):
     """Stands for a kill: nothing of the program runs after it."""
 
