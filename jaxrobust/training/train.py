@@ -138,10 +138,11 @@ def _epochs(experiment, state, place, selection, saver, log, workdir):
 def _report(experiment, state, stage, epoch: int, workdir: Path) -> dict[str, Any]:
     """Holds what the method has learned against the truth; draws it every few epochs."""
     method, data, log = experiment.method, experiment.data, experiment.config.log
-    if method.report is None:
+    leaves = stage.leaves and method.stage_ends(epoch)
+    if method.report is None or not (leaves or stage.result):
         return {}
     report = method.report(state)
-    if stage.leaves and is_first() and method.stage_ends(epoch):
+    if leaves and is_first():
         for name in stage.leaves:
             values = np.asarray(report[name])
             curves.save(workdir / f"{name}.npz", name, values, data.manifest)

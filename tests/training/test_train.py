@@ -117,6 +117,35 @@ def test_nothing_is_evaluated_twice(tiny, tmp_path, monkeypatch, best_is_last):
     assert calls == [*parts, *parts, *end]
 
 
+def test_what_is_learned_is_looked_at_only_where_it_is_told(tmp_path, monkeypatch):
+    """Of a probe when it ends, to keep its curves; of what follows in every epoch."""
+    assemble, calls = train.assemble, []
+
+    def counted(config):
+        made = assemble(config)
+
+        def report(state):
+            calls.append(int(state.step))
+            return made.method.report(state)
+
+        return made._replace(method=made.method._replace(report=report))
+
+    monkeypatch.setattr(train, "assemble", counted)
+    config = configuration.load("digits_curvenet:ce")
+    config.update_from_flattened_dict({
+        "network.name": "mlp", "network.width": 16, "train.epochs": 2, "train.batch_size": 256,
+        "method.probe_epochs": 4, "optimizer.milestones": (1,), "method.meta_batch_size": 16,
+        "data.noise.kind": "symmetric", "data.noise.rate": 0.4,
+        "log.figures": False, "log.tensorboard": False,
+    })
+    jaxrobust.train(config, tmp_path)
+    rows = read_rows(tmp_path / "metrics.jsonl")
+    assert calls[:3] == [row["step"] for row in rows[3:]] and len(rows) == 6
+    assert calls[3:] == [rows[-1]["step"]]  # for the audit
+    assert ["weight_auroc" in row for row in rows] == [False] * 4 + [True] * 2
+    assert (tmp_path / "curves.npz").exists()
+
+
 class Killed(BaseException):
     """Stands for a kill: nothing of the program runs after it."""
 
