@@ -17,7 +17,7 @@ from jaxrobust.data.inputs import load_inputs
 from jaxrobust.errors import UserError, check
 from jaxrobust.training import folds, results
 from jaxrobust.training.checkpoints import Checkpoints
-from jaxrobust.training.experiment import Experiment, assemble
+from jaxrobust.training.experiment import Experiment, assemble, make_views
 from jaxrobust.training.memory import init_state
 from jaxrobust.training.saving import restore
 
@@ -128,7 +128,9 @@ def describe(config: ConfigDict) -> str:
         asked = f"requested rate {noise['requested_rate']:.3f}, "
         asked = "" if noise["requested_kind"] == "none" else asked
         lines.append(f"Wrong labels: {asked}realised {noise['realised_rate']:.3f}.")
-    held = _bytes(shapes) + _bytes(experiment.feed.arrays)
+    parts = (data.metadata, data.validation, data.test)
+    beside = [p.x for p in parts if p is not None and isinstance(p.x, jax.Array)]
+    held = _bytes((shapes, experiment.feed.arrays, experiment.feed.truth, beside))
     first = np.asarray(data.train.x[0])
     where = "streamed" if experiment.feed.host_x is not None else "on the device"
     lines += [
@@ -150,8 +152,10 @@ def _bytes(tree: Any) -> int:
 def _step_bytes(experiment: Experiment, shapes: Any) -> int:
     """Sums what the forward pass of a training batch keeps for the backward pass."""
     config = experiment.config
-    first = np.asarray(experiment.data.train.x[0])
-    x = jax.ShapeDtypeStruct((config.train.batch_size, *first.shape), np.float32)
+    raw = np.asarray(experiment.data.train.x[0])
+    raw = jax.ShapeDtypeStruct((config.train.batch_size, *raw.shape), raw.dtype)
+    views, _ = make_views(config, experiment.data)
+    x = jax.eval_shape(views(), jax.random.key(0), raw)
     saved = jax.eval_shape(
         lambda p, s, x: jax.vjp(lambda p: experiment.network.apply(p, s, x, True)[0], p)[1],
         shapes.params, shapes.batch_stats, x,

@@ -1,6 +1,7 @@
 """`train`: what it leaves behind, what it promises about selection, resuming and errors."""
 
 import json
+import re
 
 import jax
 import numpy as np
@@ -360,3 +361,22 @@ def test_the_examples_are_held_once(tiny):
     assert all(isinstance(part.x, jax.Array) for part in (made.data.test, made.data.validation))
     streamed = experiment.assemble(tiny(data__residency="stream"))
     assert "x" not in streamed.feed.arrays and len(streamed.feed.host_x) == 1132
+
+
+def test_the_dry_run_counts_all_that_lies_on_the_device_and_the_view_as_the_network_sees_it(
+    tiny, tmp_path
+):
+    rng = np.random.default_rng(0)
+    said = {}
+    for side in (96, 300):  # Both are seen at 224 x 224.
+        x = rng.integers(0, 256, (60, side, side, 3), np.uint8)
+        np.savez(tmp_path / "d.npz", x=x, y=np.arange(60) % 2)
+        config = tiny(data__name="npz", data__path=str(tmp_path / "d.npz"), train__batch_size=8,
+                      network__width=8, data__test_fraction=0.5, data__validation__fraction=0.5)
+        text = inference.describe(config)
+        found = re.search(r"activations: about (\d+) MiB; one step adds about (\d+) MiB", text)
+        said[side] = [int(number) for number in found.groups()]
+        state = jax.eval_shape(experiment.assemble(config).method.init, jax.random.key(0))
+        held = sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(state))
+        assert said[side][0] == round((held + x.nbytes) / 2**20)
+    assert said[96][1] == said[300][1] > 8 * 224 * 224 * 3 * 4 / 2**20
