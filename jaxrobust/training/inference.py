@@ -154,7 +154,7 @@ def _step_bytes(experiment: Experiment, shapes: Any) -> int:
     config = experiment.config
     raw = np.asarray(experiment.data.train.x[0])
     raw = jax.ShapeDtypeStruct((config.train.batch_size, *raw.shape), raw.dtype)
-    views, _ = make_views(config, experiment.data)
+    views, _ = make_views(config, experiment.data, *experiment.scale)
     x = jax.eval_shape(views(), jax.random.key(0), raw)
     saved = jax.eval_shape(
         lambda p, s, x: jax.vjp(lambda p: experiment.network.apply(p, s, x, True)[0], p)[1],

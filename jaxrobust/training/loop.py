@@ -43,13 +43,15 @@ class Feed(NamedTuple):
 
 @dataclasses.dataclass
 class Place:
-    """Where in a run we are; everything a checkpoint needs beside the arrays."""
+    """Where in a run we are; everything a checkpoint needs beside the arrays.
+
+    `sums` are those of the epoch's passes so far, by name; on the device while it lasts.
+    """
 
     epoch: int = 0
     pass_index: int = 0
     position: int = 0
-    sums: dict[str, float] | None = None
-    row: dict[str, float] = dataclasses.field(default_factory=dict)
+    sums: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     selected_epoch: int = 0
     selected_value: float | None = None
 
@@ -90,6 +92,11 @@ def means(sums: dict[str, Any]) -> dict[str, float]:
         memorised = sums.pop("memorised")
         row["memorised"] = memorised / wrong if wrong else None
     return {name: value / count for name, value in sums.items()} | row
+
+
+def bad_step(sums: dict[str, Any]) -> int:
+    """Returns the first step of a pass whose loss was not finite, or -1."""
+    return int(sums["bad_step"])
 
 
 class _Compiled(NamedTuple):
@@ -174,8 +181,8 @@ class Runner:
         Args:
           state: donated.
           place: says where to begin; kept up to date.
-          pause: `pause(state, place, sums)`, called after each compiled call within a pass; may
-            save, or raise to leave.
+          pause: `pause(state, place)`, called after each compiled call within a pass; may save,
+            or raise to leave.
 
         Returns:
           The state, and the row of the epoch's numbers; a later pass's names carry the pass's.
@@ -195,16 +202,22 @@ class Runner:
             if place.position == 0 and compiled.prepare is not None:
                 logits = self._all_logits(state) if pass_.reads_logits else None
                 state = compiled.prepare(state, logits, key, jnp.int32(place.epoch))
-            state, sums = self._pass(compiled, state, place, pause)
-            bad = int(sums["bad_step"])
-            if bad >= 0:
-                raise NonFinite(bad, place.epoch)
-            names = (lambda n: n) if index == 0 else (lambda n, p=pass_.name: f"{p}_{n}")
-            place.row |= {names(n): v for n, v in means(sums).items()}
-            place.pass_index, place.position, place.sums = index + 1, 0, None
-        row, place.row = place.row, {}
-        place.epoch, place.pass_index = place.epoch + 1, 0
+            state = self._pass(pass_.name, compiled, state, place, pause)
+            place.pass_index, place.position = index + 1, 0
+        row = self._row(stage, place)
+        place.epoch, place.pass_index, place.sums = place.epoch + 1, 0, {}
         return state, row
+
+    def _row(self, stage: Stage, place: Place) -> dict[str, float]:
+        """Reads the numbers of an epoch back: the only time that the host waits for the device."""
+        row = {}
+        for index, pass_ in enumerate(stage.passes):
+            sums = place.sums[pass_.name]
+            if bad_step(sums) >= 0:
+                raise NonFinite(bad_step(sums), place.epoch)
+            prefix = f"{pass_.name}_" if index else ""
+            row |= {prefix + name: value for name, value in means(sums).items()}
+        return row
 
     def _start(self, stage: Stage, state: TrainState, key: jax.Array, epoch: int) -> TrainState:
         """Returns where a stage starts from, if it says so and this is its first epoch."""
@@ -218,21 +231,24 @@ class Runner:
         x = self.feed.host_x if self.feed.host_x is not None else self.feed.arrays["x"]
         return self.forward(state.params, state.batch_stats, x)
 
-    def _pass(self, compiled, state, place, pause):
+    def _pass(self, name, compiled, state, place, pause):
         feed, epoch = self.feed, jnp.int32(place.epoch)
         order = compiled.order(state, epoch)
-        sums = self._sums(compiled, state, place, order, epoch)
+        sums = self._sums(compiled, state, place.sums.get(name), order, epoch)
         if self.loop == "epoch" and feed.host_x is None:
-            return compiled.many(state, sums, feed.arrays, feed.truth, order, epoch)
+            state, place.sums[name] = compiled.many(
+                state, sums, feed.arrays, feed.truth, order, epoch
+            )
+            return state
         for i, streamed in self._steps(order, place.position):
             state, sums = compiled.one(
                 state, sums, feed.arrays, feed.truth, order, epoch, i, streamed
             )
-            place.position = int(i) + 1
-            pause(state, place, sums)
-        return state, sums
+            place.position, place.sums[name] = int(i) + 1, sums
+            pause(state, place)
+        return state
 
-    def _sums(self, compiled, state, place, order, epoch):
+    def _sums(self, compiled, state, saved, order, epoch):
         """Returns the sums of a pass: zero, or where a checkpoint left them."""
         streamed = {}
         if self.feed.host_x is not None:
@@ -246,8 +262,8 @@ class Runner:
             compiled.info, state, self.feed.arrays, order, epoch, jnp.int32(0), streamed
         )
         sums = _no_sums(info.scalars, self.feed.truth is not None)
-        if place.sums is not None:
-            sums = {n: jnp.asarray(place.sums[n], v.dtype) for n, v in sums.items()}
+        if saved is not None:
+            sums = {n: jnp.asarray(saved[n], v.dtype) for n, v in sums.items()}
         return self._layout.put(sums)
 
     def _steps(self, order, start):

@@ -7,12 +7,13 @@ import time
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from jaxrobust.methods import TrainState
 from jaxrobust.training.checkpoints import Checkpoints
 from jaxrobust.training.interrupt import Interrupt, Interrupted
-from jaxrobust.training.loop import Place
+from jaxrobust.training.loop import Place, bad_step
 
 
 class Selection:
@@ -86,7 +87,7 @@ class Saver:
         self._settings, self._interrupt = settings, interrupt
         self._saved_at = time.monotonic()
 
-    def after_step(self, state: TrainState, place: Place, sums: dict[str, jax.Array]) -> None:
+    def after_step(self, state: TrainState, place: Place) -> None:
         """Saves within an epoch, but no state that came of a loss that is not finite.
 
         Raises:
@@ -94,8 +95,8 @@ class Saver:
         """
         every, stopped = self._settings.every_steps, self._interrupt.received
         due = bool(every) and place.position % every == 0
-        if (due or stopped) and int(sums["bad_step"]) < 0:
-            self._save(state, {name: value.item() for name, value in sums.items()})
+        if (due or stopped) and all(bad_step(sums) < 0 for sums in place.sums.values()):
+            self._save(state)
         if stopped:
             raise Interrupted(stopped)
 
@@ -104,12 +105,13 @@ class Saver:
         due = time.monotonic() - self._saved_at >= self._settings.every_seconds
         stopped = self._interrupt.received
         if last or due or stopped:
-            self._save(state, None)
+            self._save(state)
         if stopped and not last:
             raise Interrupted(stopped)
 
-    def _save(self, state: TrainState, sums: dict[str, float] | None) -> None:
-        self._place.sums = sums
+    def _save(self, state: TrainState) -> None:
+        sums = jax.tree.map(lambda value: np.asarray(value).item(), self._place.sums)
+        place = dataclasses.asdict(dataclasses.replace(self._place, sums=sums))
         arrays = {"state": state, "selected": self._selection.of(state)}
-        self._checkpoints.save(int(state.step), arrays, dataclasses.asdict(self._place))
+        self._checkpoints.save(int(state.step), arrays, place)
         self._saved_at = time.monotonic()

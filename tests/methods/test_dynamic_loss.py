@@ -10,7 +10,7 @@ import jaxrobust
 from jaxrobust import config
 from jaxrobust.errors import UserError
 from jaxrobust.methods import dynamic_loss_steps
-from jaxrobust.training import inference, train
+from jaxrobust.training import inference, loop, train
 from jaxrobust.training.log import read_rows
 
 
@@ -205,3 +205,22 @@ def test_killed_within_any_stage_it_ends_the_same(by_step, tmp_path, monkeypatch
     assert read_rows(tmp_path / "metrics.jsonl") == rows
     states = (inference.open_workdir(f)[1]["state"] for f in (tmp_path, folder))
     jax.tree.map(np.testing.assert_array_equal, *map(jax.device_get, states))
+
+
+def test_an_epoch_is_read_back_when_all_its_passes_have_been_sent_off(small, monkeypatch):
+    made, events = small(), []
+    made.epoch(), made.epoch()
+
+    def watch(target, name):
+        call = getattr(target, name)
+
+        def seen(*args):
+            events.append(name)
+            return call(*args)
+
+        monkeypatch.setattr(target, name, seen)
+
+    watch(loop.Runner, "_pass"), watch(loop, "bad_step"), watch(loop, "means")
+    row = made.epoch()
+    assert events[:2] == ["_pass", "_pass"] and "_pass" not in events[2:]
+    assert row["train_loss"] > 0 and row["fine_tune_train_loss"] > 0
