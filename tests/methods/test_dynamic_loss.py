@@ -220,7 +220,9 @@ def test_an_epoch_is_read_back_when_all_its_passes_have_been_sent_off(small, mon
 
         monkeypatch.setattr(target, name, seen)
 
-    watch(loop.Runner, "_pass"), watch(loop, "bad_step"), watch(loop, "means")
+    watch(loop.Runner, "_pass")
+    watch(loop, "bad_step")
+    watch(loop, "means")
     row = made.epoch()
     assert events[:2] == ["_pass", "_pass"] and "_pass" not in events[2:]
     assert row["train_loss"] > 0 and row["fine_tune_train_loss"] > 0
