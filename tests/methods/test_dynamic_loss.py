@@ -126,8 +126,8 @@ def test_meta_every_skips_epochs(small):
 
 def test_one_call_an_epoch_equals_one_call_a_step(small):
     ends = []
-    for loop in ("epoch", "step"):
-        made = small(loop=loop)
+    for kind in ("epoch", "step"):
+        made = small(loop=kind)
         for _ in range(4):
             made.epoch()
         ends.append(jax.device_get((made.state.params, made.state.memory["phi"])))
