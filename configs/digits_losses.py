@@ -3,8 +3,8 @@
     python -m jaxrobust.main --config=digits_losses:gce --config.data.noise.kind=symmetric \
         --config.data.noise.rate=0.4 --workdir=runs/digits_gce
 
-A small CNN for 100 epochs, a few seconds on two CPU cores. 10 % of the noisy training data select
-an epoch; last and selected are both reported.
+A small CNN for 100 epochs, about half a minute on two CPU cores. 10 % of the noisy training data
+select an epoch; last and selected are both reported.
 """
 
 from jaxrobust.config import default_config, load_values, set_loss

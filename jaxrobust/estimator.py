@@ -29,6 +29,7 @@ from jaxrobust.data import tables
 from jaxrobust.data.examples import Examples, Source
 from jaxrobust.data.prepare import prepare
 from jaxrobust.errors import check, choose
+from jaxrobust.training.auditing import weights_source
 from jaxrobust.training.experiment import Experiment, assemble, evaluation_view, make_network
 from jaxrobust.training.memory import fit
 from jaxrobust.training.programs import shared_jit
@@ -140,7 +141,7 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
         found = {} if report is None else {k: np.asarray(v) for k, v in report(state).items()}
         self.label_issues_ = find_label_issues(
             labels, curves=dynamics.curves, training_probabilities=dynamics.probabilities,
-            weights={self.method: found["weights"]} if "weights" in found else None,
+            weights={weights_source(self.method): found["weights"]} if "weights" in found else None,
             class_names=experiment.data.class_names,
         )
         self.sample_weight_ = self.label_issues_.weight

@@ -206,7 +206,7 @@ def test_the_dynamic_loss_from_arrays_with_weights(digits):
     assert model.history_[-1]["epoch"] == 12 and "train_meta_loss" in model.history_[-1]
     assert model.score(X[seen], y[seen]) > 0.9
     assert "zero" not in model.predict(X)
-    assert "dynamic_loss" in model.label_issues_.scores
+    assert "corrector" in model.label_issues_.scores
 
 
 @pytest.mark.parametrize("method", ["curvenet", "learning_to_reweight"])

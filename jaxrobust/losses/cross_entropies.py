@@ -117,8 +117,8 @@ def symmetric_cross_entropy(
     Shapes and errors: those of `cross_entropy`; logits `[..., K]`, returns `[...]`.
 
     Args:
-      alpha, beta: (10, 0.1) as released and for WebVision; CIFAR-10 (0.1, 1),
-        CIFAR-100 (6, 0.1).
+      alpha, beta: (10, 0.1) as released; CIFAR-10 (0.1, 1), CIFAR-100 (6, 0.1),
+        WebVision (10, 1).
     """
     active = cross_entropy(logits, labels, where=where)
     return _combine(alpha, active, beta, reverse_cross_entropy(logits, labels, where=where))

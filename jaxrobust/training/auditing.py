@@ -42,6 +42,11 @@ class Audited(NamedTuple):
     summary: dict[str, Any]
 
 
+def weights_source(method: str) -> str:
+    """Returns what a method's weights are called as evidence."""
+    return "corrector" if method == "dynamic_loss" else method
+
+
 def gather(
     experiment: Experiment, state, say=lambda line: None, *,
     evaluated: dict[str, Evaluated] | None = None,
@@ -56,7 +61,7 @@ def gather(
         found["training_probabilities"] = seen.probabilities.astype(np.float16)
     report = experiment.method.report(state) if experiment.method.report else {}
     if "weights" in report:
-        name = "corrector" if config.method.name == "dynamic_loss" else config.method.name
+        name = weights_source(config.method.name)
         found[f"weights_{name}"] = np.asarray(everywhere(report["weights"]))
     if data.validation is not None and data.validation_kind == "noisy":
         evaluated = evaluated or evaluate(
