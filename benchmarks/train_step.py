@@ -1,6 +1,7 @@
 """Training steps per second, beside PyTorch: ResNet-32 on 32 x 32 images and a small perceptron.
 
-    python -m benchmarks.train_step [--json out.json] [--rounds 15] [--no_torch] [--tiny]
+    python -m benchmarks.train_step [--json out.json] [--tasks mlp resnet] [--rounds 15]
+        [--no_torch] [--fresh_memory] [--tiny]
 
 Momentum SGD on the cross-entropy of one batch of 128, in float32. All rows take turns within one
 run, so that what else the machine does falls on all of them; a row's time is the median over the
@@ -17,6 +18,7 @@ import importlib.util
 import json
 import os
 import platform
+import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -150,15 +152,25 @@ def resnet_rows(tiny: bool, with_torch: bool) -> list[Row]:
     return rows
 
 
+TASKS = {"mlp": mlp_rows, "resnet": resnet_rows}
+
+
+def page_faults() -> int:
+    """Returns how many pages this process has been given so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+
 def measure(rows: list[Row], rounds: int) -> list[dict]:
     """Runs the rows in turns and returns one dict a row."""
     for row in rows:
         row.call()
-    wall, cpu = [[] for _ in rows], [[] for _ in rows]
+    wall, cpu, faults = ([[] for _ in rows] for _ in range(3))
     for _ in range(rounds):
         for i, row in enumerate(rows):
             start, start_cpu = time.perf_counter(), time.process_time()
+            before = page_faults()
             row.call()
+            faults[i].append((page_faults() - before) / row.steps)
             wall[i].append((time.perf_counter() - start) / row.steps)
             cpu[i].append((time.process_time() - start_cpu) / row.steps)
     base = {row.task: i for i, row in enumerate(rows) if row.name == "PyTorch"}
@@ -177,6 +189,7 @@ def measure(rows: list[Row], rounds: int) -> list[dict]:
             "cpu_seconds_per_step": statistics.median(cpu[i]),
             "speed_against_torch": ratio(wall, i),
             "cpu_seconds_against_torch": ratio(cpu, i),
+            "page_faults_per_step": statistics.median(faults[i]),
             "compile_seconds": row.compile_seconds,
             "flops": row.flops,
         }
@@ -201,7 +214,7 @@ def environment(with_torch: bool) -> dict:
 
 def show(results: list[dict]) -> None:
     """Prints a table."""
-    columns = ("steps/s", "x torch", "CPU s", "x torch", "compile", "GFLOP")
+    columns = ("steps/s", "x torch", "CPU s", "x torch", "faults", "compile", "GFLOP")
     print(" " * 56 + "".join(f"{column:>9}" for column in columns))
     task = None
     for r in results:
@@ -215,23 +228,28 @@ def show(results: list[dict]) -> None:
         print(
             f"  {r['name'][:53]:54}{cell('steps_per_second'):>9}{cell('speed_against_torch'):>9}"
             f"{cell('cpu_seconds_per_step', digits=4):>9}{cell('cpu_seconds_against_torch'):>9}"
+            f"{cell('page_faults_per_step', digits=0):>9}"
             f"{cell('compile_seconds'):>9}{cell('flops', 1e-9, 3):>9}"
         )
 
 
 def main(argv: list[str] | None = None) -> list[dict]:
     """Parses the command line, measures, prints, and returns the results."""
-    process.keep_freed_memory()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, help="write the results to this file")
+    parser.add_argument("--tasks", nargs="+", default=["mlp", "resnet"], choices=TASKS)
     parser.add_argument("--rounds", type=int, default=15, help="turns of every row")
+    parser.add_argument("--fresh_memory", action="store_true",
+                        help="do without `jaxrobust.process.keep_freed_memory`")
     parser.add_argument("--no_torch", action="store_true", help="JAX's rows only")
     parser.add_argument("--tiny", action="store_true", help="small networks, to try the program")
     args = parser.parse_args(argv)
+    if not args.fresh_memory:
+        process.keep_freed_memory()
     with_torch = not args.no_torch and importlib.util.find_spec("torch") is not None
     if not with_torch:
         print("Without PyTorch (not installed, or --no_torch): JAX's rows only.")
-    rows = mlp_rows(args.tiny, with_torch) + resnet_rows(args.tiny, with_torch)
+    rows = [row for task in args.tasks for row in TASKS[task](args.tiny, with_torch)]
     results, where = measure(rows, args.rounds), environment(with_torch)
     print(", ".join(f"{key} {value}" for key, value in where.items()))
     show(results)
