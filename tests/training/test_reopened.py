@@ -121,7 +121,7 @@ def test_a_changed_folder_gives_its_own_pictures_and_each_file_its_own_label(
         assert written[path] == (found[path]["predicted_label"] if flagged else own), path
         replaced += written[path] != own
     said = capsys.readouterr()
-    assert f"{replaced} labels replaced" in said.out and replaced > 30
+    assert f"{replaced} labels replaced" in said.out and replaced > 20
     assert f"{2 - count} are not among" in said.err and f"{count} are new" in said.err
     again = load_data(settings(name="folder", path=str(copied / "data"),
                                labels_file=str(copied / "labels.csv")))
