@@ -1,7 +1,7 @@
 """From predictions, loss curves and weights to evidence: numbers that are larger where the given
 label is more suspect, and the classes that would stand in its place.
 
-Symbols: N examples, K classes, T points of a curve, P parts of a training, A alternatives.
+Symbols: N examples, K classes, T points of a curve, P beginnings of a training, A alternatives.
 """
 
 from __future__ import annotations
@@ -111,21 +111,13 @@ def _moments(x: np.ndarray) -> Moments:
 
 
 def from_training(p: np.ndarray, labels: np.ndarray) -> list[Evidence]:
-    """Evidence of predictions [N, P, K] averaged over each of P parts of a training.
+    """Evidence of predictions [N, P, K] averaged over P ever longer beginnings of a training.
 
     A network learns right labels first and wrong ones, if at all, later; how much later depends on
-    the loss and the schedule. So there are P answers, from the mean over the first 1 ... P parts,
-    of which to take the one that tells most.
+    the loss and the schedule. So there are P answers, of which to take the one that tells most.
     """
-    total, answers = np.zeros((len(p), p.shape[2]), np.float32), []
-    known = np.zeros(len(p))
-    for part in np.moveaxis(p, 1, 0):
-        seen = np.isfinite(part[:, 0])
-        total += np.where(seen[:, None], part, 0)
-        known += seen
-        with np.errstate(invalid="ignore"):
-            answers.append(from_probabilities(total / known[:, None].astype(np.float32), labels))
-    return answers
+    beginnings = (np.ascontiguousarray(p[:, i], np.float32) for i in range(p.shape[1]))
+    return [from_probabilities(beginning, labels) for beginning in beginnings]
 
 
 def from_curves(curves: np.ndarray, k: int) -> list[Evidence]:

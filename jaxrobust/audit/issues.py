@@ -120,7 +120,8 @@ def find_label_issues(
       probabilities: [N, K] predictions of networks that have not been trained on the example
         (cross-validation); rows sum to one.
       training_probabilities: [N, K] or [N, P, K], predictions averaged over the epochs of a
-        training on these labels, or over each of P consecutive parts of it; NaN where unknown.
+        training on these labels, or over P ever longer beginnings of it (an eighth, a quarter, a
+        half, all); NaN where unknown.
       curves: [N, T], losses to the given label over the epochs of a training; NaN where unknown.
       weights: [N], how far a method trusted each label (not negative), or a mapping from names to
         such arrays.

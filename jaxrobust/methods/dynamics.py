@@ -31,8 +31,8 @@ class Dynamics(NamedTuple):
     Attributes:
       curves: float32 [N, S], mean cross-entropy to the given label in each part of the training;
         NaN where an example was not met.
-      probabilities: float32 [N, P, K], mean predicted distribution in each of P parts, NaN
-        likewise; or None where that would be too large to keep.
+      probabilities: float32 [N, P, K], mean predicted distribution up to the end of each of P
+        parts, NaN likewise; or None where that would be too large to keep.
     """
 
     curves: np.ndarray
@@ -135,5 +135,5 @@ def gathered(state: TrainState) -> Dynamics:
         curves = sums["loss"] / count
         if mean is not None:
             last = ends(count.shape[1], mean.shape[1])
-            mean = mean / np.add.reduceat(count, [0, *last[:-1]], axis=1)[..., None]
+            mean = np.cumsum(mean, axis=1) / np.cumsum(count, axis=1)[:, last - 1, None]
     return Dynamics(curves, mean)

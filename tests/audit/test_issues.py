@@ -232,12 +232,17 @@ def test_of_the_parts_of_a_training_that_one_is_taken_that_tells_most():
     """Memorised at the end: the last part names the given label everywhere."""
     given, true, early = planted()
     end = softmax(6 * np.eye(5)[given])
-    found = find_label_issues(given, training_probabilities=np.stack([early, end, end, end], 1))
+
+    def beginnings(*parts):
+        return np.cumsum(np.stack(parts, 1), 1) / np.arange(1, 5)[:, None]
+
+    seen = beginnings(early, end, end, end)
+    found = find_label_issues(given, training_probabilities=seen)
     alone = find_label_issues(given, training_probabilities=early)
     np.testing.assert_allclose(found.label_score, alone.label_score, atol=1e-9)
-    late = np.stack([np.full_like(early, 0.2), early, early, early], 1)  # nothing learned at first
-    late[:, 0] += np.random.default_rng(0).random(early.shape) * 0.1
-    late[:, 0] /= late[:, 0].sum(1, keepdims=True)
+    start = 0.2 + np.random.default_rng(0).random(early.shape) * 0.1  # nothing learned at first
+    start /= start.sum(1, keepdims=True)
+    late = beginnings(start, early, early, early)
     found = find_label_issues(given, training_probabilities=late)
     assert (found.is_label_issue == (given != true)).mean() > 0.95
 
