@@ -57,7 +57,9 @@ def hypergradient(
     Args:
       inner_loss: `(params, meta_params, batch) -> loss []`, or `-> (loss, aux)` with `has_aux`.
       meta_loss: `(params, meta_batch) -> loss []`.
-      optimizer: any optax optimiser; its state is read and not changed.
+      optimizer: any optax optimiser; its state is read and not changed. It must be differentiable
+        where it is used: `optax.adam` is not, at gradients that are exactly zero, unless its
+        eps_root is above 0.
       steps: K, all on the same batch.
       mode: exact, first_order or finite_difference.
       held: tells by path, as "stage1/conv/kernel", which parameters the look-ahead leaves where
