@@ -16,7 +16,6 @@ import numpy as np
 from jaxrobust import __version__
 from jaxrobust import config as configuration
 from jaxrobust.data import files, manifest
-from jaxrobust.errors import RunError
 from jaxrobust.training import auditing, metrics
 from jaxrobust.training.evaluation import Evaluated, evaluate
 from jaxrobust.training.log import read_rows
@@ -24,17 +23,13 @@ from jaxrobust.training.sharding import is_first
 
 
 def write_start(experiment, workdir: Path) -> None:
-    """Writes config.json, environment.json and noise.npz; raises `RunError` if it cannot."""
+    """Writes config.json, environment.json and noise.npz."""
     if not is_first():
         return
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        manifest.save(experiment.data.manifest, workdir / "noise.npz")
-        write_json(workdir / "environment.json", environment())
-        text = configuration.to_json(experiment.config)
-        _replace(workdir / "config.json", text)
-    except OSError as error:
-        raise RunError(f"Cannot write {workdir}: {error.strerror or error}.") from error
+    workdir.mkdir(parents=True, exist_ok=True)
+    manifest.save(experiment.data.manifest, workdir / "noise.npz")
+    write_json(workdir / "environment.json", environment())
+    _replace(workdir / "config.json", configuration.to_json(experiment.config))
 
 
 def environment() -> dict[str, Any]:
@@ -119,23 +114,20 @@ def write_end(
     found = auditing.gather(experiment, state, evaluated=last)
     if not is_first():
         return results
-    try:
-        if config.log.figures:
-            from jaxrobust.training import figures, learned
+    if config.log.figures:
+        from jaxrobust.training import figures, learned
 
-            rows = read_rows(workdir / "metrics.jsonl")
-            test = (last["test"].logits, data.test.labels) if "test" in last else None
-            figures.write_all(workdir / "figures", rows, test, data.class_names, results)
-            learned.draw_history(
-                rows, workdir / "figures", noise["given_class_counts"], data.class_names
-            )
-        auditing.save(found, workdir / "evidence.npz")
-        audited = auditing.find(config, data.manifest, found)
-        results["audit"] = audited.summary
-        auditing.write(workdir, config, data.manifest, found, audited, results, data.train)
-        write_json(workdir / "results.json", results)
-    except OSError as error:
-        raise RunError(f"Cannot write {workdir}: {error.strerror or error}.") from error
+        rows = read_rows(workdir / "metrics.jsonl")
+        test = (last["test"].logits, data.test.labels) if "test" in last else None
+        figures.write_all(workdir / "figures", rows, test, data.class_names, results)
+        learned.draw_history(
+            rows, workdir / "figures", noise["given_class_counts"], data.class_names
+        )
+    auditing.save(found, workdir / "evidence.npz")
+    audited = auditing.find(config, data.manifest, found)
+    results["audit"] = audited.summary
+    auditing.write(workdir, config, data.manifest, found, audited, results, data.train)
+    write_json(workdir / "results.json", results)
     return results
 
 

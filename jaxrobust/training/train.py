@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from jaxrobust import config as configuration
 from jaxrobust.data import curves
-from jaxrobust.errors import RunError, UserError, check
+from jaxrobust.errors import UserError, check, writing
 from jaxrobust.training import folds, results
 from jaxrobust.training.checkpoints import Checkpoints
 from jaxrobust.training.evaluation import evaluate
@@ -50,14 +50,9 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     experiment = assemble(config)
     if config.audit.folds:
         folds.check_folds(experiment, config.audit.folds)
-    results.write_start(experiment, workdir)
-    try:
+    with writing(workdir, "The same command goes on from the last checkpoint."):
+        results.write_start(experiment, workdir)
         return _run(experiment, workdir)
-    except OSError as error:
-        raise RunError(
-            f"Cannot write {error.filename or workdir}: {error.strerror or error}. Run the same "
-            "command again to go on from the last checkpoint."
-        ) from error
 
 
 def check_workdir(config: ConfigDict, workdir: Path) -> dict[str, Any] | None:
