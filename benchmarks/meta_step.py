@@ -80,7 +80,10 @@ def recording(step: Callable) -> Callable:
 class Variant:
     """A compiled step with its state, and what the compiler says of it."""
 
-    def __init__(self, name: str, network: networks.Network, options: dict, data: dict, meta: dict):
+    def __init__(
+        self, name: str, network: networks.Network, options: dict, data: dict, meta: dict,
+        xla_options: dict[str, str] | None = None,
+    ):
         objective = curve_weighted(10, CURVE_LENGTH)
         if name == "dynamic_loss":
             objective = dynamic_loss(10)
@@ -98,7 +101,7 @@ class Variant:
             self.state, step = (self.state, empty_curves(*CURVES, "float16")), recording(step)
         lowered = jax.jit(step, donate_argnums=0).lower(self.state, *self.data, key)
         start = time.perf_counter()
-        self.compiled = lowered.compile()
+        self.compiled = lowered.compile(compiler_options=xla_options)
         costs = self.compiled.cost_analysis()
         costs = costs[0] if isinstance(costs, list) else costs
         self.report = {
@@ -152,7 +155,8 @@ def measure(
 
 
 def run(
-    name: str, batch_size: int, *, quick: bool, rounds: int, only: list[str] | None, peers: bool
+    name: str, batch_size: int, *, quick: bool, rounds: int, only: list[str] | None, peers: bool,
+    xla_options: dict[str, str] | None = None,
 ) -> dict:
     """Returns the report: `variants`, name -> flops, temp_bytes, seconds, compile_seconds."""
     network = networks.make(name, 10)
@@ -161,7 +165,9 @@ def run(
     chosen = variants(network, quick)
     if only:
         chosen = {k: v for k, v in chosen.items() if k in only or k == "plain"}
-    built = {k: Variant(k, network, options, data, meta) for k, options in chosen.items()}
+    built = {
+        k: Variant(k, network, options, data, meta, xla_options) for k, options in chosen.items()
+    }
     skips = [] if quick else [v["skip"] for k, v in chosen.items() if k.endswith("_eval")]
     timers = {k: v.seconds for k, v in built.items()}
     timers |= torch_steps(name, data, meta, skips) if peers else {}
@@ -174,7 +180,8 @@ def run(
     device = jax.devices()[0]
     return {
         "network": name, "batch": batch_size, "stages": network.stages, "jax": jax.__version__,
-        "device": f"{device.platform}: {device.device_kind}", "variants": report,
+        "device": f"{device.platform}: {device.device_kind}", "xla_options": xla_options or {},
+        "variants": report,
     }
 
 
@@ -211,6 +218,10 @@ def main(arguments: list[str] | None = None) -> dict:
     parser.add_argument("--only", nargs="*", help="variants to measure beside the plain step")
     parser.add_argument("--quick", action="store_true", help="few variants, one round")
     parser.add_argument("--no_torch", action="store_true", help="JAX only")
+    parser.add_argument(
+        "--xla_options", nargs="*", default=[], metavar="NAME=VALUE",
+        help="of the compiler, as --config.train.xla_options",
+    )
     parser.add_argument("--json", type=Path, help="where to write the report")
     args = parser.parse_args(arguments)
     batch = args.batch or (8 if args.quick else 128)
@@ -218,6 +229,7 @@ def main(arguments: list[str] | None = None) -> dict:
     report = run(
         args.network, batch, quick=args.quick, rounds=rounds, only=args.only,
         peers=not args.no_torch,
+        xla_options=dict(item.split("=", 1) for item in args.xla_options),
     )
     if args.json:
         args.json.write_text(json.dumps(report, indent=2) + "\n")

@@ -15,7 +15,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from jaxrobust import losses, objectives
+from jaxrobust import objectives
 from jaxrobust.bilevel import Bilevel, make_bilevel
 from jaxrobust.data import batches
 from jaxrobust.errors import check
@@ -64,30 +64,6 @@ def loss_of(config: ConfigDict, class_counts: jax.Array):
     )
 
 
-def base_loss_of(config: ConfigDict, class_counts: jax.Array):
-    """Returns the loss that a configuration names, for an objective: it may not change in time.
-
-    Raises:
-      UserError: a loss with a schedule or with random draws.
-    """
-    name, loss = config.loss.name, loss_of(config, class_counts)
-    check(
-        not config.loss.reweight_from,
-        f"loss.reweight_from={config.loss.reweight_from}: within the dynamic loss classes are "
-        "weighted always (0) or never.",
-    )
-    check(
-        name not in losses.SCHEDULES and "key" not in losses.needs(name),
-        f"Loss {name!r} changes while training; the dynamic loss needs one that does not, such as "
-        "ce or gce.",
-    )
-
-    def base_loss(logits, labels, where=None):
-        return loss(logits, labels, epoch=0, key=None, where=where)
-
-    return base_loss
-
-
 def _supervised(config: ConfigDict, setup: Setup) -> Method:
     t, num_examples = config.train, len(setup.labels)
     steps = batches.num_steps(num_examples, t.batch_size, t.drop_last)
@@ -103,7 +79,8 @@ def _dynamic_objective(config: ConfigDict, setup: Setup) -> objectives.DynamicLo
     m = config.method
     return objectives.example_weighted(objectives.dynamic_loss(
         len(setup.class_counts), m.num_ranks, m.hidden, corrector=m.corrector, margin=m.margin,
-        shared_weight=m.shared_weight, base_loss=base_loss_of(config, setup.class_counts),
+        shared_weight=m.shared_weight, base_loss=loss_of(config, setup.class_counts),
+        reads=("epoch", "key"),
     ))
 
 

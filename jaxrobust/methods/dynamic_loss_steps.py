@@ -14,6 +14,8 @@ from jaxrobust.data.augment import mix, mixup_pairs
 from jaxrobust.methods.method import StepInfo
 from jaxrobust.methods.steps import bilevel_update, mean_loss, plain_update, scalars_of
 
+_LOSS = 1000  # Folded into a step's key for the loss; views fold in 0, 1, ...
+
 
 def _with_rank(batch, memory):
     return batch | {"rank": jnp.take(memory["rank"], batch["index"])}
@@ -53,8 +55,8 @@ def _fit(objective, meta_optimizer, memory, logits, batch, fits):
 
 def bilevel_step(bilevel, weak, strong, mixup_alpha, meta_every):
     def step(state, batch, meta_batch, key, epoch):
-        weak_key, strong_key, meta_key, mix_key, draw_key = jax.random.split(key, 5)
-        batch = _with_rank(batch, state.memory)
+        weak_key, strong_key, meta_key, mix_key, draw_key, loss_key = jax.random.split(key, 6)
+        batch = _with_rank(batch, state.memory) | {"epoch": epoch, "key": loss_key}
         real = {"x": strong(strong_key, batch["x"])}
         if mixup_alpha is not None:
             partner, share = mixup_pairs(mix_key, len(batch["labels"]), mixup_alpha)
@@ -72,11 +74,12 @@ def bilevel_step(bilevel, weak, strong, mixup_alpha, meta_every):
 
 def fine_tune_step(network, objective, optimizer, strong):
     def step(state, batch, meta_batch, key, epoch):
-        del meta_batch, epoch
-        phi, labels, where = state.memory["phi"], batch["labels"], batch["where"]
+        del meta_batch
+        phi, loss_key = state.memory["phi"], jax.random.fold_in(key, _LOSS)
+        batch = batch | {"epoch": epoch, "key": loss_key}
         state, value, logits = plain_update(
             network, optimizer, state, strong(key, batch["x"]),
-            lambda z: mean_loss(objective.margin_loss(phi, z, labels, where=where), batch),
+            lambda z: mean_loss(objective.margin_loss(phi, z, batch["labels"], batch), batch),
         )
         return state, StepInfo(logits, {"loss": value})
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust.errors import check
-from jaxrobust.networks.convolution import Conv
+from jaxrobust.networks.convolution import CHUNK_BYTES, Conv
 
 Dtype = Any
 Layer = Callable[..., nn.Module]
@@ -69,9 +69,8 @@ class BatchNorm(nn.Module):
             unbiased = var * (count / max(count - 1, 1))
             running_mean.value = self.momentum * running_mean.value + (1 - self.momentum) * mean
             running_var.value = self.momentum * running_var.value + (1 - self.momentum) * unbiased
-        shape = (1,) * (x.ndim - 1) + features
-        factor = (jax.lax.rsqrt(var + self.epsilon) * scale).reshape(shape)
-        y = (x - mean.reshape(shape)) * factor + bias.reshape(shape)
+        factor = jax.lax.rsqrt(var + self.epsilon) * scale
+        y = (x - spread(mean, x)) * spread(factor, x) + spread(bias, x)
         return y.astype(self.dtype)
 
 
@@ -85,6 +84,21 @@ def batch_moments(x: jax.Array, axis_name: str | None) -> tuple[jax.Array, jax.A
         count = count * jax.lax.psum(1, axis_name)
     mean, mean_of_square = both[0], both[1]
     return mean, jnp.maximum(mean_of_square - jnp.square(mean), 0), count
+
+
+def spread(values: jax.Array, x: jax.Array) -> jax.Array:
+    """Returns values [C] in a shape to compute with x [B, ..., C].
+
+    On CPU, for an x that does not fit into the cache, [B, 1, ..., C]: the gradient then sums over
+    each example first and then over examples, as `batch_moments` does, within the loops that make
+    the terms; sums to [C] at once XLA takes in passes of their own. The barrier keeps it from
+    joining the two. A bilevel step of ResNet-32 at batch 128 takes 1/12 less time.
+    """
+    ones = (1,) * (x.ndim - 2)
+    if jax.default_backend() != "cpu" or x.size * x.dtype.itemsize <= CHUNK_BYTES:
+        return values.reshape(1, *ones, -1)
+    rows = jax.lax.optimization_barrier(jnp.broadcast_to(values, (x.shape[0], values.size)))
+    return rows.reshape(x.shape[0], *ones, -1)
 
 
 class ConvNorm(nn.Module):

@@ -7,7 +7,8 @@ A margin m per class is added to the logits. Both are learned. Symbols as in `ob
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -70,8 +71,9 @@ class DynamicLoss(NamedTuple):
       margins: `margins(phi) -> m [K]`; zeros without margin generator.
       corrected_labels: `corrected_labels(phi, batch) -> [B, K]`, from "labels", "rank" and
         "pseudo_labels" (int [B] or distributions [B, K]).
-      margin_loss: `margin_loss(phi, logits, labels, where=None) -> [B]`, base loss of z + m to
-        any labels; with the given ones this is the fine-tuning loss.
+      margin_loss: `margin_loss(phi, logits, labels, batch={}) -> [B]`, base loss of z + m to any
+        labels, "where" and what else the base loss reads from the batch; with the given labels
+        this is the fine-tuning loss.
       fitting_loss: `fitting_loss(phi, logits, batch) -> [B]`, fits the corrector in the warm-up:
         - log(corrected label of the given class + 1e-8), corrected with softmax(logits).
     """
@@ -96,6 +98,7 @@ def dynamic_loss(
     corrector: bool = True,
     margin: bool = True,
     base_loss: BaseLoss = losses.cross_entropy,
+    reads: Sequence[str] = (),
     shared_weight: bool = False,
 ) -> DynamicLoss:
     """Returns the dynamic loss, base_loss(z + m, corrected label).
@@ -111,6 +114,8 @@ def dynamic_loss(
       corrector: without it the given label is the target.
       margin: without it nothing is added to the logits.
       base_loss: any loss of `jaxrobust.losses`, its hyper-parameters bound.
+      reads: what of the batch the base loss takes by keyword: the hyper-parameters of one that
+        changes while training (DAL's "q" and "lamb"), the "key" of one that draws.
       shared_weight: one weight per rank instead of one per rank and class.
 
     Raises:
@@ -151,10 +156,11 @@ def dynamic_loss(
         given = jax.nn.one_hot(labels, num_classes, dtype=w.dtype)
         return w[:, None] * given + (1 - w)[:, None] * prediction
 
-    def margin_loss(phi, logits, labels, where=None):
+    def margin_loss(phi, logits, labels, batch=MappingProxyType({})):
         if margin:
             logits = logits + margins(phi)[None, :]
-        return base_loss(logits, labels, where=where)
+        read = {name: batch[name] for name in reads}
+        return base_loss(logits, labels, where=batch.get("where"), **read)
 
     def loss(phi, logits, batch):
         target = batch["labels"]
@@ -163,7 +169,7 @@ def dynamic_loss(
         if "mix_share" in batch:
             share = batch["mix_share"][:, None]
             target = share * target + (1 - share) * target[batch["mix_partner"]]
-        return margin_loss(phi, logits, target, batch.get("where"))
+        return margin_loss(phi, logits, target, batch)
 
     def observe(key, logits, batch):
         return batch | {"pseudo_labels": sample_labels(key, logits, batch.get("index"))}

@@ -31,8 +31,8 @@ class Small:
 
     def __init__(self, loop="epoch", meta_lr=0.01, weak=plain, strong=plain, **options):
         self.x, self.labels = points()
-        parts = {k: options.pop(k) for k in ("corrector", "margin", "shared_weight")
-                 if k in options}
+        names = ("corrector", "margin", "shared_weight", "base_loss", "reads")
+        parts = {k: options.pop(k) for k in names if k in options}
         self.network = networks.make("mlp", 3, hidden=(8,))
         self.objective = objectives.dynamic_loss(3, num_ranks=10, hidden=8, **parts)
         settings = dict(epochs=4, warmup_epochs=2, batch_size=16, meta_batch_size=8, num_ranks=10)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from jaxrobust import losses
 from jaxrobust.methods import make_loss, supervised
@@ -131,6 +132,25 @@ def test_fine_tuning_takes_margins_and_given_labels_and_leaves_the_objective(sma
     assert_close(after.params, jax.jit(lambda: updated(made, before, loss))())
     for name in before.memory:
         jax.tree.map(np.testing.assert_array_equal, after.memory[name], before.memory[name])
+
+
+@pytest.mark.parametrize("index, rows", [(0, range(16)), (1, range(15))], ids=["bilevel", "tune"])
+def test_a_base_loss_that_changes_is_that_of_the_epoch(small, index, rows):
+    counts = np.array([20, 20, 20])
+    loss = make_loss("dal", {"q_start": 0.5, "q_end": 2.0}, epochs=4, class_counts=counts)
+    made = small(weak=weak, strong=strong, corrector=False, meta_lr=0.0, base_loss=loss,
+                 reads=("epoch", "key"))
+    before, after, batch, _, info = stepped(made, 1, index, rows, range(20, 28))
+    margins = made.objective.margins(before.memory["phi"])[None]
+    q, lamb = losses.dal_schedule(2, 4, q_start=0.5, q_end=2.0)  # The steps are of epoch 2.
+    assert lamb > 0
+
+    def expected(params):
+        z = logits(made, params, strong(None, batch["x"])) + margins
+        return losses.dynamics_aware(z, batch["labels"], q=q, lamb=lamb).mean()
+
+    np.testing.assert_allclose(info.scalars["loss"], expected(before.params), rtol=1e-5)
+    assert_close(after.params, jax.jit(lambda: updated(made, before, expected))())
 
 
 def test_mixup_mixes_strong_images_and_corrected_labels_alike(small, monkeypatch):

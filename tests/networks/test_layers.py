@@ -44,6 +44,32 @@ def test_batch_norm_evaluates_with_the_running_statistics():
     )
 
 
+@pytest.mark.parametrize("shape", [(6, 4), (3, 2, 5, 4)])
+def test_sums_in_two_stages_are_the_same_in_every_derivative(x64, monkeypatch, shape):
+    """What is done on CPU for arrays that do not fit into the cache, see `layers.spread`."""
+    x = jax.random.normal(jax.random.key(0), shape, jnp.float64)
+    module, variables = norm_of(x, dtype=jnp.float64)
+
+    def loss(params, x):
+        found = module.apply(variables | {"params": params}, x, True, mutable=["batch_stats"])
+        return jnp.sin(found[0]).sum()
+
+    def derivatives(params, x):
+        first = jax.grad(loss, (0, 1))
+        _, second = jax.jvp(first, (params, x), (params, jnp.cos(x)))
+        return loss(params, x), first(params, x), second, jax.vmap(loss, (None, 0))(
+            params, jnp.stack([x, 2 * x])
+        )
+
+    expected = jax.jit(derivatives)(variables["params"], x)
+    monkeypatch.setattr(layers, "CHUNK_BYTES", 0)
+    assert layers.spread(jnp.arange(4.0), x).shape == (shape[0], *(1,) * (x.ndim - 2), 4)
+    actual = jax.jit(lambda *args: derivatives(*args))(variables["params"], x)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10), actual, expected
+    )
+
+
 def test_batch_norm_agrees_with_flax_in_value_and_gradient():
     x = jax.random.normal(jax.random.key(0), (3, 4, 4, 2))
     module, variables = norm_of(x)

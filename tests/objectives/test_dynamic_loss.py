@@ -193,6 +193,16 @@ def test_margin_loss_takes_the_given_labels(batch, logits):
     np.testing.assert_array_equal(actual, expected)
 
 
+def test_the_base_loss_reads_what_changes_from_the_batch(batch, logits):
+    objective = dynamic_loss(K, R, 8, base_loss=losses.dynamics_aware, reads=("q", "lamb"))
+    phi = jax.jit(objective.init)(jax.random.key(0))
+    target, z = objective.corrected_labels(phi, batch), logits + objective.margins(phi)[None]
+    for q, lamb in ((0.6, 0.0), (1.4, 0.5)):
+        expected = losses.dynamics_aware(z, target, q=q, lamb=lamb)
+        actual = objective.loss(phi, logits, batch | {"q": q, "lamb": lamb})
+        np.testing.assert_array_equal(actual, expected)
+
+
 def test_mixup_mixes_corrected_labels(batch, logits):
     objective = dynamic_loss(K, R, 8)
     phi = jax.jit(objective.init)(jax.random.key(0))
