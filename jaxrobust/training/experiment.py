@@ -204,12 +204,14 @@ def make_views(config: ConfigDict, data: Prepared, mean: np.ndarray, std: np.nda
     plain = images and not large and config.data.name != "digits"
     default = "imagenet" if large else "crop_flip" if plain else "none"
     flip = config.data.name != "digits" if a.flip is None else a.flip
-    size = 224 if large else None
+    own = min(shape[:2]) if images else None  # Small images are evaluated as they are.
 
     def view(kind=None):
+        kind = kind or a.kind or default
+        size = 224 if large else own if kind.startswith("imagenet") else None
         return augment.make_view(
-            kind or a.kind or default, mean=mean, std=std, image_size=size, pad=a.pad,
-            pad_mode=a.pad_mode, cutout=a.cutout, flip=flip,
+            kind, mean=mean, std=std, image_size=size, pad=a.pad, pad_mode=a.pad_mode,
+            cutout=a.cutout, flip=flip,
         )
 
     return view, evaluation_view(shape, mean, std)
