@@ -38,8 +38,9 @@ def load(
     image_size: int | None,
     on_unreadable: str,
     max_bytes: int,
+    num_classes: int | None = None,
 ) -> Loaded:
-    """Reads images from disk.
+    """Reads images from disk; with `num_classes`, of the first classes only.
 
     `path` is one of:
 
@@ -57,7 +58,7 @@ def load(
       UserError: nothing there, a file that is no list, a file named in a list is missing, an
         image cannot be read.
     """
-    check(path is not None, "A folder data set needs a path.")
+    check(path is not None, "A folder data set needs a path: set data.path.")
     root = Path(path).expanduser()
     check(root.exists(), f"No such folder or file: {str(path)!r}.")
     is_csv = root.suffix == ".csv"
@@ -74,6 +75,10 @@ def load(
     if listings["train"].true_labels is not None:
         raw["truth"] = listings["train"].true_labels
     labels, names = encode(raw, names)
+    in_order = listings.values() if is_csv else [listings["train"]]  # a .csv numbers all splits
+    num_rows = sum(len(one.ids) for one in in_order)
+    if num_classes is not None:
+        listings, labels = _of_first_classes(listings, labels, num_classes)
     splits, notes, channels = {}, [], None
     for split, one in listings.items():
         lazy = images.LazyImages(partial(_read, one.paths), one.paths, image_size, channels)
@@ -84,9 +89,24 @@ def load(
         splits[split] = Examples(x, labels[split][kept], [one.ids[i] for i in kept], one.rows[kept])
         if split == "train" and "truth" in labels:
             labels["truth"] = labels["truth"][kept]
-    in_order = listings.values() if is_csv else [listings["train"]]  # a .csv numbers all splits
-    num_rows = sum(len(one.ids) for one in in_order)
     return Loaded(splits, names, labels.get("truth"), num_rows, tuple(notes))
+
+
+def _of_first_classes(
+    listings: dict[str, _Listing], labels: dict[str, np.ndarray], num_classes: int
+) -> tuple[dict[str, _Listing], dict[str, np.ndarray]]:
+    """Leaves out, before anything is decoded, what `sources.load` would leave out afterwards."""
+    inside = {name: values < num_classes for name, values in labels.items()}
+    if "truth" in labels:
+        inside["train"] = inside["truth"] = inside["train"] & inside["truth"]
+    check(inside["train"].any(), f"No example has one of the first {num_classes} classes.")
+    fewer = {}
+    for split, one in listings.items():
+        rows = np.flatnonzero(inside[split])
+        if len(rows):
+            paths, ids = ([names[i] for i in rows] for names in (one.paths, one.ids))
+            fewer[split] = _Listing(paths, ids, one.labels[rows], one.rows[rows])
+    return fewer, {name: values[inside[name]] for name, values in labels.items()}
 
 
 def _read(paths: list[str], i: int) -> bytes:
@@ -103,6 +123,12 @@ def _class_folders(root: Path) -> tuple[dict[str, _Listing], tuple[str, ...]]:
     if "train" not in folders or not _subfolders(folders["train"]):
         folders = {"train": root}
     classes = {split: _subfolders(folder) for split, folder in folders.items()}
+    words = {name for choices in _SPLIT_FOLDERS.values() for name in choices}
+    check(
+        folders["train"] != root or len(classes["train"]) < 2 or not words >= {*classes["train"]},
+        f"{root} holds {', '.join(classes['train'])}, and these no folder a class: sort the images "
+        "into such folders, or name a list file with a line 'path label' an image.",
+    )
     names = tuple(sorted({name for group in classes.values() for name in group}))
     check(
         len(classes["train"]) > 1,

@@ -58,7 +58,7 @@ def load(
     elif name == "csv":
         loaded = tables.load_csv(path, label_key=label_key)
     elif name == "folder":
-        loaded = folder.load(path, label_key=label_key, **images)
+        loaded = folder.load(path, label_key=label_key, num_classes=num_classes, **images)
     else:
         loaded = tfds_source.load(name, data_dir=data_dir, label_key=label_key, **images)
     if num_classes is not None:
@@ -80,9 +80,11 @@ def _digits() -> Loaded:
 
 
 def _first_classes(loaded: Loaded, num_classes: int) -> Loaded:
+    names = loaded.class_names
     check(
-        2 <= num_classes <= len(loaded.class_names),
-        f"num_classes={num_classes}: the data set has {len(loaded.class_names)}.",
+        2 <= num_classes <= len(names),
+        f"num_classes={num_classes}: the data set has {len(names)}: {', '.join(names[:10])}"
+        f"{', ...' if len(names) > 10 else '.'}",
     )
     kept = {s: np.flatnonzero(e.labels < num_classes) for s, e in loaded.splits.items()}
     truth = loaded.true_labels
@@ -93,7 +95,7 @@ def _first_classes(loaded: Loaded, num_classes: int) -> Loaded:
     check(len(kept["train"]) > 0, f"No example has one of the first {num_classes} classes.")
     return loaded._replace(
         splits={s: take(e, kept[s]) for s, e in loaded.splits.items()},
-        class_names=loaded.class_names[:num_classes],
+        class_names=names[:num_classes],
         true_labels=truth,
     )
 

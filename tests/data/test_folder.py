@@ -198,7 +198,8 @@ def test_list_files_as_imagenet_lt_has_them(tmp_path):
 def test_list_files_as_webvision_has_them(tmp_path):
     write(tmp_path / "google/q0001/x.jpg")
     write(tmp_path / "google/q0002/y.jpg")
-    write(tmp_path / "google/q0003/z.jpg")
+    (tmp_path / "google/q0003").mkdir()
+    (tmp_path / "google/q0003/z.jpg").write_text("Never opened: of no use to the first classes.")
     write(tmp_path / "val_images_256/v1.jpg")
     write(tmp_path / "val_images_256/v2.jpg")
     info = tmp_path / "info"
@@ -211,6 +212,29 @@ def test_list_files_as_webvision_has_them(tmp_path):
     source = sources.load("folder", path=path, num_classes=2, image_size=4)
     assert source.train.ids == ["google/q0001/x.jpg", "google/q0002/y.jpg"]
     assert source.test.ids == ["v1.jpg"] and source.class_names == ("0", "1")
+    assert source.num_rows == 3
+    for wrong in (1, 4):
+        with pytest.raises(UserError, match=f"num_classes={wrong}: the data set has 3"):
+            sources.load("folder", path=path, num_classes=wrong, image_size=4, on_unreadable="skip")
+
+
+def test_animal10n_as_shipped_is_told_to_be_listed_and_its_lists_are_read(tmp_path):
+    for name in ("training/0_1.jpg", "training/1_2.jpg", "testing/1_0.jpg"):
+        write(tmp_path / name)
+    with pytest.raises(UserError, match="holds testing, training, and these no folder a class"):
+        load(tmp_path)
+    for split in ("training", "testing"):
+        lines = [f"{split}/{path.name} {path.name[0]}" for path in (tmp_path / split).iterdir()]
+        (tmp_path / f"{split}.txt").write_text("\n".join(lines))
+    source = sources.load("folder", path=str(tmp_path / "training.txt"))
+    assert len(source.train.ids) == 2 and source.test.ids == ["testing/1_0.jpg"]
+    np.testing.assert_array_equal(source.test.labels, [1])
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    for name in ("train/1.png", "bus/2.png"):
+        write(tmp_path / name)
+    assert load(tmp_path).class_names == ("bus", "train")
 
 
 @pytest.mark.parametrize(
