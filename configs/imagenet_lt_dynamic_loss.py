@@ -7,7 +7,11 @@ The published list file of "path label" lines, those of the other splits beside 
 docs/data.md. From TFDS instead, with the same profile of class sizes made here:
 --config.data.name=imagenet2012 --config.data.imbalance.kind=exponential
 --config.data.imbalance.factor=0.0039. Labels are clean: the margins do the work. Batch 256, 90
-epochs, SGD 0.1, cosine. The look-ahead leaves out the stem and the first two stages. Not run yet.
+epochs, SGD 0.1, cosine. The look-ahead leaves out the stem and the first two stages. The published
+run has not been made, nor any from TFDS. What has: the whole recipe on 130 made-up JPEG files with
+list files, 8 classes of 5 to 40 images, at 64 x 64, in batches of 8 for 3 epochs
+(--config.data.image_size=64 --config.data.num_classes=8 --config.train.batch_size=8
+--config.train.epochs=3 --config.method.warmup_epochs=1 --config.optimizer.warmup_epochs=1), on a CPU.
 """
 
 from jaxrobust.config import load
