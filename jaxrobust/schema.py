@@ -250,7 +250,8 @@ SCHEMA: dict[str, Any] = {
     "train": {
         "epochs": Setting(100, "passes over the training data", int, at_least(1)),
         "batch_size": Setting(128, "examples a step", int, at_least(1)),
-        "drop_last": Setting(False, "leave out the short batch at the end of an epoch", bool),
+        "drop_last": Setting(False, "supervised: leave out the short batch at the end of an epoch",
+                             bool),
         "loop": Setting("auto", "epoch: one compiled call; step: one call a step", str,
                         one_of("auto", "epoch", "step")),
         "devices": Setting(None, "devices that share a batch (default: all)", int, at_least(1)),

@@ -44,7 +44,7 @@ BY_HAND = {
 # Another formula with the same distribution: no test can tell, and none should.
 EQUIVALENT = ("draw_complementary",)
 # What tells no wrong formula: bounds, messages and what only guards against rounding or zeros.
-NOT_A_FORMULA = ("check(", "number(", "jnp.finfo")
+NOT_A_FORMULA = ("check(", "number(", "jnp.finfo", "NUDGE")
 
 DEFINITIONS = (ast.FunctionDef, ast.ClassDef)
 

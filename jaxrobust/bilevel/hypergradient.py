@@ -57,9 +57,8 @@ def hypergradient(
     Args:
       inner_loss: `(params, meta_params, batch) -> loss []`, or `-> (loss, aux)` with `has_aux`.
       meta_loss: `(params, meta_batch) -> loss []`.
-      optimizer: any optax optimiser; its state is read and not changed. It must be differentiable
-        where it is used: `optax.adam` is not, at gradients that are exactly zero, unless its
-        eps_root is above 0.
+      optimizer: any optax optimiser; its state is read and not changed. Gradients that are
+        exactly zero are nudged, see `LookAhead.move`: at zero Adam has no derivative.
       steps: K, all on the same batch.
       mode: exact, first_order or finite_difference.
       held: tells by path, as "stage1/conv/kernel", which parameters the look-ahead leaves where
@@ -92,6 +91,9 @@ def hypergradient(
     undifferentiated = 0 if mode == "exact" else steps - 1
 
     def compute(meta_params, params, opt_state, batch, meta_batch):
+        if mode != "exact":  # An approximation may hide that nothing leads to the meta-loss.
+            given = (params, opt_state, batch, meta_batch)
+            jax.eval_shape(lambda phi: exact(ahead, steps, phi, *given)[0], meta_params)
         before = None
         if undifferentiated:
             params, opt_state, before = ahead.run(
@@ -156,11 +158,6 @@ def finite_difference(ahead: LookAhead, steps, meta_params, params, opt_state, b
     u = keep(jax.tree.map(jnp.zeros_like, params), pull(v)[0], ahead.held)
     size = optax.tree.norm(u)
     e = 2 * jnp.cbrt(jnp.finfo(size.dtype).eps) / jnp.where(size > 0, size, 1)
-
-    def mixed(meta_params):
-        return optax.tree.vdot(u, ahead.gradient(params, meta_params, batch)[1]), None
-
-    jax.eval_shape(lambda phi: connected_value_and_grad(mixed, phi), meta_params)
 
     def slope(e):
         at = jax.tree.map(lambda p, d: p + (e * d).astype(p.dtype), params, u)

@@ -6,7 +6,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
+
+NUDGE = 1e-15  # Its square is still a normal number in float32.
 
 Held = Callable[[str], bool]
 """`held(path) -> bool`, with the path of a parameter as "stage1/conv/kernel"."""
@@ -48,7 +51,13 @@ class LookAhead(NamedTuple):
         return value, self.sum(grads)
 
     def move(self, grads: Any, opt_state: Any, params: Any) -> tuple[Any, Any]:
-        """Returns U(grads, params), with what is held in its place, and the optimiser's state."""
+        """Returns U(grads, params), with what is held in its place, and the optimiser's state.
+
+        Gradients that are exactly zero, as of an input that never fires or where the look-ahead
+        starts at weights of zero, are nudged: at zero itself Adam's square root and a clipped norm
+        have no derivative, and reverse mode makes NaN of it. Values change by less than rounding.
+        """
+        grads = jax.tree.map(lambda g: g + jnp.where(g == 0, NUDGE, 0).astype(g.dtype), grads)
         updates, opt_state = self.optimizer.update(grads, opt_state, params)
         return keep(params, optax.apply_updates(params, updates), self.held), opt_state
 

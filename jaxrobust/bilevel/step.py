@@ -10,6 +10,7 @@ Keep all three in one `jax.jit`: XLA then runs once what look-ahead and real ste
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -17,6 +18,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxrobust import losses
+from jaxrobust.bilevel.contract import check_held, check_objective, check_step
 from jaxrobust.bilevel.hypergradient import hypergradient
 from jaxrobust.bilevel.reduce import effective_sample_size, share_of_mean
 from jaxrobust.bilevel.skip import Parts, split
@@ -75,9 +77,14 @@ def make_bilevel(
         network must then normalise over the same axis. Under `jit` with sharded batches: None.
 
     Raises:
-      UserError: see `hypergradient` and `split`.
+      UserError: see `hypergradient` and `split`; when a step is traced, see
+        `bilevel.contract.check_step`.
     """
-    check(meta_every >= 1, f"make_bilevel: meta_every must be at least 1, not {meta_every}.")
+    check(
+        isinstance(meta_every, int) and meta_every >= 1,
+        f"make_bilevel: meta_every must be a whole number of at least 1, not {meta_every}.",
+    )
+    check_objective(objective)
     check(
         axis_name is None or objective.restart is None,
         "make_bilevel: weights that belong to the batch cannot be learned over an axis_name; "
@@ -90,9 +97,8 @@ def make_bilevel(
         steps=steps, mode=mode, held=parts.held, has_aux=True, axis_name=axis_name,
     )
     meta_step, no_meta_step = _make_meta_step(parts, objective, compute, meta_optimizer)
-    real_step = _make_real_step(
-        getattr(network, "apply", network), objective, optimizer, axis_name
-    )
+    apply = getattr(network, "apply", network)
+    real_step = _make_real_step(apply, objective, optimizer, axis_name)
 
     def init(key, params, network_state=None):
         meta_params = objective.init(key)
@@ -103,6 +109,10 @@ def make_bilevel(
 
     def step(state, batch, meta_batch=None, key=None, due=True):
         look_key, real_key = (None, None) if key is None else jax.random.split(key)
+        observe = partial(_observe, objective, look_key)
+        check_step(apply, objective, observe, state, batch)
+        if callable(skip):
+            check_held(skip, state.params)
         look, real = _two_batches(batch)
         met = jnp.asarray(meta_batch is not None) & due & (state.step % meta_every == 0)
         inputs = (state, look, meta_batch, look_key)

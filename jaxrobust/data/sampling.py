@@ -6,6 +6,8 @@ it is sorting: no loop over examples, and everything runs on the device.
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -56,7 +58,8 @@ def metadata_sizes(
     """
     counts = np.asarray(class_counts)
     smallest = int(counts[counts > 0].min())
-    return int(candidates * smallest), int(candidates * kept * smallest)
+    shares = (candidates, candidates * kept)
+    return tuple(math.floor(share * smallest + 1e-9) for share in shares)  # 0.29 * 100 is 28.99…
 
 
 def draw_candidates(

@@ -268,6 +268,11 @@ def make(
     Raises:
       UserError: settings that do not fit the data, the loss or each other.
     """
+    check(
+        not config.train.drop_last or config.method.name == "supervised",
+        f"train.drop_last is for method.name=supervised; {config.method.name} meets every example "
+        "in every epoch: leave it out.",
+    )
     counts = np.bincount(np.asarray(labels), minlength=num_classes)
     setup = Setup(network, make_optimizer, views, example, labels, counts, held_out, curves)
     return METHODS[config.method.name](config, setup)

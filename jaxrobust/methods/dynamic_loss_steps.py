@@ -40,7 +40,10 @@ def warm_up_step(network, objective, optimizer, meta_optimizer, strong, fit_step
 
 
 def _fit(objective, meta_optimizer, memory, logits, batch, fits):
-    """One step of the corrector towards trusting the given labels; none once `fits` is False."""
+    """One step of the corrector towards trusting the given labels; none once `fits` is False.
+
+    The margins stay as they are, whatever the optimiser's weight decay.
+    """
     batch = _with_rank(batch, memory)
 
     def loss(phi):
@@ -48,7 +51,9 @@ def _fit(objective, meta_optimizer, memory, logits, batch, fits):
 
     value, grads = jax.value_and_grad(loss)(memory["phi"])
     updates, opt_state = meta_optimizer.update(grads, memory["meta_opt_state"], memory["phi"])
-    new = {"phi": optax.apply_updates(memory["phi"], updates), "meta_opt_state": opt_state}
+    moved = optax.apply_updates(memory["phi"], updates)
+    phi = memory["phi"] | {"corrector": moved["corrector"]}
+    new = {"phi": phi, "meta_opt_state": opt_state}
     old = {name: memory[name] for name in new}
     return memory | jax.tree.map(lambda a, b: jnp.where(fits, a, b), new, old), value
 

@@ -153,8 +153,13 @@ def _example(x: Any, batch_size: int) -> jax.Array:
 def load_curves(config: ConfigDict, data: Prepared) -> np.ndarray | None:
     """Returns the loss curves [N, T] that another training recorded, if a run is given any."""
     probe, path = config.probe_workdir, config.method.curves_file
-    if config.method.name != "curvenet" or (probe is None and path is None):
+    if probe is None and path is None:
         return None
+    check(
+        config.method.name == "curvenet",
+        "probe_workdir and method.curves_file are read by method.name=curvenet, not by "
+        f"{config.method.name}: leave them out.",
+    )
     if path is None:
         path = Path(probe) / "curves.npz"
         check(path.is_file(), f"probe_workdir={probe} holds no finished probe (no curves.npz).")

@@ -7,7 +7,7 @@ A method's `report(state)` gives arrays; which of them there are depends on the 
   corrected [N]        label after correction
   metadata [M]         rows of the training data chosen as metadata
   weights [N]          weight of each training example
-  curves [N, T]        its loss in each epoch of a probe
+  curves [N, T]        its loss in each epoch of a probe, perhaps with rows more that are padding
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def draw(
         figure = weight_figures.weights_by_kind(weights, given, true, class_names)
         paths.append(save(figure, folder / f"{prefix}weights.png"))
         if "curves" in report and not prefix:
-            curves = np.asarray(report["curves"])
+            curves = np.asarray(report["curves"])[: len(given)]
             figure = weight_figures.curves_by_kind(curves, given, true, class_names)
             paths.append(save(figure, folder / "curves.png"))
             figure = weight_figures.weight_against_loss(

@@ -91,6 +91,15 @@ def _numbers(experiment, params, batch_stats, evaluated: dict[str, Evaluated]) -
     return numbers
 
 
+def draw_learned(experiment, workdir: Path) -> None:
+    """Draws, from metrics.jsonl, how what was learned has changed over the epochs."""
+    from jaxrobust.training import learned
+
+    data, rows = experiment.data, read_rows(workdir / "metrics.jsonl")
+    counts = np.bincount(data.train.labels, minlength=len(data.class_names))
+    learned.draw_history(rows, workdir / "figures", counts, data.class_names)
+
+
 def write_end(
     experiment, workdir, state, place, selected, seconds, last: dict[str, Evaluated] | None
 ) -> dict[str, Any]:
@@ -115,14 +124,12 @@ def write_end(
     if not is_first():
         return results
     if config.log.figures:
-        from jaxrobust.training import figures, learned
+        from jaxrobust.training import figures
 
         rows = read_rows(workdir / "metrics.jsonl")
         test = (last["test"].logits, data.test.labels) if "test" in last else None
         figures.write_all(workdir / "figures", rows, test, data.class_names, results)
-        learned.draw_history(
-            rows, workdir / "figures", noise["given_class_counts"], data.class_names
-        )
+        draw_learned(experiment, workdir)
     auditing.save(found, workdir / "evidence.npz")
     audited = auditing.find(config, data.manifest, found)
     results["audit"] = audited.summary

@@ -126,8 +126,15 @@ def _epochs(experiment, state, place, selection, saver, log, workdir):
                 row |= {f"{part}_{k}": v for k, v in numbers.items() if k != "per_class"}
         row |= _report(experiment, state, stage, place.epoch, workdir)
         log.write({"epoch": place.epoch, "step": int(state.step)} | row)
+        if stage.result and not last and _draws(config.log, place.epoch):
+            results.draw_learned(experiment, workdir)
         saver.after_epoch(state, last)
     return state, seconds, evaluated
+
+
+def _draws(log: ConfigDict, epoch: int) -> bool:
+    """Whether pictures of what was learned are drawn after `epoch` epochs that are not the last."""
+    return log.figures and is_first() and epoch % log.figures_every == 0
 
 
 def _report(experiment, state, stage, epoch: int, workdir: Path) -> dict[str, Any]:
@@ -139,15 +146,15 @@ def _report(experiment, state, stage, epoch: int, workdir: Path) -> dict[str, An
     report = method.report(state)
     if leaves and is_first():
         for name in stage.leaves:
-            values = np.asarray(report[name])
+            values = np.asarray(report[name])[: len(data.train.labels)]
             curves.save(workdir / f"{name}.npz", name, values, data.manifest)
     if not stage.result:
         return {}
     from jaxrobust.training import learned  # Imports matplotlib: only where it draws.
 
     true = data.train.true_labels if data.truth_known else None
-    if log.figures and is_first() and (epoch % log.figures_every == 0 or epoch == method.epochs):
-        last = epoch == method.epochs
+    last = epoch == method.epochs
+    if last and log.figures and is_first() or _draws(log, epoch):
         learned.draw(
             report, workdir / "figures" / ("." if last else "epochs"), given=data.train.labels,
             true=true, class_names=data.class_names, prefix="" if last else f"{epoch:04d}_",

@@ -1,5 +1,7 @@
 """The step on networks that this package did not make: linen, nnx (split, merge) and Equinox."""
 
+import inspect
+
 import equinox as eqx
 import flax.linen as nn
 import jax
@@ -43,9 +45,11 @@ def nnx_network(x):
             return self.top(nnx.relu(self.norm(self.bottom(x))))
 
     graph, params, state = nnx.split(Net(nnx.Rngs(0)), nnx.Param, ...)
+    # Newer versions share variables with what is merged, unless told not to.
+    copy = {"copy": True} if "copy" in inspect.signature(nnx.merge).parameters else {}
 
     def apply(params, state, x, train):
-        net = nnx.merge(graph, params, state, copy=True)
+        net = nnx.merge(graph, params, state, **copy)
         net.train() if train else net.eval()
         return net(x), nnx.state(net, nnx.Not(nnx.Param))
 

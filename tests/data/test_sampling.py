@@ -40,6 +40,7 @@ def test_the_choice_is_balanced_of_low_loss_and_new_for_every_key():
     counts = np.bincount(labels, minlength=4)
     drawn, kept = sampling.metadata_sizes(counts)
     assert (drawn, kept) == (12, 6)
+    assert sampling.metadata_sizes(np.array([100]), 0.29, 1.0) == (29, 29)  # Not 28.99…
     choose = jax.jit(
         lambda key: sampling.hierarchical_sampling(
             key, jnp.asarray(losses), jnp.asarray(labels), num_classes=4, candidates=drawn,

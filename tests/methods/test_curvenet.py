@@ -138,7 +138,8 @@ def test_weights_are_learned_and_then_stay(walked):
     assert not same(states[6].params, states[7].params)
     assert rows[4]["train_meta_grad_norm"] > 0 and "train_meta_loss" not in rows[5]
     report = made.method.report(made.state)
-    assert report["curves"].shape == (60, 3) and report["weights"].shape == (60,)
+    assert report["curves"] is made.state.memory["curves"]  # 0.6 GB: no copy, every epoch.
+    assert report["curves"].shape[1] == 3 and report["weights"].shape == (60,)
 
 
 def one_step(made, stage, epoch):
@@ -314,6 +315,7 @@ def test_the_dynamic_loss_takes_losses_that_change_or_draw(method, name, setting
         ({"method__curve_end": 4}, "curve_end=4.*length 3"),
         ({"method__skip_stages": 2}, "2 stages .hidden1, head."),
         ({"method__name": "dynamic_loss"}, "held out by data.metadata.kind"),
+        ({"train__drop_last": True}, "drop_last is for method.name=supervised; curvenet"),
         ({"method__name": "dynamic_loss", "held_out": 0, "method__warmup_epochs": 9},
          "method.warmup_epochs=9 must be below"),
     ],
@@ -423,6 +425,8 @@ def test_curves_that_do_not_fit_are_refused_in_a_line(noisy, whole, tmp_path, pr
 
     refuses("holds no finished probe", probe_workdir=str(tmp_path))
     refuses("choose one", probe_workdir="a", method__curves_file="b")
+    refuses("are read by method.name=curvenet, not by supervised", probe_workdir=str(folder),
+            method__name="supervised")
     refuses(r"lacks the curves of \d+ of", probe_workdir=str(folder), seed=1)
     with np.load(folder / "curves.npz") as file:
         arrays = dict(file)

@@ -3,6 +3,7 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -10,7 +11,7 @@ import jaxrobust
 from jaxrobust import config
 from jaxrobust.errors import UserError
 from jaxrobust.methods import dynamic_loss_steps
-from jaxrobust.training import inference, loop, train
+from jaxrobust.training import inference, loop, results, train
 from jaxrobust.training.log import read_rows
 
 
@@ -151,8 +152,16 @@ def tiny():
     return made
 
 
-def test_a_run_shows_what_it_learned(tiny, tmp_path):
+def test_a_run_shows_what_it_learned(tiny, tmp_path, monkeypatch):
+    draw, drawn = results.draw_learned, []
+
+    def draws(experiment, workdir):
+        draw(experiment, workdir)
+        drawn.append(len(read_rows(workdir / "metrics.jsonl")))
+
+    monkeypatch.setattr(results, "draw_learned", draws)
     jaxrobust.train(tiny, tmp_path)
+    assert drawn == [3, 4]  # After the epochs that are drawn, and at the end.
     figures = {str(p.relative_to(tmp_path / "figures"))
                for p in (tmp_path / "figures").rglob("*.png")}
     assert {"weight_by_rank.png", "margins.png", "learned.png", "epochs/0003_margins.png",
@@ -162,9 +171,9 @@ def test_a_run_shows_what_it_learned(tiny, tmp_path):
                  "weight_auroc"):
         assert 0 <= row[name] <= 1
     assert row["metadata_clean_share"] > 0.64  # Better than the data, 36 % of which is wrong.
-    results = json.loads((tmp_path / "results.json").read_text())
-    assert results["method"] == "dynamic_loss"
-    assert {"corrector", "dynamics"} <= set(results["audit"]["sources"])
+    written = json.loads((tmp_path / "results.json").read_text())
+    assert written["method"] == "dynamic_loss"
+    assert {"corrector", "dynamics"} <= set(written["audit"]["sources"])
 
 
 class Killed(BaseException):
@@ -226,3 +235,27 @@ def test_an_epoch_is_read_back_when_all_its_passes_have_been_sent_off(small, mon
     row = made.epoch()
     assert events[:2] == ["_pass", "_pass"] and "_pass" not in events[2:]
     assert row["train_loss"] > 0 and row["fine_tune_train_loss"] > 0
+
+
+@pytest.mark.parametrize("kind", ["epoch", "step"])
+def test_nothing_is_read_back_within_a_pass(small, monkeypatch, kind):
+    """Neither by preparing it, nor step by step: an array's value is not asked for."""
+    made = small(loop=kind)
+    made.epoch(), made.epoch(), made.epoch()
+    array, read, rows = type(jnp.zeros(())), [], []
+    value = array._value
+
+    def reading(self):
+        read.append(self.shape)
+        return value.fget(self)
+
+    row_of = loop.Runner._row
+
+    def row(self, *args):
+        rows.append(list(read))
+        return row_of(self, *args)
+
+    monkeypatch.setattr(array, "_value", property(reading))
+    monkeypatch.setattr(loop.Runner, "_row", row)
+    made.epoch()
+    assert rows == [[]] and len(read) > 0  # The numbers of the epoch, after its passes.

@@ -83,6 +83,20 @@ def test_warm_up_is_cross_entropy_of_the_strong_view_and_fits_the_corrector_to_i
     assert_close((info.scalars["loss"], after.params, after.memory["phi"]), expected())
 
 
+def test_fitting_leaves_the_margins_whatever_the_weight_decay(small):
+    made = small(weak=weak, strong=strong)
+    decaying = optax.chain(optax.add_decayed_weights(0.1), optax.adam(0.1))
+    phi = made.state.memory["phi"]
+    made.state.memory["meta_opt_state"] = decaying.init(phi)
+    step = STEPS.warm_up_step(
+        made.network, made.objective, made.optimizer, decaying, strong, fit_steps=10
+    )
+    after, _ = jax.jit(step)(made.state, at(made, range(16)), None, KEY, jnp.int32(0))
+    jax.tree.map(np.testing.assert_array_equal, after.memory["phi"]["margin"], phi["margin"])
+    assert np.any(after.memory["phi"]["corrector"]["rank_embedding"]
+                  != phi["corrector"]["rank_embedding"])
+
+
 def test_the_look_ahead_sees_the_weak_view_and_metadata_and_real_step_the_strong_one(small):
     made = small(weak=weak, strong=strong, corrector=False, meta_lr=0.1)
     before, after, batch, meta_batch, info = stepped(made, 1, 0, range(16), range(20, 28))
