@@ -11,7 +11,8 @@ epochs, SGD 0.1, cosine. The look-ahead leaves out the stem and the first two st
 run has not been made, nor any from TFDS. What has: the whole recipe on 130 made-up JPEG files with
 list files, 8 classes of 5 to 40 images, at 64 x 64, in batches of 8 for 3 epochs
 (--config.data.image_size=64 --config.data.num_classes=8 --config.train.batch_size=8
---config.train.epochs=3 --config.method.warmup_epochs=1 --config.optimizer.warmup_epochs=1), on a CPU.
+--config.train.epochs=3 --config.method.warmup_epochs=1 --config.optimizer.warmup_epochs=1), on
+a CPU.
 """
 
 from jaxrobust.config import load

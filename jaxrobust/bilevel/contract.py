@@ -33,6 +33,16 @@ def check_held(held: Callable[[str], bool], params: Any) -> None:
     )
 
 
+def check_batch(batch: Any) -> None:
+    """Raises `UserError` unless the batch is a dictionary with "x"."""
+    entries = f" of {', '.join(sorted(batch))}" if isinstance(batch, dict) else ""
+    check(
+        isinstance(batch, dict) and "x" in batch,
+        "step: a batch must be a dictionary with 'x', 'labels' and what the objective reads, not a "
+        f"{type(batch).__name__}{entries}.",
+    )
+
+
 def check_step(apply: Callable, objective: Objective, observe: Callable, state: State, batch: Any):
     """Traces the network and the objective once by themselves.
 
@@ -41,15 +51,9 @@ def check_step(apply: Callable, objective: Objective, observe: Callable, state: 
       observe: `observe(logits, batch) -> batch`, what is drawn from the logits.
 
     Raises:
-      UserError: the batch is no dictionary, or lacks what the objective reads; the network is
-        called or answers otherwise; the loss cannot be computed from logits and batch.
+      UserError: the batch lacks what the objective reads; the network is called or answers
+        otherwise; the loss cannot be computed from logits and batch.
     """
-    entries = f" of {', '.join(sorted(batch))}" if isinstance(batch, dict) else ""
-    check(
-        isinstance(batch, dict) and "x" in batch,
-        "step: a batch must be a dictionary with 'x', 'labels' and what the objective reads, not a "
-        f"{type(batch).__name__}{entries}.",
-    )
     found = _traced(
         "make_bilevel: the network must be apply(params, state, x, train) -> (logits, state), such "
         "as lambda params, state, x, train: (module.apply({'params': params}, x), state)",
