@@ -23,16 +23,6 @@ def check_objective(objective: Any) -> None:
     )
 
 
-def check_held(held: Callable[[str], bool], params: Any) -> None:
-    """Raises `UserError` unless the predicate holds some parameter."""
-    paths = jax.tree_util.tree_leaves_with_path(params)
-    paths = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths]
-    check(
-        any(map(held, paths)),
-        f"make_bilevel: skip holds none of the parameters, which are: {', '.join(paths)}.",
-    )
-
-
 def check_batch(batch: Any) -> None:
     """Raises `UserError` unless the batch is a dictionary with "x"."""
     entries = f" of {', '.join(sorted(batch))}" if isinstance(batch, dict) else ""

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxrobust import losses
-from jaxrobust.bilevel.contract import check_batch, check_held, check_objective, check_step
+from jaxrobust.bilevel.contract import check_batch, check_objective, check_step
 from jaxrobust.bilevel.hypergradient import hypergradient
 from jaxrobust.bilevel.reduce import effective_sample_size, share_of_mean
 from jaxrobust.bilevel.skip import Parts, split
@@ -112,8 +112,6 @@ def make_bilevel(
         check_batch(batch)
         look, real = _two_batches(batch)
         check_step(apply, objective, partial(_observe, objective, look_key), state, look)
-        if callable(skip):
-            check_held(skip, state.params)
         met = jnp.asarray(meta_batch is not None) & due & (state.step % meta_every == 0)
         inputs = (state, look, meta_batch, look_key)
         if meta_batch is None:

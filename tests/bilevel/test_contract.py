@@ -62,7 +62,6 @@ def test_a_flax_module_in_a_line():
     ({"objective": dynamic_loss(5, 5, 4)}, r"loss of logits \[6, 3\].*shapes"),
     ({"objective": learning_to_reweight(4)[0]}, r"loss of logits \[6, 3\]"),
     ({"objective": LabelCorrector(3)}, "must be an Objective.* not 'LabelCorrector'"),
-    ({"skip": lambda path: "nothing" in path}, "holds none of the parameters.*Dense_0/kernel"),
     ({"meta_every": 1.5}, "whole number of at least 1, not 1.5"),
 ], ids=lambda value: value if isinstance(value, str) else next(iter(value)))
 def test_wrong_use_is_told_in_a_line(wrong, message):
