@@ -8,9 +8,11 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 
+from jaxrobust.training import inference
 from jaxrobust.training.log import read_rows
 
 TINY = [
@@ -116,12 +118,19 @@ def test_a_dry_run_tells_sizes_and_writes_nothing(program, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def start(folder, *arguments, cache=False):
+def start(folder, *arguments, recipe=TINY, cache=False):
     """Starts a long run in the background, without the tests' cache of compiled programs."""
     environment = {k: v for k, v in os.environ.items() if cache or "CACHE" not in k}
-    command = [sys.executable, "-m", "jaxrobust.main", *TINY, *arguments]
+    command = [sys.executable, "-m", "jaxrobust.main", *recipe, *arguments]
     return subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE,
                             stdout=subprocess.DEVNULL, text=True)
+
+
+def finish(process):
+    """Waits for a run to end as it should; returns what it said."""
+    _, said = process.communicate()
+    assert process.returncode == 0, said
+    return said
 
 
 def wait_for_epoch(workdir, epoch, process):
@@ -141,16 +150,27 @@ LONG = "--config.train.epochs=16"
 def whole(tmp_path_factory):
     """The same long run, never disturbed."""
     folder = tmp_path_factory.mktemp("whole")
-    process = start(folder, LONG, "--workdir=w")
-    _, said = process.communicate()
-    assert process.returncode == 0, said
+    finish(start(folder, LONG, "--workdir=w"))
     return folder / "w"
 
 
 def assert_same_run(a, b):
+    """All that two runs leave is the same, bit for bit: but for how long they took."""
     first, second = (json.loads((w / "results.json").read_text()) for w in (a, b))
-    assert first["last"] == second["last"] and first["selected"] == second["selected"]
+    assert first | {"seconds": None} == second | {"seconds": None}
     assert read_rows(a / "metrics.jsonl") == read_rows(b / "metrics.jsonl")
+    issues = [(w / "label_issues.csv").read_text() for w in (a, b)]
+    assert issues[0] == issues[1]
+    names = sorted(path.name for path in a.glob("*.npz"))
+    assert names == sorted(path.name for path in b.glob("*.npz"))
+    for name in names:
+        with np.load(a / name) as mine, np.load(b / name) as theirs:
+            assert set(mine) == set(theirs), name
+            for key in mine:
+                np.testing.assert_array_equal(mine[key], theirs[key], f"{name}: {key}")
+    last = [inference.open_workdir(w)[1] for w in (a, b)]
+    last = [jax.device_get((run["state"], run["selected"])) for run in last]
+    jax.tree.map(np.testing.assert_array_equal, *last)
 
 
 @pytest.mark.parametrize("number, code", [
@@ -166,10 +186,32 @@ def test_a_run_that_is_stopped_goes_on_where_it_was(whole, tmp_path, number, cod
     if number != signal.SIGKILL:
         assert "saving a checkpoint" in said and "Run the same command again" in said
         assert "Traceback" not in said
-    process = start(tmp_path, LONG, "--workdir=w")
-    _, said = process.communicate()
-    assert process.returncode == 0 and "Resuming" in said
+    assert "Resuming" in finish(start(tmp_path, LONG, "--workdir=w"))
     assert_same_run(whole, tmp_path / "w")
+
+
+CURVENET = [
+    "--config=digits_curvenet", *TINY[1:], "--config.train.batch_size=64",
+    "--config.train.loop=step", "--config.checkpoint.every_steps=4",
+    "--config.checkpoint.every_seconds=1000", "--config.method.probe_epochs=5",
+    "--config.method.meta_batch_size=32", "--config.optimizer.milestones=(4,)",
+    "--config.train.epochs=5", "--workdir=w",
+]
+
+
+def test_curvenet_killed_in_its_probe_and_in_its_allocation_goes_on_where_it_was(tmp_path):
+    (tmp_path / "whole").mkdir()
+    finish(start(tmp_path / "whole", recipe=CURVENET, cache=True))
+    curves = tmp_path / "w" / "curves.npz"  # Written when the probe ends.
+    for epoch, resuming, probed in ((2, False, False), (7, True, True)):
+        process = start(tmp_path, recipe=CURVENET, cache=True)
+        wait_for_epoch(tmp_path / "w", epoch, process)
+        process.kill()
+        _, said = process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        assert ("Resuming" in said) == resuming and curves.exists() == probed
+    assert "Resuming" in finish(start(tmp_path, recipe=CURVENET, cache=True))
+    assert_same_run(tmp_path / "whole" / "w", tmp_path / "w")
 
 
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(whole, tmp_path):
@@ -182,9 +224,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(whole, tmp_path):
     for file in (folder / str(steps[-1])).rglob("*"):
         if file.is_file():
             file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    process = start(tmp_path, LONG, "--workdir=w")
-    _, said = process.communicate()
-    assert process.returncode == 0, said
+    said = finish(start(tmp_path, LONG, "--workdir=w"))
     assert f"Checkpoint {steps[-1]} is damaged" in said
     assert_same_run(whole, tmp_path / "w")
 
