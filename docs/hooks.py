@@ -26,16 +26,29 @@ def on_page_markdown(markdown, page, config, files):
     return markdown.replace("<!-- configuration -->", settings())
 
 
+RECIPES = {"cifar10": "recipes for CIFAR-10 and digits", "cifar100": "CIFAR-100",
+           "webvision": "WebVision"}
+CAPTION = """Of an example of ten classes, by the probability of its given label; the other classes
+share the rest. The gradient weight is the slope of the loss in the given label's logit, ∂ℓ/∂z_y,
+without its sign: how hard the example pulls."""
+
+
 def loss(name: str) -> str:
     """What a loss's page says that the code knows better: defaults, picture, docstring."""
     function = losses.get(name)
     defaults = losses.settings(name)
-    rows = [f"| `loss.{key}` | `{value}` |" for key, value in defaults.items()]
-    table = "\n".join(["| setting | default |", "| --- | --- |", *rows]) if rows else "None."
+    recipes = [configuration.load(f"{data}_losses:{name}").loss for data in RECIPES]
+    rows = [
+        f"| `loss.{key}` | `{value}` | "
+        + " | ".join(f"`{value if r[key] is None else r[key]}`" for r in recipes) + " |"
+        for key, value in defaults.items()
+    ]
+    head = ["setting", "default", *RECIPES.values()]
+    table = "\n".join([f"| {' | '.join(head)} |", "| --- " * len(head) + "|", *rows])
     return "\n\n".join([
-        f"![Loss and gradient weight of {name}](../images/losses/{name}.svg)",
-        "## Hyper-parameters", table,
-        "## In a program", f"```python\nfrom jaxrobust import losses\n\nloss = losses.get({name!r})"
+        f"![Loss and gradient weight of {name}](../images/losses/{name}.svg)", CAPTION,
+        "## Hyper-parameters", table if rows else "None.",
+        "## In a program", f'```python\nfrom jaxrobust import losses\n\nloss = losses.get("{name}")'
         f"   # losses.{function.__name__}\n```",
         f"On the command line: `--config=digits_losses:{name}`.",
         f"::: jaxrobust.losses.{function.__name__}",

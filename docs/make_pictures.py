@@ -57,12 +57,15 @@ def picture(name: str) -> figures.Figure:
     figure, (left, right) = figures.canvas(8.4, 3.0, 1, 2)
     drawn = {} if name == "ce" else {"cross-entropy": ("ce", {}, 0)}
     drawn |= {text: (name, *chosen) for text, chosen in variants(name).items()}
+    rises = name == "ce_sr"  # By a constant that grows over the epochs, out of the picture.
     colours = figures.COLOURS if "cross-entropy" in drawn else figures.COLOURS[1:]
     for colour, (text, chosen) in zip(colours, drawn.items(), strict=False):
-        for ax, y in zip((left, right), curves(*chosen), strict=True):
+        value, weight = curves(*chosen)
+        for ax, y in ((left, value - value.min() if rises else value), (right, weight)):
             ax.plot(GIVEN, y, color=colour, lw=1.6, label=text)
     top = max(np.percentile(line.get_ydata(), 96) for line in left.get_lines())
-    left.set(xlabel="probability of the given label", title="loss", xlim=(0, 1), ylim=(None, top))
+    left.set(xlabel="probability of the given label", xlim=(0, 1), ylim=(None, top),
+             title="loss above its least" if rises else "loss")
     right.set(xlabel="probability of the given label", title="gradient weight", xlim=(0, 1))
     left.legend(frameon=False, fontsize=8)
     return figure

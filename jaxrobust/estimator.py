@@ -154,7 +154,8 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
           X: as in `fit`, of the same shape but for N.
 
         Raises:
-          NotFittedError: before `fit`. UserError (a ValueError): examples of another shape.
+          NotFittedError: before `fit`.
+          UserError (a ValueError): examples of another shape.
         """
         return softmax(self._logits(X), axis=-1)
 

@@ -2,21 +2,21 @@
 
 Every loss is a pure function `loss(logits, labels, *, ..., where=None)`:
 
-  logits  `[..., K]` floating and finite; half precision is computed in float32.
-  labels  integers `[...]`, or distributions `[..., K]`; an index is computed as its one-hot
-          row. An index outside 0…K-1 gives NaN: mask such rows.
-  where   bool `[...]`; rows with False give 0 and no gradient, even if they hold NaN.
-  returns `[...]`, never reduced: see `mean`.
+- `logits`: `[..., K]` floating and finite; half precision is computed in float32.
+- `labels`: integers `[...]`, or distributions `[..., K]`; an index is computed as its one-hot row.
+  An index outside 0…K-1 gives NaN: mask such rows.
+- `where`: bool `[...]`; rows with False give 0 and no gradient, even if they hold NaN.
+- It returns `[...]`, never reduced: see `mean`.
 
 Hyper-parameters are keyword-only scalars, default to the values of the released programs and may
 be traced (differentiated, scheduled inside jit), but for counts of iterations and draws. Two
 more keywords come from whoever trains (`needs`): `key`, a PRNG key for the step, and
 `class_counts` `[K]`.
 
-  >>> import jax.numpy as jnp
-  >>> loss = get("gce")
-  >>> print(loss(jnp.zeros((2, 4)), jnp.array([0, 3]), q=1.0))
-  [0.75 0.75]
+>>> import jax.numpy as jnp
+>>> loss = get("gce")
+>>> print(loss(jnp.zeros((2, 4)), jnp.array([0, 3]), q=1.0))
+[0.75 0.75]
 """
 
 from __future__ import annotations

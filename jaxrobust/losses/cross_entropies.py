@@ -22,12 +22,15 @@ def cross_entropy(
 ) -> jax.Array:
     """Cross-entropy −Σₖ tₖ log pₖ.
 
-    Args (of every loss in this package):
+    Arguments, result and errors are those of every loss in this package.
+
+    Args:
       logits: `[..., K]`, finite; half precision is computed in float32.
       labels: integers `[...]` or distributions `[..., K]`. An index outside 0…K-1 gives NaN.
       where: None or bool `[...]`: False rows give 0, whatever they hold.
 
-    Returns: `[...]`, one loss per example, at least float32.
+    Returns:
+      `[...]`, one loss per example, at least float32.
 
     Raises:
       UserError: shapes or dtypes do not fit, or a plain-number hyper-parameter is out of range.
