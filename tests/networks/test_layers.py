@@ -63,7 +63,7 @@ def test_sums_in_two_stages_are_the_same_in_every_derivative(x64, monkeypatch, s
 
     expected = jax.jit(derivatives)(variables["params"], x)
     monkeypatch.setattr(layers, "CHUNK_BYTES", 0)
-    assert layers.spread(jnp.arange(4.0), x).shape == (shape[0], *(1,) * (x.ndim - 2), 4)
+    assert layers.spread(jnp.arange(4.0), x, True).shape == (shape[0], *(1,) * (x.ndim - 2), 4)
     actual = jax.jit(lambda *args: derivatives(*args))(variables["params"], x)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10), actual, expected
