@@ -25,14 +25,14 @@ demo: install
 	$(RUN) -m jaxrobust.compare $(DEMO)/ce $(DEMO)/dal
 
 test: install
-	$(RUN) -m pytest -n 2 $(PYTEST_ARGS)
+	$(RUN) -m pytest -n 2 --dist=worksteal $(PYTEST_ARGS)
 
 # With the oldest supported versions: JAX 0.7.2 and what Colab has beside it.
 test-oldest:
 	$(MAKE) test VENV=.venv-oldest PIP_CONSTRAINT=$(CURDIR)/constraints-oldest.txt
 
 coverage: install
-	$(RUN) -m pytest -n 2 --cov --cov-report=term --cov-fail-under=90 $(PYTEST_ARGS)
+	$(RUN) -m pytest -n 2 --dist=worksteal --cov --cov-report=term --cov-fail-under=90 $(PYTEST_ARGS)
 
 $(VENV)/.dev: $(VENV)/.installed
 	$(RUN) -m pip install --quiet --editable ".[dev]"

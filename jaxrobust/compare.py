@@ -7,10 +7,10 @@ the folder that holds the first workdir.
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
+from jaxrobust import process
 from jaxrobust.data import files
 from jaxrobust.errors import RunError, UserError, check, report, writing
 from jaxrobust.training import figures, results
@@ -74,6 +74,8 @@ def main(argv: list[str]) -> int:
             with files.whole(folder / "comparison.txt") as file:
                 file.write(table + "\n")
             draw(workdirs, folder / "comparison.png")
+    except BrokenPipeError:  # Nobody reads on: see `process.end`.
+        raise
     except (UserError, RunError, OSError) as error:
         return report(error)
     written = [folder / "comparison.txt", folder / "comparison.png"]
@@ -83,4 +85,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    process.end(lambda: main(sys.argv[1:]))

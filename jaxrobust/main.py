@@ -58,6 +58,8 @@ def run(argv: list[str]) -> int:
         if values.distributed:
             sharding.start_processes(values.distributed)
         return commands.run(values)
+    except BrokenPipeError:  # Nobody reads on: see `process.end`.
+        raise
     except (UserError, RunError, OSError) as error:
         return report(error)
     except KeyboardInterrupt:
@@ -68,7 +70,7 @@ def run(argv: list[str]) -> int:
 def entry() -> None:
     """The console script."""
     process.prepare()
-    sys.exit(run(sys.argv))
+    process.end(lambda: run(sys.argv))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,15 @@
-"""What is set once for a whole process: how its memory is kept, and who may speak."""
+"""What concerns a whole process: how its memory is kept, who may speak, and how it ends."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import logging
+import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 # From glibc's malloc.h: parameter -> value.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
@@ -33,3 +36,17 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
         return all([mallopt(parameter, value) for parameter, value in _KEEP.items()])
     return False
+
+
+def end(command: Callable[[], int]) -> NoReturn:
+    """Runs a command and ends the process with the exit code that it returns.
+
+    A reader that has gone (`| head`) ends it as it ends any program: without a word, and with 141.
+    """
+    try:
+        code = command()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+        code = 141
+    sys.exit(code)

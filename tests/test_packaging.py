@@ -33,9 +33,17 @@ def installed(tmp_path_factory):
     return folder / "site"
 
 
+# Ends the process at once where it looks for another machine.
+OFFLINE = """
+import os, sys
+REACH = {"socket.connect", "socket.sendto", "socket.getaddrinfo", "socket.gethostbyname"}
+sys.addaudithook(lambda event, args: os._exit(99) if event in REACH else None)
+"""
+
+
 def program(installed, arguments, folder, **settings):
-    """Runs the command line of the installed wheel, and of nothing else, in a folder."""
-    code = (
+    """Runs the command line of the installed wheel, offline and nothing else, in a folder."""
+    code = OFFLINE + (
         "import sys; sys.path.insert(0, sys.argv.pop(1)); import jaxrobust; "
         "assert jaxrobust.__file__.startswith(sys.path[0]), jaxrobust.__file__; "
         "from jaxrobust import main; sys.exit(main.run(sys.argv))"
@@ -67,7 +75,12 @@ def test_it_finds_its_recipes_in_an_empty_folder(installed, tmp_path, arguments,
     assert "Traceback" not in done.stderr and list(tmp_path.iterdir()) == []
 
 
-def test_it_trains_and_reports_in_an_empty_folder(installed, tmp_path):
+def test_offline_means_that_a_connection_ends_it():
+    code = OFFLINE + "import urllib.request; urllib.request.urlopen('http://127.0.0.1:9')"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 99
+
+
+def test_it_trains_and_reports_in_an_empty_folder_and_offline(installed, tmp_path):
     arguments = ["--config=digits_dal", "--workdir=run", "--config.train.epochs=1",
                  "--config.data.noise.kind=symmetric", "--config.data.noise.rate=0.4"]
     done = program(installed, arguments, tmp_path)

@@ -1,4 +1,4 @@
-"""What is set for a whole process."""
+"""What is set for a whole process, and how it ends."""
 
 import platform
 import subprocess
@@ -31,3 +31,24 @@ def test_freed_memory_is_used_again_without_asking_the_system():
 
     assert pages("leave") > 10_000  # else the next line says nothing
     assert pages("keep") < 100
+
+
+@pytest.mark.parametrize("said", [2, 100_000])
+def test_a_reader_that_leaves_ends_it_without_a_word(said):
+    """Whether all is said at the end, or so much that the pipe is full before."""
+    code = f"from jaxrobust import process\nprocess.end(lambda: print({said} * 'line\\n'))"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, text=True)
+    process.stdout.close()
+    assert (process.stderr.read(), process.wait()) == ("", 141)
+
+
+def test_help_may_be_cut_off():
+    command = f"{sys.executable} -m jaxrobust.main --help | head -1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
+    assert len(done.stdout.splitlines()) == 1 and not done.stderr
+
+
+def test_it_ends_with_the_code_of_the_command():
+    code = "from jaxrobust import process\nprocess.end(lambda: 2)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 2

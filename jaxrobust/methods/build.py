@@ -249,6 +249,7 @@ METHODS = {
     "meta_weight_net": _meta_weight_net,
     "learning_to_reweight": _learning_to_reweight,
 }
+"""The methods by name: `(config, setup) -> Method`; to add one, write such a function."""
 
 
 def make(

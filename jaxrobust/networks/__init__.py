@@ -24,6 +24,7 @@ NETWORKS = {
     "vgg19_bn": vgg19_bn,
     "wrn28_10": wrn28_10,
 }
+"""The networks by name: `(num_classes, *, dtype, axis_name, **sizes) -> Network`; see `make`."""
 
 __all__ = ["NETWORKS", "Network", "count_parameters", "from_linen", "make", "width_of"]
 

@@ -261,7 +261,7 @@ def test_small_classes_are_warned_of():
     short = prepare(make_source((40, 9, 40, 1, 40)), seed=0, imbalance_kind="step",
                     imbalance_factor=0.5, validation_fraction=0.1)  # fmt: skip
     lines = "\n".join(short.warnings)
-    assert "2 classes have fewer examples than the profile asks for, e.g. 'b': 9 of 40" in lines
+    assert "fewer examples than the profile asks for in 2 of 5 classes, e.g. 'b': 9 of 40" in lines
     assert "Classes with one example in the training data: d." in lines
     assert "Classes without an example in validation: d." in lines
 

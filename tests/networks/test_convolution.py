@@ -10,7 +10,12 @@ import pytest
 from jaxrobust.networks import convolution
 from jaxrobust.networks.convolution import Conv, conv2d, num_chunks
 
+SIZE = (5, 6)
 CASES = [((3, 3), 1, (1, 1)), ((3, 3), 2, (1, 1)), ((1, 1), 2, (0, 0)), ((1, 5), 1, (0, 2))]
+TINY = [  # size, kernel, stride, padding
+    ((2, 2), (3, 3), 1, (1, 1)), ((1, 1), (3, 3), 1, (1, 1)), ((4, 4), (3, 3), 2, (1, 1)),
+    ((5, 6), (7, 7), 2, (3, 3)), ((2, 9), (3, 3), 1, (1, 1)), ((3, 4), (3, 3), 1, (0, 0)),
+]
 
 
 @pytest.fixture
@@ -27,18 +32,18 @@ def plain(x, kernel, stride, padding):
     )
 
 
-def arrays(kernel, batch=4, dtype=jnp.float32):
+def arrays(kernel, batch=4, dtype=jnp.float32, size=SIZE):
     keys = jax.random.split(jax.random.key(0), 4)
-    x, dx = (jax.random.normal(k, (batch, 5, 6, 2), dtype) for k in keys[:2])
+    x, dx = (jax.random.normal(k, (batch, *size, 2), dtype) for k in keys[:2])
     w, dw = (jax.random.normal(k, (*kernel, 2, 3), dtype) for k in keys[2:])
     return x, w, dx, dw
 
 
-@pytest.mark.parametrize("kernel, stride, padding", CASES)
+@pytest.mark.parametrize("size, kernel, stride, padding", [(SIZE, *case) for case in CASES] + TINY)
 def test_value_and_derivatives_are_those_of_the_plain_convolution(
-    chunked, x64, kernel, stride, padding
+    chunked, x64, size, kernel, stride, padding
 ):
-    x, w, dx, dw = arrays(kernel, dtype=jnp.float64)
+    x, w, dx, dw = arrays(kernel, dtype=jnp.float64, size=size)
     assert num_chunks(x, x) == 4
 
     def results(conv, x, w, dx, dw):
@@ -91,11 +96,31 @@ def test_under_vmap_and_checkpoint(chunked):
     np.testing.assert_allclose(gradient(conv2d), gradient(plain), rtol=1e-4, atol=1e-4)
 
 
+def count(f, *args):
+    return str(jax.make_jaxpr(f)(*args)).count("conv_general_dilated[")
+
+
+@pytest.mark.parametrize("case", TINY)
+def test_a_tiny_map_is_convolved_as_a_product_on_cpu_only(monkeypatch, case):
+    size, kernel, *rest = case
+    x, w, _, _ = arrays(kernel, size=size)
+
+    def gradients(x, w):
+        return jax.grad(lambda x, w: jnp.sin(conv2d(x, w, *rest)).sum(), (0, 1))(x, w)
+
+    assert count(gradients, x, w) == 0
+    monkeypatch.setattr(convolution.jax, "default_backend", lambda: "tpu")
+    assert count(gradients, x[:3], w) == 3  # another shape: JAX keeps what it has traced
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_map_that_the_kernel_does_not_fit_into_gives_an_empty_one(stride):
+    x, w, _, _ = arrays((3, 3), size=(2, 4))
+    assert conv2d(x, w, stride, (0, 0)).shape == plain(x, w, stride, (0, 0)).shape
+
+
 def test_no_convolution_for_a_derivative_that_is_not_asked_for(chunked):
     x, w, _, _ = arrays((3, 3), batch=1)
-
-    def count(f, *args):
-        return str(jax.make_jaxpr(f)(*args)).count("conv_general_dilated[")
 
     def loss(x, w):
         return conv2d(x, w, 1, (1, 1)).sum()
