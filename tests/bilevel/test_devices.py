@@ -18,7 +18,7 @@ CASES = [
 @pytest.fixture(scope="module")
 def results():
     """One process for all cases: the number of devices is fixed when JAX starts."""
-    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+    flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=4"
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "PYTHONPATH": str(SCRIPT.parents[2]),
     }

@@ -116,7 +116,7 @@ def test_a_million_curves_of_300_epochs_take_six_tenths_of_a_gigabyte():
 
 def test_four_devices_share_the_curves_by_rows_and_record_the_same():
     script = Path(__file__).with_name("curves_on_four_devices.py")
-    flags = "--xla_force_host_platform_device_count=4"
+    flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=4"
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     done = subprocess.run([sys.executable, script], env=environment, capture_output=True,
                           text=True, timeout=400)
