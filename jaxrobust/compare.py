@@ -7,6 +7,7 @@ the folder that holds the first workdir.
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 

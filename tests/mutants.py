@@ -123,6 +123,7 @@ def _is_type(node: ast.AST) -> bool:
 
 def failing(mutant: Mutant | None, part: str) -> str | None:
     """Returns the first test of the part that fails with the mutant (None: as it is), if any."""
+    own = {k: v for k, v in os.environ.items() if not k.startswith("COV")}  # not a copy's coverage
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(
             ROOT / "jaxrobust", Path(folder) / "jaxrobust",
@@ -135,7 +136,7 @@ def failing(mutant: Mutant | None, part: str) -> str | None:
              "--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml"),
              *(str(ROOT / "tests" / test) for test in TESTS[part])],
             cwd=folder, capture_output=True, text=True,
-            env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": folder},
+            env=own | {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": folder},
         )
     if done.returncode == 0:
         return None

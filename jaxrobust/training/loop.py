@@ -149,7 +149,7 @@ def compile_pass(
 
     out = None if shardings is None else (shardings, layout.copies())
     jit = functools.partial(_jit, options=options, layout=layout)
-    one_step, all_steps = jit(one, (0, 1), out), jit(many, (0, 1), out)
+    one_step, all_steps = jit(one, (0,), out), jit(many, (0, 1), out)
     prepare = None if pass_.prepare is None else jit(pass_.prepare, (0,), shardings)
     return _Compiled(prepare, jit(order), one_step, all_steps, lambda *args: step(*args)[1])
 
@@ -241,11 +241,15 @@ class Runner:
             )
             return state
         for i, streamed in self._steps(order, place.position):
+            before = sums
             state, sums = compiled.one(
                 state, sums, feed.arrays, feed.truth, order, epoch, i, streamed
             )
             place.position, place.sums[name] = int(i) + 1, sums
             pause(state, place)
+            # One step is queued behind the one that runs, so that a signal is heard in time: JAX
+            # would take up to 32.
+            jax.block_until_ready(before)
         return state
 
     def _sums(self, compiled, state, saved, order, epoch):

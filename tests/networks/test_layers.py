@@ -131,6 +131,28 @@ def test_max_pooling_is_flaxs(height, width):
     x = jax.random.normal(jax.random.key(0), (2, height, width, 3))
     np.testing.assert_array_equal(max_pool_2x2(x), nn.max_pool(x, (2, 2), (2, 2)))
 
+    def gradient(pool):
+        return jax.grad(lambda x: jnp.sin(3 * pool(x)).sum())(x)
+
+    flaxs = gradient(lambda x: nn.max_pool(x, (2, 2), (2, 2)))
+    np.testing.assert_array_equal(gradient(max_pool_2x2), flaxs)
+
+
+def test_max_pooling_of_equal_or_missing_numbers():
+    """Of equal ones the first has the gradient; a NaN is not lost, wherever it is."""
+    x = jnp.ones((1, 2, 2, 1))
+    gradient = jax.grad(lambda x: max_pool_2x2(x).sum())(x)
+    assert gradient.ravel().tolist() == [1, 0, 0, 0]
+    for i in range(4):
+        assert np.isnan(max_pool_2x2(x.ravel().at[i].set(jnp.nan).reshape(x.shape))).all()
+
+
+def test_the_gradient_of_max_pooling_divides_by_no_count_of_maxima():
+    """There is none where the compiler computes its input twice and rounds it differently."""
+    x = jnp.ones((1, 4, 4, 1))
+    program = str(jax.make_jaxpr(jax.grad(lambda x: max_pool_2x2(x).sum()))(x))
+    assert " div " not in program and "reduce_max" not in program
+
 
 def test_the_padded_shortcut_takes_every_second_pixel_between_zeros():
     x = jnp.arange(2 * 4 * 4 * 2, dtype=jnp.float32).reshape(2, 4, 4, 2)
