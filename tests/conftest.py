@@ -26,6 +26,13 @@ def pytest_sessionfinish():
     shutil.rmtree(CACHE, ignore_errors=True)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def programs_of_one_module():
+    """A worker that keeps what it has compiled for every module ends with 5 GB."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def x64():
     """float64 for one test."""
