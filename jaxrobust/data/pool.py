@@ -84,8 +84,8 @@ class Pool:
         if len(short):
             c = short[0]
             self.notes.append(
-                f"Imbalance: fewer examples than the profile asks for in {len(short)} of {len(have)} "
-                f"classes, e.g. {self.names[c]!r}: {have[c]} of {wanted[c]}."
+                f"Imbalance: fewer examples than the profile asks for in {len(short)} of "
+                f"{len(have)} classes, e.g. {self.names[c]!r}: {have[c]} of {wanted[c]}."
             )
 
     def rows(self, positions: np.ndarray) -> Rows:
