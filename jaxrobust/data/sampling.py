@@ -58,8 +58,11 @@ def metadata_sizes(
     """
     counts = np.asarray(class_counts)
     smallest = int(counts[counts > 0].min())
-    shares = (candidates, candidates * kept)
-    return tuple(math.floor(share * smallest + 1e-9) for share in shares)  # 0.29 * 100 is 28.99…
+
+    def part(share: float) -> int:
+        return math.floor(share * smallest + 1e-9)  # 0.29 * 100 is 28.99…
+
+    return part(candidates), part(candidates * kept)
 
 
 def draw_candidates(

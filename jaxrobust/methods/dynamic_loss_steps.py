@@ -5,6 +5,8 @@ Each maker returns a `Step` (see `methods.method`) for `methods.dynamic_loss`.
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -51,7 +53,7 @@ def _fit(objective, meta_optimizer, memory, logits, batch, fits):
 
     value, grads = jax.value_and_grad(loss)(memory["phi"])
     updates, opt_state = meta_optimizer.update(grads, memory["meta_opt_state"], memory["phi"])
-    moved = optax.apply_updates(memory["phi"], updates)
+    moved: Any = optax.apply_updates(memory["phi"], updates)
     phi = memory["phi"] | {"corrector": moved["corrector"]}
     new = {"phi": phi, "meta_opt_state": opt_state}
     old = {name: memory[name] for name in new}
