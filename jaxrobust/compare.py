@@ -75,8 +75,6 @@ def main(argv: list[str]) -> int:
             with files.whole(folder / "comparison.txt") as file:
                 file.write(table + "\n")
             draw(workdirs, folder / "comparison.png")
-    except BrokenPipeError:  # Nobody reads on: see `process.end`.
-        raise
     except (UserError, RunError, OSError) as error:
         return report(error)
     written = [folder / "comparison.txt", folder / "comparison.png"]

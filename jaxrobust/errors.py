@@ -33,7 +33,13 @@ def writing(path: str | Path, advice: str = "") -> Iterator[None]:
 
 
 def report(error: UserError | RunError | OSError) -> int:
-    """Prints an error as a line on the standard error stream; returns the exit code."""
+    """Prints an error as a line on the standard error stream; returns the exit code.
+
+    Raises:
+      BrokenPipeError: that was the error: nobody reads on, which `process.end` ends without a word.
+    """
+    if isinstance(error, BrokenPipeError):
+        raise error
     wrong_use = isinstance(error, UserError)
     line = str(error)
     if isinstance(error, OSError) and error.strerror:

@@ -58,8 +58,6 @@ def run(argv: list[str]) -> int:
         if values.distributed:
             sharding.start_processes(values.distributed)
         return commands.run(values)
-    except BrokenPipeError:  # Nobody reads on: see `process.end`.
-        raise
     except (UserError, RunError, OSError) as error:
         return report(error)
     except KeyboardInterrupt:

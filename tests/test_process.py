@@ -52,3 +52,14 @@ def test_help_may_be_cut_off():
 def test_it_ends_with_the_code_of_the_command():
     code = "from jaxrobust import process\nprocess.end(lambda: 2)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 2
+
+
+def test_a_command_whose_table_is_not_read_to_its_end_does_not_call_it_a_failure(monkeypatch):
+    from jaxrobust import compare
+
+    def gone(*args):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr(compare, "compare", gone)
+    with pytest.raises(BrokenPipeError):
+        compare.main(["a", "b"])

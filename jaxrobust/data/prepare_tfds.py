@@ -12,7 +12,7 @@ import argparse
 import importlib.util
 import sys
 
-from jaxrobust.errors import UserError, check
+from jaxrobust.errors import UserError, check, report
 
 
 def prepare(name: str, data_dir: str | None, manual_dir: str | None = None) -> str:
@@ -45,8 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         print(prepare(options.name, options.data_dir, options.manual_dir))
     except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
+        return report(error)
     return 0
 
 
