@@ -27,7 +27,7 @@ import numpy as np
 from jaxrobust import config as configuration
 from jaxrobust import methods
 from jaxrobust.audit import find_label_issues, report
-from jaxrobust.audit.truth import against_truth
+from jaxrobust.audit.scoring import against_truth
 from jaxrobust.training.experiment import assemble
 from jaxrobust.training.loop import Place, Runner
 

@@ -33,7 +33,7 @@ import numpy as np
 
 from jaxrobust import config as configuration
 from jaxrobust.audit import find_label_issues
-from jaxrobust.audit.truth import auprc, auroc
+from jaxrobust.audit.scoring import auprc, auroc
 from jaxrobust.data import manifest
 from jaxrobust.methods import gathered
 from jaxrobust.training import auditing, folds, memory

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxrobust.audit import evidence as ev
-from jaxrobust.audit import inputs, mixture
+from jaxrobust.audit import mixture, validation
 from jaxrobust.audit.evidence import Evidence
 from jaxrobust.errors import check
 
@@ -144,7 +144,7 @@ def find_label_issues(
       >>> sorted(found.indices.tolist()) == list(range(20))
       True
     """
-    given = inputs.read(labels, probabilities, training_probabilities, curves, weights,
+    given = validation.read(labels, probabilities, training_probabilities, curves, weights,
                         class_names, paths, index)
     codes, k = given.labels, len(given.class_names)
     parts = {name: _fit(found, codes, k, seed) for name, found in _sources(given).items()}
@@ -173,7 +173,7 @@ class _Part(NamedTuple):
     odds: np.ndarray
 
 
-def _sources(given: inputs.Given) -> dict[str, list[Evidence]]:
+def _sources(given: validation.Given) -> dict[str, list[Evidence]]:
     """Returns each source's answers, of which the one that tells most is to be taken."""
     sources: dict[str, list[Evidence]] = {}
     if given.training_probabilities is not None:

@@ -9,7 +9,7 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from jaxrobust.audit import pictures
+from jaxrobust.audit import thumbnails
 from jaxrobust.audit.issues import LabelIssues
 
 SHOWN, SHOWN_PER_CLASS = 24, 3
@@ -64,7 +64,7 @@ def render(
         note=train if isinstance(train, str) else getattr(train, "note", ""),
         matrices=_matrices(issues, results["audit"]), flows=_flows(issues),
         charts=_charts(issues, true, curves),
-        figures=pictures.embedded(figures, FIGURES),
+        figures=thumbnails.embedded(figures, FIGURES),
     )
 
 
@@ -113,7 +113,7 @@ def _card(issues: LabelIssues, true: np.ndarray | None, train: Any, i: int) -> d
     if x.ndim == 1:
         values = [f"{v:.4g}" for v in x[:MOST_FEATURES]]
         return card | {"features": values + (["…"] if len(x) > MOST_FEATURES else [])}
-    return card | {"image": pictures.thumbnail(x), "pixelated": max(x.shape[:2]) < 64}
+    return card | {"image": thumbnails.thumbnail(x), "pixelated": max(x.shape[:2]) < 64}
 
 
 def _by_class(issues, true, train, flagged) -> list[dict[str, Any]]:
@@ -176,18 +176,18 @@ def _charts(issues: LabelIssues, true, curves) -> list[dict[str, Any]]:
         groups = {"right label": ~wrong, "wrong label": wrong}
     charts = [{
         "title": "Score", "caption": "Probability that the given label is right.",
-        "svg": pictures.histogram(issues.label_score, groups, "score"),
+        "svg": thumbnails.histogram(issues.label_score, groups, "score"),
     }]
     if not np.array_equal(issues.weight, issues.label_score):
         charts.append({
             "title": "Weight", "caption": "How far the method trusted each example in the end.",
-            "svg": pictures.histogram(issues.weight, groups, "weight"),
+            "svg": thumbnails.histogram(issues.weight, groups, "weight"),
         })
     if curves is not None and curves.shape[1] > 1:
         charts.append({
             "title": "Loss curves",
             "caption": "Cross-entropy to the given label as met in training: median and middle "
                        "half of each group.",
-            "svg": pictures.curves(np.asarray(curves, np.float32), groups),
+            "svg": thumbnails.curves(np.asarray(curves, np.float32), groups),
         })
     return charts

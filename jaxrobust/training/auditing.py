@@ -15,8 +15,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxrobust import config as configuration
-from jaxrobust.audit import LabelIssues, find_label_issues, tables
-from jaxrobust.audit.truth import against_truth
+from jaxrobust.audit import LabelIssues, export, find_label_issues
+from jaxrobust.audit.scoring import against_truth
 from jaxrobust.data import files, labels_file, manifest
 from jaxrobust.data.examples import rows_of
 from jaxrobust.data.manifest import Manifest
@@ -177,8 +177,8 @@ def write(
     from jaxrobust.audit import report  # Imports Jinja2.
 
     true = record.train.true_labels if record.truth_known else None
-    tables.write_csv(audited.issues, workdir / "label_issues.csv", true)
-    tables.write_weights(audited.issues, workdir / "sample_weights.npz")
+    export.write_csv(audited.issues, workdir / "label_issues.csv", true)
+    export.write_weights(audited.issues, workdir / "sample_weights.npz")
     page = report.render(
         audited.issues, name=workdir.resolve().name, results=results,
         config=configuration.to_json(config), environment=_json(workdir / "environment.json"),
@@ -265,9 +265,9 @@ def write_corrected(
         names = {"train": "paths", "metadata": "paths_metadata", "validation": "paths_validation"}
         names = {part: found[key] for part, key in names.items() if key in found}
         given = reopened.given_by_name(source, record, names)
-    labels = tables.corrected(issues, given.labels, given.place)
+    labels = export.corrected(issues, given.labels, given.place)
     rows, ids = rows_of(source.train), source.train.ids
-    tables.write_labels(
+    export.write_labels(
         labels, rows, source.num_rows or len(labels), source.class_names, path, ids=ids
     )
     return int((labels != given.labels).sum()), given.note

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxrobust import config as configuration
-from jaxrobust.audit import tables
+from jaxrobust.audit import export
 from jaxrobust.errors import check
 from jaxrobust.training import auditing, inference, results, sweep
 from jaxrobust.training.interrupt import Interrupted
@@ -41,7 +41,7 @@ def run(values) -> int:
 
 def _audit(workdir: Path, folds: int | None, corrected: str | None) -> int:
     if corrected:
-        tables.check_target(corrected)
+        export.check_target(corrected)
     found = auditing.remake(workdir, folds, say=lambda line: print(line, file=sys.stderr))
     print(auditing.sentence(found.summary))
     print("Wrote " + ", ".join(str(workdir / name) for name in AUDIT) + ".")

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from jaxrobust import config as configuration
 from jaxrobust import networks
-from jaxrobust.audit import tables
+from jaxrobust.audit import export
 from jaxrobust.data.inputs import load_inputs
 from jaxrobust.errors import UserError, check
 from jaxrobust.training import folds, results
@@ -93,12 +93,12 @@ def write_predictions(
     path: Path, names: Sequence[str], class_names: Sequence[str], p: np.ndarray
 ) -> Path:
     """Writes probabilities [N, K] of examples by name; see `predict`."""
-    names, classes = (list(map(tables.harmless, texts)) for texts in (names, class_names))
+    names, classes = (list(map(export.harmless, texts)) for texts in (names, class_names))
     rows = (
         [name, classes[row.argmax()], f"{row.max():.6f}", *(f"{v:.6f}" for v in row)]
         for name, row in zip(names, p, strict=True)
     )
-    return tables.write_rows(path, ["example", "predicted_label", "probability", *classes], rows)
+    return export.write_rows(path, ["example", "predicted_label", "probability", *classes], rows)
 
 
 def describe(config: ConfigDict) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxrobust.audit.truth import auroc
+from jaxrobust.audit.scoring import auroc
 from jaxrobust.training import weight_figures
 from jaxrobust.training.figures import (
     BLUE,

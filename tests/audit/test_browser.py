@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxrobust.audit import find_label_issues, report
-from jaxrobust.audit.truth import against_truth
+from jaxrobust.audit.scoring import against_truth
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome",
                                                "chrome"))), None)

@@ -5,7 +5,7 @@ import pytest
 
 from jaxrobust.audit import find_label_issues, issues
 from jaxrobust.audit.evidence import Evidence
-from jaxrobust.audit.truth import auprc
+from jaxrobust.audit.scoring import auprc
 from jaxrobust.errors import UserError
 
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from jaxrobust.audit import find_label_issues, report
-from jaxrobust.audit.truth import against_truth
+from jaxrobust.audit.scoring import against_truth
 
 NAMES = ("cat", "<script>alert(1)</script>", "=cmd")
 

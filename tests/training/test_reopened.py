@@ -12,7 +12,7 @@ from PIL import Image
 import jaxrobust
 from jaxrobust import config as configuration
 from jaxrobust import main
-from jaxrobust.audit import pictures
+from jaxrobust.audit import thumbnails
 from jaxrobust.data import manifest
 from jaxrobust.data.examples import Examples, Source
 from jaxrobust.errors import UserError
@@ -104,7 +104,7 @@ def test_a_changed_folder_gives_its_own_pictures_and_each_file_its_own_label(
             gaps.append(path)
             continue
         with Image.open(copied / "data" / path) as image:
-            assert url == pictures.thumbnail(np.asarray(image)[..., None]), path
+            assert url == thumbnails.thumbnail(np.asarray(image)[..., None]), path
         seen += 1
     assert seen > 20 and gaps == ([] if count else [suspect])
     assert "The data have changed since the run" in page and "train/cat/c001.png" in page

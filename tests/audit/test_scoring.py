@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from jaxrobust.audit import find_label_issues, truth
+from jaxrobust.audit import find_label_issues, scoring
 
 
 @pytest.mark.parametrize("levels", [5, 1000])
@@ -14,16 +14,16 @@ def test_areas_are_those_of_scikit_learn_with_ties_and_without(levels):
     rng = np.random.default_rng(0)
     positive = rng.random(400) < 0.3
     score = rng.integers(0, levels, 400) + positive * levels / 4
-    np.testing.assert_allclose(truth.auroc(positive, score), roc_auc_score(positive, score))
+    np.testing.assert_allclose(scoring.auroc(positive, score), roc_auc_score(positive, score))
     np.testing.assert_allclose(
-        truth.auprc(positive, score), average_precision_score(positive, score)
+        scoring.auprc(positive, score), average_precision_score(positive, score)
     )
 
 
 def test_areas_without_both_kinds_are_none():
     none, score = np.zeros(3, bool), np.arange(3.0)
-    assert truth.auroc(none, score) is None and truth.auprc(none, score) is None
-    assert truth.auroc(~none, score) is None and truth.auprc(~none, score) == 1
+    assert scoring.auroc(none, score) is None and scoring.auprc(none, score) is None
+    assert scoring.auroc(~none, score) is None and scoring.auprc(~none, score) == 1
 
 
 def test_a_case_by_hand():
@@ -36,7 +36,7 @@ def test_a_case_by_hand():
         predicted_label=np.array([1, 1, 0, 1, 1, 1]),
     )
     groups = {"many": np.array([True, False]), "few": np.array([False, False])}
-    got = truth.against_truth(found, true, groups)
+    got = scoring.against_truth(found, true, groups)
     assert got["wrong_labels"] == 2 and got["noise_rate"] == 2 / 6
     assert got["precision_at_errors"] == 0.5 and got["precision"] == 0.5
     assert got["recall"] == 0.5 and got["false_alarms"] == 0.25

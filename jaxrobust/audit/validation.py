@@ -1,4 +1,4 @@
-"""What `find_label_issues` is given, checked."""
+"""Validation of the arguments of `find_label_issues`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures for the report: images as data, charts as SVG."""
+"""Embedded images and SVG charts of the report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was found, held against the truth where it is known. N examples, K classes."""
+"""Scores of label-issue detection against true labels. N examples, K classes."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ import csv
 import numpy as np
 import pytest
 
-from jaxrobust.audit import find_label_issues, tables
+from jaxrobust.audit import export, find_label_issues
 from jaxrobust.errors import UserError
 
 NAMES = ("=cmd|' /C calc'!A0", "cat", "<b>dog</b>")
@@ -23,7 +23,7 @@ def issues():
 
 
 def test_the_table_lists_every_example_most_suspect_first(issues, tmp_path):
-    with tables.write_csv(issues, tmp_path / "t.csv", issues.given_label).open(newline="") as file:
+    with export.write_csv(issues, tmp_path / "t.csv", issues.given_label).open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [int(r["rank"]) for r in rows] == list(range(1, 301))
     assert list(rows[0]) == ["index", "path", "given_label", "predicted_label", "label_score",
@@ -35,7 +35,7 @@ def test_the_table_lists_every_example_most_suspect_first(issues, tmp_path):
 
 
 def test_no_cell_of_the_table_is_a_formula(issues, tmp_path):
-    with tables.write_csv(issues, tmp_path / "t.csv").open(newline="") as file:
+    with export.write_csv(issues, tmp_path / "t.csv").open(newline="") as file:
         cells = [cell for row in csv.reader(file) for cell in row]
     assert any(cell.startswith("'=cmd") for cell in cells)
     assert any(cell.startswith("'@") for cell in cells)
@@ -43,7 +43,7 @@ def test_no_cell_of_the_table_is_a_formula(issues, tmp_path):
 
 
 def test_weights_are_arrays_in_the_order_of_the_data(issues, tmp_path):
-    with np.load(tables.write_weights(issues, tmp_path / "w.npz")) as saved:
+    with np.load(export.write_weights(issues, tmp_path / "w.npz")) as saved:
         for name in ("index", "label_score", "is_label_issue", "predicted_label", "noise_matrix"):
             np.testing.assert_array_equal(saved[name], getattr(issues, name))
         np.testing.assert_array_equal(saved["score_prediction"], issues.scores["prediction"])
@@ -57,28 +57,28 @@ def test_corrected_labels_change_those_flagged_and_no_other(issues):
     for i, row in enumerate(issues.index):
         given[place[row]] = issues.given_label[i]
     at = np.array([place[row] for row in issues.index])
-    labels = tables.corrected(issues, given, at)
+    labels = export.corrected(issues, given, at)
     expected = np.where(issues.is_label_issue, issues.predicted_label, issues.given_label)
     np.testing.assert_array_equal(labels[at], expected)
     assert (labels != given).sum() == issues.num_issues > 30
     assert given.sum() != labels.sum()  # the labels handed in are left as they were
     away = np.where(np.arange(300) < 150, -1, at)
-    half = tables.corrected(issues, given, away)
+    half = export.corrected(issues, given, away)
     assert (half != given).sum() == issues.is_label_issue[150:].sum()
 
 
 def test_a_labels_file_as_csv_and_as_array(tmp_path):
     labels, rows = np.array([2, 0, 1]), np.array([5, 1, 3])
-    path = tables.write_labels(labels, rows, 6, ("a", "b", "c"), tmp_path / "l.csv")
+    path = export.write_labels(labels, rows, 6, ("a", "b", "c"), tmp_path / "l.csv")
     assert path.read_text().split() == ["index,label", "1,a", "3,b", "5,c"]
-    path = tables.write_labels(labels, rows, 6, NAMES, tmp_path / "n.csv")
+    path = export.write_labels(labels, rows, 6, NAMES, tmp_path / "n.csv")
     assert path.read_text().split() == ["index,label", "1,0", "3,1", "5,2"]
-    path = tables.write_labels(labels, rows, 6, "abc", tmp_path / "i.csv", ids=["z", "x,1", "y"])
+    path = export.write_labels(labels, rows, 6, "abc", tmp_path / "i.csv", ids=["z", "x,1", "y"])
     assert path.read_text().splitlines() == ["path,label", '"x,1",a', "y,b", "z,c"]
     for odd in (["=z", "x", "y"], ["y", "x", "y"], ["y ", "x", "z"]):
-        path = tables.write_labels(labels, rows, 6, "abc", tmp_path / "i.csv", ids=odd)
+        path = export.write_labels(labels, rows, 6, "abc", tmp_path / "i.csv", ids=odd)
         assert path.read_text().split() == ["index,label", "1,a", "3,b", "5,c"]
-    path = tables.write_labels(labels, rows, 6, NAMES, tmp_path / "l.npy")
+    path = export.write_labels(labels, rows, 6, NAMES, tmp_path / "l.npy")
     np.testing.assert_array_equal(np.load(path)[rows], labels)
     assert np.load(path).shape == (6,)
 
@@ -87,7 +87,7 @@ def test_a_labels_file_as_csv_and_as_array(tmp_path):
                                            ("no/l.csv", "there is no folder")])
 def test_a_labels_file_that_cannot_be_is_one_line(tmp_path, name, message):
     with pytest.raises(UserError, match=message):
-        tables.check_target(tmp_path / name)
+        export.check_target(tmp_path / name)
 
 
 def test_labels_that_cannot_be_written_leave_those_before(tmp_path, monkeypatch):
@@ -95,8 +95,8 @@ def test_labels_that_cannot_be_written_leave_those_before(tmp_path, monkeypatch)
         file.write(b"half")
         raise OSError("No space left on device")
 
-    path = tables.write_labels(np.array([1, 0]), np.arange(2), 2, NAMES, tmp_path / "l.npy")
+    path = export.write_labels(np.array([1, 0]), np.arange(2), 2, NAMES, tmp_path / "l.npy")
     with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
         patch.setattr(np, "save", full)
-        tables.write_labels(np.array([2, 2]), np.arange(2), 2, NAMES, path)
+        export.write_labels(np.array([2, 2]), np.arange(2), 2, NAMES, path)
     np.testing.assert_array_equal(np.load(path), [1, 0])

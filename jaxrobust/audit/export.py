@@ -1,4 +1,4 @@
-"""What was found as files: a table to open anywhere, arrays for programs, corrected labels."""
+"""Label issues as files: CSV table, arrays, corrected labels."""
 
 from __future__ import annotations
 
