@@ -25,10 +25,11 @@ from unittest import mock
 import numpy as np
 
 from jaxrobust import config as configuration
-from jaxrobust import methods
 from jaxrobust.audit import find_label_issues, report
 from jaxrobust.audit.scoring import against_truth
-from jaxrobust.training.experiment import assemble
+from jaxrobust.runs import experiment
+from jaxrobust.runs.experiment import assemble
+from jaxrobust.training.dynamics import recorded
 from jaxrobust.training.loop import Place, Runner
 
 SCORES = """
@@ -95,8 +96,8 @@ def step(rounds: int, network: str) -> dict:
     config.network.name = network
     config = configuration.validate(config)
     runs = []
-    for wrap in (lambda method, **_: method, methods.recorded):
-        with mock.patch.object(methods, "recorded", wrap):
+    for wrap in (lambda method, **_: method, recorded):
+        with mock.patch.object(experiment, "recorded", wrap):
             e = assemble(config)
         runner = Runner(e.method, e.feed, e.forward, e.key, loop=e.loop, layout=e.layout)
         runs.append([runner, e.method.init(e.key), Place()])

@@ -24,7 +24,10 @@ import numpy as np
 
 from benchmarks.train_step import environment, jax_row
 from jaxrobust import networks, process
-from jaxrobust.data import augment, augment_ops, augment_policy, sampling
+from jaxrobust.augment import pillow_ops
+from jaxrobust.augment import policies as augment_policy
+from jaxrobust.augment import views as augment
+from jaxrobust.data import sampling
 
 STEP = "ResNet-32 training step"
 
@@ -84,11 +87,11 @@ def operation_rows(batch_size: int) -> list[Row]:
         row("step of a view", "random_cutout", augment.random_cutout, key, x),
     ]
     index = jnp.zeros((batch_size, 1), jnp.int32)
-    for name in augment_ops.OPERATIONS[1:]:
+    for name in pillow_ops.OPERATIONS[1:]:
         operation = augment_policy.both_signs(name, 2 / 3)[1]
 
         def apply(x, index, operation=operation):
-            return augment_ops.apply(x, [operation], index)
+            return pillow_ops.apply(x, [operation], index)
 
         rows.append(row("operation", name, apply, x, index))
     return rows

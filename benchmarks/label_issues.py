@@ -35,9 +35,9 @@ from jaxrobust import config as configuration
 from jaxrobust.audit import find_label_issues
 from jaxrobust.audit.scoring import auprc, auroc
 from jaxrobust.data import manifest
-from jaxrobust.methods import gathered
-from jaxrobust.training import auditing, folds, memory
-from jaxrobust.training.experiment import assemble
+from jaxrobust.runs import audit, cross_validation, fit
+from jaxrobust.runs.experiment import assemble
+from jaxrobust.training.dynamics import gathered
 
 FLIPS = "0:8,1:7,2:3,3:8,4:9,5:6,6:5,7:1,8:3,9:4"
 SETTINGS = {
@@ -146,16 +146,16 @@ def digits(kind: str, rate: float, factor: float, seed: int, network: str, epoch
     config.data.imbalance.kind = "none" if factor == 1 else "exponential"
     config.data.imbalance.factor = factor
     experiment = assemble(configuration.validate(config))
-    state, _ = memory.fit(experiment)
+    state, _ = fit.fit(experiment)
     seen = gathered(state)
-    p = folds.out_of_sample(experiment, 5)
+    p = cross_validation.out_of_sample(experiment, 5)
     train = experiment.data.train
     return train.labels, train.true_labels, p, seen.probabilities
 
 
 def from_workdir(workdir: Path):
     """Reads a finished run; returns the same as `digits`."""
-    record, found = manifest.load(workdir / "noise.npz"), auditing.load(workdir / "evidence.npz")
+    record, found = manifest.load(workdir / "noise.npz"), audit.load(workdir / "evidence.npz")
     if not record.truth_known or "out_of_sample" not in found:
         raise SystemExit(f"{workdir}: the truth or out-of-sample predictions are not known.")
     rows = record.train

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrobust import losses
-from jaxrobust.training import figures
+from jaxrobust.plots import run
 
 K, EPOCHS = 10, 150
 COUNTS = np.round(5000 * 0.01 ** (np.arange(K) / (K - 1))).astype(int)  # a long tail
@@ -53,12 +53,12 @@ def variants(name: str) -> dict[str, tuple[dict, int]]:
     return {name: (values, 0)}
 
 
-def picture(name: str) -> figures.Figure:
-    figure, (left, right) = figures.canvas(8.4, 3.0, 1, 2)
+def picture(name: str) -> run.Figure:
+    figure, (left, right) = run.canvas(8.4, 3.0, 1, 2)
     drawn = {} if name == "ce" else {"cross-entropy": ("ce", {}, 0)}
     drawn |= {text: (name, *chosen) for text, chosen in variants(name).items()}
     rises = name == "ce_sr"  # By a constant that grows over the epochs, out of the picture.
-    colours = figures.COLOURS if "cross-entropy" in drawn else figures.COLOURS[1:]
+    colours = run.COLOURS if "cross-entropy" in drawn else run.COLOURS[1:]
     for colour, (text, chosen) in zip(colours, drawn.items(), strict=False):
         value, weight = curves(*chosen)
         for ax, y in ((left, value - value.min() if rises else value), (right, weight)):
@@ -74,7 +74,7 @@ def picture(name: str) -> figures.Figure:
 def main(folder: Path) -> list[Path]:
     """Draws all losses into a folder; returns the files."""
     folder.mkdir(parents=True, exist_ok=True)
-    return [figures.save(picture(name), folder / f"{name}.svg") for name in losses.LOSSES]
+    return [run.save(picture(name), folder / f"{name}.svg") for name in losses.LOSSES]
 
 
 if __name__ == "__main__":

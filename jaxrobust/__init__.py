@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jaxrobust.estimator import RobustClassifier as RobustClassifier
-    from jaxrobust.training.train import train as train
+    from jaxrobust.runs.train import train as train
 
 __version__ = "0.1.0"
-_LAZY = {"RobustClassifier": "jaxrobust.estimator", "train": "jaxrobust.training.train"}
+_LAZY = {"RobustClassifier": "jaxrobust.estimator", "train": "jaxrobust.runs.train"}
 __all__ = ["__version__", *_LAZY]
 
 

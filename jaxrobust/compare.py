@@ -11,11 +11,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from jaxrobust import process
-from jaxrobust.data import files
+from jaxrobust import files, process
 from jaxrobust.errors import RunError, UserError, check, report, writing
-from jaxrobust.training import figures, results
-from jaxrobust.training.log import read_rows
+from jaxrobust.plots import run as figures
+from jaxrobust.runs import results
+from jaxrobust.training.metrics_log import read_rows
 
 
 def compare(workdirs: list[Path]) -> str:

@@ -23,15 +23,18 @@ from sklearn.utils.validation import (
 )
 
 from jaxrobust import config as configuration
-from jaxrobust import methods, networks
+from jaxrobust import networks
 from jaxrobust.audit import find_label_issues
-from jaxrobust.data import tables
 from jaxrobust.data.examples import Examples, Source
 from jaxrobust.data.prepare import prepare
+from jaxrobust.data.readers import arrays as tables
 from jaxrobust.errors import check, choose
-from jaxrobust.training.auditing import weights_source
-from jaxrobust.training.experiment import Experiment, assemble, evaluation_view, make_network
-from jaxrobust.training.memory import fit
+from jaxrobust.methods import TrainState
+from jaxrobust.runs import METHODS
+from jaxrobust.runs.audit import weights_source
+from jaxrobust.runs.experiment import Experiment, assemble, evaluation_view, make_network
+from jaxrobust.runs.fit import fit
+from jaxrobust.training.dynamics import gathered
 from jaxrobust.training.programs import shared_jit
 
 NetworkLike = str | networks.Network | nn.Module | Callable[[int], Any]
@@ -45,7 +48,7 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
     The parameters of the last epoch are kept: robust methods need no clean data to stop early.
 
     Args:
-      method: supervised (any robust loss), dynamic_loss, ...; see `jaxrobust.methods.METHODS`.
+      method: supervised (any robust loss), dynamic_loss, ...; see `jaxrobust.runs.METHODS`.
       loss: a name of `jaxrobust.losses.LOSSES`; default dal for supervised, ce for the others.
       network: a name of `jaxrobust.networks.NETWORKS`; or your own: a `Network` record, a linen
         module with K outputs, or a function of K that returns one of these. Default: mlp for
@@ -134,9 +137,9 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
         self._audit(experiment, state, labels)
         return self
 
-    def _audit(self, experiment: Experiment, state: methods.TrainState, labels: np.ndarray) -> None:
+    def _audit(self, experiment: Experiment, state: TrainState, labels: np.ndarray) -> None:
         """Sets what the training showed of the labels."""
-        dynamics = methods.gathered(state)
+        dynamics = gathered(state)
         report = experiment.method.report
         found = {} if report is None else {k: np.asarray(v) for k, v in report(state).items()}
         self.label_issues_ = find_label_issues(
@@ -196,7 +199,7 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
 
     def _make_config(self, x: np.ndarray) -> ConfigDict:
         """Returns the recipe of the method with the parameters of this estimator put over it."""
-        method = choose("method", self.method, methods.METHODS)
+        method = choose("method", self.method, METHODS)
         loss = self.loss or ("dal" if method == "supervised" else "ce")
         config = _recipe(method, loss, self.epochs)
         quarter = 2 ** int(np.log2(max(len(x) // 4, 1)))

@@ -7,7 +7,7 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
-from jaxrobust import command_line, process
+from jaxrobust import cli, process
 from jaxrobust import config as configuration
 from jaxrobust.errors import RunError, UserError, check, nearest, report
 
@@ -23,7 +23,7 @@ def parse(argv: list[str]) -> flags.FlagValues:
     Raises:
       UserError: one line that names the wrong flag, setting or value, and the nearest right one.
     """
-    name, rest = command_line.split_argv(argv)
+    name, rest = cli.split_argv(argv)
     values = flags.FlagValues()
     for flag, default in STRINGS.items():
         flags.DEFINE_string(flag, default, "see --help", flag_values=values)
@@ -33,7 +33,7 @@ def parse(argv: list[str]) -> flags.FlagValues:
         config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=rest)
         left = values(rest)[1:]
     except (flags.Error, KeyError, TypeError, ValueError) as error:
-        raise command_line.explain(error, rest, FLAGS) from None
+        raise cli.explain(error, rest, FLAGS) from None
     check(not left, f"Unexpected argument {left[0]!r}; flags begin with --." if left else "")
     check(values.mode in MODES,
           f"--mode={values.mode}: one of {', '.join(MODES)}.{nearest(values.mode, MODES)}")
@@ -41,7 +41,7 @@ def parse(argv: list[str]) -> flags.FlagValues:
     check((name is None) != (values.sweep is None) or values.mode != "train",
           "Name a configuration: --config=digits_dal, a .py file or a config.json; or a --sweep.")
     if values.workdir is None and values.mode == "train" and name:
-        values.workdir = command_line.default_workdir(name)
+        values.workdir = cli.default_workdir(name)
     check(values.dry_run or values.workdir, "Name a folder for the run: --workdir=runs/NAME.")
     return values
 
@@ -49,11 +49,12 @@ def parse(argv: list[str]) -> flags.FlagValues:
 def run(argv: list[str]) -> int:
     """Does what a command line says; returns the exit code."""
     if any(a in ("-h", "--help", "-help") for a in argv[1:]):
-        print(command_line.usage())
+        print(cli.usage())
         return 0
     try:
         values = parse(argv)
-        from jaxrobust.training import commands, sharding  # Import JAX: once the flags are right.
+        from jaxrobust.runs import commands
+        from jaxrobust.training import sharding  # Import JAX: once the flags are right.
 
         if values.distributed:
             sharding.start_processes(values.distributed)

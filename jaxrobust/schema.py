@@ -10,6 +10,8 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+from jaxrobust.runs import METHODS
+
 
 class Setting(NamedTuple):
     """One setting: `default`, `doc`, `kind` (its type) and `rule` (what values it takes)."""
@@ -144,7 +146,7 @@ SCHEMA: dict[str, Any] = {
                          one_of("float32", "bfloat16")),
     },
     "method": {
-        "name": Setting("supervised", "how the network is trained", str, one_of(*_METHODS)),
+        "name": Setting("supervised", "how the network is trained", str, one_of(*METHODS)),
         "meta_learning_rate": Setting(3e-3, "of the learned objective's Adam", float, at_least(0)),
         "meta_weight_decay": Setting(0.0, "added to the meta-gradient", float, at_least(0)),
         "meta_batch_size": Setting(None, "metadata a step (default: train.batch_size)", int,

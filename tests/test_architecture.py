@@ -7,8 +7,15 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-LAYERS = ["losses", "objectives", "bilevel", "methods", "training", "main"]
-BESIDE = {"errors", "schema", "config", "command_line"}
+LAYERS = ["losses", "objectives", "bilevel", "methods", "training", "runs", "main"]
+BESIDE = {"errors", "schema", "config", "cli", "files"}
+ROOMS = {
+    "audit", "augment", "bilevel", "data", "losses", "methods", "networks", "objectives", "plots",
+    "runs", "training",
+}
+DRAWS = "plots"  # the only room that imports matplotlib
+NO_CONFIG = {"losses", "objectives", "bilevel", "methods", "data", "augment", "networks", "audit",
+             "plots"}
 
 
 def imports(file):
@@ -31,7 +38,7 @@ def test_imports_go_one_way():
     for file, part in parts():
         if part not in LAYERS:
             continue
-        allowed = set(LAYERS[: LAYERS.index(part) + 1]) | BESIDE | {"data", "networks", "audit"}
+        allowed = set(LAYERS[: LAYERS.index(part) + 1])
         wrong = {name for name in imports(file) if name in LAYERS} - allowed
         assert not wrong, f"{file} imports {wrong}"
 
@@ -41,13 +48,42 @@ def test_losses_objectives_and_data_know_nothing_of_the_rest():
         "losses": {"losses", "errors"},
         "objectives": {"objectives", "losses", "errors"},
         "bilevel": {"bilevel", "objectives", "losses", "errors"},
-        "data": {"data", "errors"},
+        "augment": {"augment", "errors"},
+        "data": {"data", "errors", "files"},
         "networks": {"networks", "errors"},
+        "audit": {"audit", "data", "errors", "files"},
+        "plots": {"plots", "training", "errors"},
     }
     for file, part in parts():
         if part in allowed:
             wrong = set(imports(file)) - allowed[part]
             assert not wrong, f"{file} imports {wrong}"
+
+
+def test_the_rooms_are_those_of_the_map():
+    rooms = {f.parent.name for f in (ROOT / "jaxrobust").glob("*/__init__.py")}
+    assert rooms == ROOMS
+
+
+def modules(file):
+    """Top-level packages that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            yield (node.module or "").split(".")[0]
+        elif isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+
+
+def test_only_the_plots_draw_and_no_configuration_comes_below_the_runs():
+    for file, part in parts():
+        assert part == DRAWS or "matplotlib" not in set(modules(file)), file
+        assert part not in NO_CONFIG or "ml_collections" not in set(modules(file)), file
+
+
+def test_importing_the_methods_needs_no_configuration():
+    code = "import sys, jaxrobust.methods; assert 'ml_collections' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_importing_the_losses_imports_jax_and_nothing_else():
@@ -70,10 +106,13 @@ def test_requirements_are_the_packages_own():
     assert listed == project["dependencies"]
 
 
-def test_main_is_short_and_no_file_is_long():
+def test_main_is_short_and_a_long_file_is_a_warning():
     lengths = {f: len(f.read_text().splitlines()) for f in (ROOT / "jaxrobust").rglob("*.py")}
     assert lengths[ROOT / "jaxrobust" / "main.py"] < 80
-    assert max(lengths.values()) <= 300, {f: n for f, n in lengths.items() if n > 300}
+    long = {f.name: n for f, n in lengths.items() if n > 400}
+    if long:
+        print(f"More than 400 lines, one thought each? {long}")
+    assert max(lengths.values()) <= 600, long
 
 
 def test_every_public_function_of_the_package_is_described():

@@ -16,14 +16,14 @@ import pytest
 
 import jaxrobust
 from jaxrobust import config as configuration
-from jaxrobust import losses, methods, networks
-from jaxrobust.training import sweep
+from jaxrobust import losses, networks
+from jaxrobust.runs import METHODS, sweep
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PUBLIC = ("losses", "objectives", "bilevel", "networks", "methods", "audit", "estimator", "config",
           "data.label_noise", "data.long_tail", "data.sources", "data.prepare", "data.sampling",
-          "data.manifest", "process", "compare", "training.train")
+          "data.manifest", "process", "compare", "runs.train")
 MODULES = sorted(m.name for m in pkgutil.walk_packages(jaxrobust.__path__, "jaxrobust."))
 
 
@@ -161,7 +161,7 @@ def test_losses_objectives_methods_and_networks_say_where_they_come_from():
     every = [*losses.LOSSES.items(), *made.items(), *networks.NETWORKS.items()]
     assert not [name for name, value in every
                 if name != "ce" and not re.search(r"Source: |Equal to", own_text(value))]
-    pages = [DOCS / "methods" / f"{name}.md" for name in methods.METHODS if name != "supervised"]
+    pages = [DOCS / "methods" / f"{name}.md" for name in METHODS if name != "supervised"]
     assert all("arXiv" in page.read_text() for page in pages)
 
 
@@ -189,7 +189,7 @@ def test_every_loss_and_method_has_a_page():
             assert part in page, (name, part)
         assert f"({name}.md)" in (DOCS / "losses" / "index.md").read_text()
     index = (DOCS / "methods" / "index.md").read_text()
-    for name in methods.METHODS:
+    for name in METHODS:
         page = (DOCS / "methods" / f"{name}.md").read_text()
         assert f"({name}.md)" in index and "python -m jaxrobust.main" in page, name
         if name != "supervised":
@@ -219,7 +219,7 @@ def test_generated_pages_hold_every_setting_and_default(hooks):
 
 
 def test_every_method_page_shows_its_defaults(hooks):
-    for name in methods.METHODS:
+    for name in METHODS:
         text = (DOCS / "methods" / f"{name}.md").read_text()
         page = hooks["on_page_markdown"](text, None, None, None)
         assert "<!-- settings" not in page

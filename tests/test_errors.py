@@ -34,7 +34,7 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path):
 
 
 def test_what_the_system_refuses_is_one_line(monkeypatch, capsys):
-    from jaxrobust.training import commands
+    from jaxrobust.runs import commands
 
     def full(values):
         raise OSError(28, "No space left on device", "w/config.json")

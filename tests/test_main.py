@@ -12,8 +12,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxrobust.training import inference
-from jaxrobust.training.log import read_rows
+from jaxrobust.runs import predict as inference
+from jaxrobust.training.metrics_log import read_rows
 
 TINY = [
     "--config=digits_losses:dal", "--config.network.name=mlp", "--config.network.width=32",

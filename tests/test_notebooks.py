@@ -20,7 +20,7 @@ from IPython.core.inputtransformer2 import TransformerManager
 from PIL import Image
 
 import jaxrobust
-from jaxrobust.training import inference
+from jaxrobust.runs import predict
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -154,7 +154,7 @@ def project(tmp_path, monkeypatch):
     dry = []
 
     def train(config, workdir):
-        dry.append((inference.describe(config), config, str(workdir)))
+        dry.append((predict.describe(config), config, str(workdir)))
         return {"last": {"balanced_accuracy": 0.5}}
 
     monkeypatch.setattr(jaxrobust, "train", train, raising=False)

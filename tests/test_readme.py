@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from jaxrobust import main
-from jaxrobust.data import examples, sampling, tfds_source
+from jaxrobust.data import examples, sampling
+from jaxrobust.data.readers import tfds
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -122,7 +123,7 @@ def empty_folder(tmp_path, monkeypatch):
         names = tuple(map(str, range(10)))
         return examples.Loaded({"train": split, "test": split}, names, None, 150)
 
-    monkeypatch.setattr(tfds_source, "load", cifar10)
+    monkeypatch.setattr(tfds, "load", cifar10)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from jaxrobust import config as configuration
-from jaxrobust.training import experiment
-from jaxrobust.training.log import read_rows
+from jaxrobust.runs import experiment
+from jaxrobust.training.metrics_log import read_rows
 
 SIDE = 40
 

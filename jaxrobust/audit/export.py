@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxrobust import files
 from jaxrobust.audit.issues import LabelIssues
-from jaxrobust.data import files
 from jaxrobust.errors import check
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")

@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrobust.data import files, flip_maps
+from jaxrobust import files
+from jaxrobust.data import flip_maps
 from jaxrobust.data.statistics import moments
 from jaxrobust.errors import UserError, check, choose
 

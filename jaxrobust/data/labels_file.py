@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxrobust.data import csv_file, files, manifest
+from jaxrobust import files
+from jaxrobust.data import manifest
 from jaxrobust.data.examples import Source, rows_of
+from jaxrobust.data.readers import csv_columns
 from jaxrobust.errors import UserError, check, nearest
 
 _LABEL = ("label", "given_label")
@@ -68,8 +70,8 @@ def _from_npy(path: Path, source: Source) -> np.ndarray:
 
 
 def _from_csv(path: Path, source: Source, truth: np.ndarray) -> np.ndarray:
-    columns = csv_file.read(path)
-    label = csv_file.column(columns, _LABEL, path)
+    columns = csv_columns.read(path)
+    label = csv_columns.column(columns, _LABEL, path)
     key = next((name for name in _KEY if name in columns), None)
     values = codes(columns[label], source.class_names, path)
     if key is None:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxrobust.data import files
+from jaxrobust import files
 from jaxrobust.data.examples import Source, View, in_memory, rows_of
 from jaxrobust.errors import UserError, check
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxrobust.data import label_noise, labels_file, manifest, splits
 from jaxrobust.data.examples import Examples, Source, positions, rows_of, take
 from jaxrobust.data.manifest import Manifest, Rows
-from jaxrobust.data.pool import Pool
+from jaxrobust.data.training_pool import Pool
 from jaxrobust.errors import check, choose
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from jaxrobust.data import folder, splits, tables, tfds_source
+from jaxrobust.data import splits
 from jaxrobust.data.examples import Examples, Loaded, Source, take
+from jaxrobust.data.readers import arrays, folder, tfds
 from jaxrobust.errors import check
 
 OWN = ("digits", "folder", "npz", "csv")  # names that are not looked up in TFDS
@@ -43,7 +44,7 @@ def load(
       max_bytes: images that would take more memory are decoded when asked for.
 
     Raises:
-      UserError: see `folder.load`, `tables.load_npz`, `tables.load_csv`, `tfds_source.load`.
+      UserError: see `folder.load`, `arrays.load_npz`, `arrays.load_csv`, `tfds.load`.
     """
     if name in OWN:
         check(data_dir is None, f"data_dir is for TFDS data sets; {name!r} takes a path.")
@@ -54,13 +55,13 @@ def load(
         check(path is None and label_key is None, "digits takes neither a path nor a label key.")
         loaded = _digits()
     elif name == "npz":
-        loaded = tables.load_npz(path, label_key=label_key, max_bytes=max_bytes)
+        loaded = arrays.load_npz(path, label_key=label_key, max_bytes=max_bytes)
     elif name == "csv":
-        loaded = tables.load_csv(path, label_key=label_key)
+        loaded = arrays.load_csv(path, label_key=label_key)
     elif name == "folder":
         loaded = folder.load(path, label_key=label_key, num_classes=num_classes, **images)
     else:
-        loaded = tfds_source.load(name, data_dir=data_dir, label_key=label_key, **images)
+        loaded = tfds.load(name, data_dir=data_dir, label_key=label_key, **images)
     if num_classes is not None:
         loaded = _first_classes(loaded, num_classes)
     if test_fraction is None:

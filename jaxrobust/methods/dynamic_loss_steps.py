@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxrobust import losses
-from jaxrobust.data.augment import mix, mixup_pairs
+from jaxrobust.augment.views import mix, mixup_pairs
 from jaxrobust.methods.method import StepInfo
 from jaxrobust.methods.steps import bilevel_update, mean_loss, plain_update, scalars_of
 

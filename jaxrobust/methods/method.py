@@ -89,7 +89,7 @@ class Method(NamedTuple):
 
     Attributes:
       stages: in order.
-      report: `report(state) -> arrays`, what has been learned (see `training.learned`), or None.
+      report: `report(state) -> arrays`, what has been learned (see `runs.diagnostics`), or None.
       spread: names of entries of the memory [N, ...] that several devices share by rows.
     """
 

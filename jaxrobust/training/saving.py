@@ -12,8 +12,8 @@ from ml_collections import ConfigDict
 
 from jaxrobust.methods import TrainState
 from jaxrobust.training.checkpoints import Checkpoints
-from jaxrobust.training.interrupt import Interrupt, Interrupted
 from jaxrobust.training.loop import Place, bad_step
+from jaxrobust.training.signals import Interrupt, Interrupted
 
 
 class Selection:

@@ -8,9 +8,9 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from jaxrobust import config
-from jaxrobust.training.experiment import assemble
+from jaxrobust.runs.experiment import assemble
+from jaxrobust.runs.train import init_state
 from jaxrobust.training.loop import Place, Runner
-from jaxrobust.training.train import init_state
 
 
 def curves_of(state):

@@ -11,15 +11,14 @@ import pytest
 
 import jaxrobust
 from jaxrobust import config as configuration
-from jaxrobust import losses, methods, networks
+from jaxrobust import losses, networks
 from jaxrobust.errors import UserError
-from jaxrobust.methods import build
 from jaxrobust.methods.curvenet import curve_slice, curves_of
 from jaxrobust.objectives import class_centred, curve_weighted
-from jaxrobust.training import experiment, inference, train
+from jaxrobust.runs import build_method, experiment, predict, train
 from jaxrobust.training.evaluation import make_forward
-from jaxrobust.training.log import read_rows
 from jaxrobust.training.loop import Feed, Place, Runner
+from jaxrobust.training.metrics_log import read_rows
 
 
 def plain(key, x):
@@ -57,7 +56,7 @@ class Small:
         self.network = networks.make("mlp", 3, hidden=(8,))
         make_optimizer = functools.partial(experiment.make_optimizer, self.config)
         self.optimizer = make_optimizer(((self.config.train.epochs, 4),))
-        self.method = methods.make(
+        self.method = build_method.make(
             self.config, self.network, make_optimizer, lambda kind=None: plain,
             example=jnp.zeros((16, 2)), labels=jnp.asarray(self.labels[:60]), num_classes=3,
             held_out=held_out, curves=curves,
@@ -188,10 +187,10 @@ def test_a_step_with_kept_weights_is_the_weighted_loss_over_the_batch_size(loss)
 def test_classes_are_reweighted_from_the_chosen_epoch_of_the_allocation(epoch, by_class):
     """(1 - beta) / (1 - beta^n), normalised to sum K; what counts epochs is shown above."""
     config = settings(loss__reweight_from=2, loss__reweight_beta=0.9)
-    setup = build.Setup(None, None, None, None, None, np.array([50, 10, 1]))
+    setup = build_method.Setup(None, None, None, None, None, np.array([50, 10, 1]))
     batch = {"labels": jnp.arange(3), "where": jnp.ones(3, bool), "epoch": jnp.int32(epoch),
              "key": jax.random.key(0)}
-    objective = build._base(config, setup).objective
+    objective = build_method._base(config, setup).objective
     value = objective.loss({}, jnp.zeros((3, 3)), batch)
     np.testing.assert_allclose(value, np.log(3) * np.array(by_class), rtol=1e-3)
 
@@ -351,7 +350,7 @@ def test_a_run_keeps_its_probe_and_never_selects_from_it(whole):
         assert file["curves"].shape == (len(noise["index"]), 3)
         np.testing.assert_array_equal(file["index"], noise["index"])
         np.testing.assert_array_equal(file["given_labels"], noise["given_labels"])
-    state = inference.open_workdir(folder)[1]["state"]
+    state = predict.open_workdir(folder)[1]["state"]
     assert "curves" in str(jax.tree_util.tree_structure(state.memory))
     assert 4 <= results["selected"]["epoch"] <= 7 and results["epochs"] == 7
     rows = read_rows(folder / "metrics.jsonl")
@@ -398,7 +397,7 @@ def test_killed_within_every_stage_it_ends_the_same(noisy, whole, tmp_path, monk
 
 def assert_same_state(one, other):
     """Parameters, optimisers, phi, weights, curves: everything that a run ends with."""
-    one, other = (inference.open_workdir(folder)[1]["state"] for folder in (one, other))
+    one, other = (predict.open_workdir(folder)[1]["state"] for folder in (one, other))
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(one), jax.device_get(other))
 
 
@@ -407,8 +406,8 @@ def test_a_probe_serves_another_run(noisy, whole, tmp_path):
     other = noisy(probe_workdir=str(folder), train__loop="epoch", method__base="loss")
     results = jaxrobust.train(other, tmp_path)
     assert results["epochs"] == 4 and not (tmp_path / "curves.npz").exists()
-    state = inference.open_workdir(tmp_path)[1]["state"]
-    kept = inference.open_workdir(folder)[1]["state"]
+    state = predict.open_workdir(tmp_path)[1]["state"]
+    kept = predict.open_workdir(folder)[1]["state"]
     curves, theirs = (
         next(leaf for path, leaf in jax.tree_util.tree_leaves_with_path(s.memory)
              if "curves" in jax.tree_util.keystr(path)) for s in (state, kept)

@@ -11,8 +11,9 @@ import jaxrobust
 from jaxrobust import config
 from jaxrobust.errors import UserError
 from jaxrobust.methods import dynamic_loss_steps
-from jaxrobust.training import inference, loop, results, train
-from jaxrobust.training.log import read_rows
+from jaxrobust.runs import predict, results, train
+from jaxrobust.training import loop
+from jaxrobust.training.metrics_log import read_rows
 
 
 def phi(made):
@@ -212,7 +213,7 @@ def test_killed_within_any_stage_it_ends_the_same(by_step, tmp_path, monkeypatch
     monkeypatch.setattr(train.Checkpoints, "save", save)
     assert jaxrobust.train(made, tmp_path)["last"] == whole["last"]
     assert read_rows(tmp_path / "metrics.jsonl") == rows
-    states = (inference.open_workdir(f)[1]["state"] for f in (tmp_path, folder))
+    states = (predict.open_workdir(f)[1]["state"] for f in (tmp_path, folder))
     jax.tree.map(np.testing.assert_array_equal, *map(jax.device_get, states))
 
 

@@ -15,7 +15,7 @@ from jaxrobust import losses, networks
 from jaxrobust.methods import TrainState
 from jaxrobust.methods.probe import Probe, class_means, empty_curves, probe_stages, record
 from jaxrobust.objectives import class_centred
-from jaxrobust.training import optimizers
+from jaxrobust.training import schedules
 
 
 def points(n=22, seed=0):
@@ -36,7 +36,7 @@ def test_golden_learning_rate(golden):
     probe = Probe(len(rates), 16, 2)
     stages = probe.steps(100)
     assert [steps for _, steps in stages] == [7, 50]
-    schedule = optimizers.make_schedule(
+    schedule = schedules.make_schedule(
         "cyclic", float(rates[0]), stages=stages, cycle=probe.cycle
     )
     per_epoch = [steps for epochs, steps in stages for _ in range(epochs)]

@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 
 from jaxrobust.errors import UserError
 from jaxrobust.training import sharding
-from jaxrobust.training.log import read_rows
+from jaxrobust.training.metrics_log import read_rows
 
 RUN = [
     sys.executable, "-m", "jaxrobust.main", "--config=digits_dynamic_loss",

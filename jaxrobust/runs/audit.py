@@ -1,0 +1,274 @@
+"""The audit of a run: evidence kept in `evidence.npz`, label issues, weights and report made of it.
+
+All but the evidence can be made again, without the checkpoints, and without the data but for the
+pictures: `--mode=audit`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxrobust import config as configuration
+from jaxrobust.audit import LabelIssues, find_label_issues, export
+from jaxrobust.audit.scoring import against_truth
+from jaxrobust.data import labels_file, manifest
+from jaxrobust import files
+from jaxrobust.data.examples import rows_of
+from jaxrobust.data.manifest import Manifest
+from jaxrobust.data.prepare import Part, prepare
+from jaxrobust.errors import UserError, check
+from jaxrobust.training.dynamics import gathered
+from jaxrobust.runs import cross_validation
+from jaxrobust.runs import rematch
+from jaxrobust.training.evaluation import Evaluated, evaluate
+from jaxrobust.runs.experiment import Experiment, assemble, load_source
+from jaxrobust.training.metrics import class_groups
+
+Evidence = dict[str, np.ndarray]
+"""By name: `curves` [N, S], `training_probabilities` [N, P, K], `out_of_sample` [N, K],
+`weights_<method>` [N], `held_out` [V, K] (predictions of the validation examples), `paths` [N],
+`paths_metadata` [M], `paths_validation` [V]. Those that a run has not got are left out."""
+
+
+class Audited(NamedTuple):
+    """What an audit found: the issues, and what of them goes into results.json."""
+
+    issues: LabelIssues
+    summary: dict[str, Any]
+
+
+def weights_source(method: str) -> str:
+    """Returns what a method's weights are called as evidence."""
+    return "corrector" if method == "dynamic_loss" else method
+
+
+def gather(
+    experiment: Experiment, state, say=lambda line: None, *,
+    evaluated: dict[str, Evaluated] | None = None,
+) -> Evidence:
+    """Collects the evidence of a trained state, whose evaluation may be known; every process
+    takes part."""
+    config, data = experiment.config, experiment.data
+    everywhere = jax.jit(lambda tree: tree, out_shardings=experiment.layout.copies())
+    seen = gathered(state._replace(memory={"dynamics": everywhere(state.memory["dynamics"])}))
+    found: Evidence = {"curves": np.minimum(seen.curves, 1e4).astype(np.float16)}
+    if seen.probabilities is not None:
+        found["training_probabilities"] = seen.probabilities.astype(np.float16)
+    report = experiment.method.report(state) if experiment.method.report else {}
+    if "weights" in report:
+        name = weights_source(config.method.name)
+        found[f"weights_{name}"] = np.asarray(everywhere(report["weights"]))
+    if data.validation is not None and data.validation_kind == "noisy":
+        evaluated = evaluated or evaluate(
+            experiment, state.params, state.batch_stats, ("validation",)
+        )
+        found["held_out"] = np.asarray(jax.nn.softmax(evaluated["validation"].logits))
+    if (config.audit.folds or 0) > 1:
+        found["out_of_sample"] = cross_validation.out_of_sample(
+            experiment, config.audit.folds, say
+        )
+    for name, part in (("paths", data.train), ("paths_metadata", data.metadata),
+                       ("paths_validation", data.validation)):
+        if part is not None and part.ids is not None:
+            found[name] = np.array(part.ids)
+    return found
+
+
+def save(found: Evidence, path: Path) -> None:
+    """Writes evidence.npz, whole or not at all."""
+    with files.whole(path, "wb") as file:
+        np.savez(file, **found)
+
+
+def load(path: Path) -> Evidence:
+    """Reads evidence.npz; raises `UserError` if it cannot be read."""
+    return files.read_npz(path, "is not the evidence of a run")
+
+
+def find(config: ConfigDict, record: Manifest, found: Evidence) -> Audited:
+    """Finds the label issues of the training examples of a manifest."""
+    rows, names = record.train, record.class_names
+    weights = {
+        name.removeprefix("weights_"): values
+        for name, values in found.items() if name.startswith("weights_")
+    }
+    issues = find_label_issues(
+        rows.given_labels, probabilities=found.get("out_of_sample"),
+        training_probabilities=found.get("training_probabilities"), curves=found.get("curves"),
+        weights=weights, class_names=names, paths=found.get("paths"), index=rows.index,
+        seed=config.seed,
+    )
+    summary = {
+        "sources": list(issues.scores),
+        "noise_rate": issues.noise_rate,
+        "noise_rate_interval": list(issues.noise_rate_interval),
+        "flagged": issues.num_issues,
+        "expected": round(issues.noise_rate * len(issues)),
+        "expected_interval": list(issues.num_issues_interval),
+        "noise_matrix": None if issues.noise_matrix is None else issues.noise_matrix.tolist(),
+        "held_out": _held_out(config, record, found),
+        "truth": None,
+    }
+    summary["doubt"] = _doubt(summary)
+    if record.truth_known:
+        counts = np.bincount(rows.given_labels, minlength=len(names))
+        groups = class_groups(counts, config.eval.many_above, config.eval.few_below)
+        summary["truth"] = against_truth(issues, rows.true_labels, groups)
+    return Audited(issues, summary)
+
+
+def sentence(summary: dict[str, Any]) -> str:
+    """Says in words what an audit found."""
+    low, high = summary["noise_rate_interval"]
+    text = (
+        f"Labels: {summary['flagged']} flagged as wrong; about {100 * summary['noise_rate']:.1f} % "
+        f"are (95 % interval {100 * low:.1f} to {100 * high:.1f} %)."
+    )
+    truth = summary["truth"]
+    if truth is not None:
+        text += f" In truth {100 * truth['noise_rate']:.1f} %"
+        if truth["auprc"] is not None:
+            text += f"; area under the precision-recall curve {truth['auprc']:.3f}"
+        text += "."
+    return text + (f"\n{summary['doubt']}" if summary.get("doubt") else "")
+
+
+def _held_out(config: ConfigDict, record: Manifest, found: Evidence) -> dict[str, Any] | None:
+    """Returns what predictions say of the labels of the validation examples, never trained on."""
+    if "held_out" not in found or record.validation is None:
+        return None
+    issues = find_label_issues(
+        record.validation.given_labels, probabilities=found["held_out"],
+        class_names=record.class_names, seed=config.seed,
+    )
+    return {"examples": len(issues), "noise_rate": issues.noise_rate,
+            "noise_rate_interval": list(issues.noise_rate_interval)}
+
+
+def _doubt(summary: dict[str, Any]) -> str | None:
+    """Says so where a network has learned wrong labels too soon for its training to show them."""
+    held_out = summary["held_out"]
+    if "prediction" in summary["sources"] or held_out is None:
+        return None
+    if held_out["noise_rate_interval"][0] <= summary["noise_rate_interval"][1]:
+        return None
+    return (
+        f"Of the validation labels, never trained on, about {100 * held_out['noise_rate']:.0f} % "
+        "look wrong: the network may have learned wrong labels by heart before its training could "
+        "show them. Out-of-sample predictions tell more: --mode=audit --config.audit.folds=5."
+    )
+
+
+def write(
+    workdir: Path, config: ConfigDict, record: Manifest, found: Evidence, audited: Audited,
+    results: dict[str, Any], train: Part | rematch.Shown | str,
+) -> None:
+    """Writes label_issues.csv, sample_weights.npz and report.html.
+
+    Args:
+      results: what results.json says, with "audit".
+      train: the training examples, for pictures; or why there are none.
+    """
+    from jaxrobust.audit import report  # Imports Jinja2.
+
+    true = record.train.true_labels if record.truth_known else None
+    tables.write_csv(audited.issues, workdir / "label_issues.csv", true)
+    tables.write_weights(audited.issues, workdir / "sample_weights.npz")
+    page = report.render(
+        audited.issues, name=workdir.resolve().name, results=results,
+        config=configuration.to_json(config), environment=_json(workdir / "environment.json"),
+        true=true, curves=found.get("curves"), train=train, figures=workdir / "figures",
+        features=record.feature_names,
+    )
+    with files.whole(workdir / "report.html") as file:
+        file.write(page)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def remake(workdir: str | Path, folds: int | None = None, say=lambda line: None) -> Audited:
+    """Makes the audit of a finished run again, with out-of-sample predictions if asked.
+
+    Raises:
+      UserError: there is no finished run, or it has no evidence.
+    """
+    from jaxrobust.runs.results import write_json
+
+    workdir = Path(workdir)
+    check(
+        (workdir / "results.json").is_file(),
+        f"--workdir={workdir} holds no finished run (no results.json). Train first.",
+    )
+    config = configuration.validate(configuration.load(str(workdir / "config.json")))
+    record = manifest.load(workdir / "noise.npz")
+    path = workdir / "evidence.npz"
+    found = load(path) if path.is_file() else {}
+    data, train = None, ""
+    try:
+        source = load_source(config)
+        if manifest.fingerprint(source) == record.fingerprint:
+            data = prepare(source, seed=config.seed, manifest_path=workdir / "noise.npz")
+            train = data.train
+        else:
+            train = rematch.by_name(source, found.get("paths"))
+    except (UserError, OSError) as error:
+        train = f"The examples could not be opened: {error}"
+    if folds:
+        why = train if isinstance(train, str) else getattr(train, "note", "")
+        check(data is not None, f"Out-of-sample predictions need the data: {why}")
+        found["out_of_sample"] = cross_validation.out_of_sample(assemble(config, data), folds, say)
+        save(found, path)
+    check(
+        any(not name.startswith(("paths", "held_out")) for name in found),
+        f"{workdir} holds no evidence of its labels (evidence.npz). "
+        "Make some: --config.audit.folds=5.",
+    )
+    audited = find(config, record, found)
+    results = _json(workdir / "results.json") | {"audit": audited.summary}
+    write(workdir, config, record, found, audited, results, train)
+    write_json(workdir / "results.json", results)
+    return audited
+
+
+def write_corrected(
+    workdir: str | Path, issues: LabelIssues, path: str | Path
+) -> tuple[int, str]:
+    """Writes the labels of a run's data set, those found wrong replaced, as a labels file.
+
+    Data that have changed since the run are no obstacle where examples have names: each label goes
+    to the example of its name, those that the run did not have keep theirs.
+
+    Returns:
+      How many labels were replaced, and what has changed since the run.
+
+    Raises:
+      UserError: the data cannot be read, or have changed and their examples have no names.
+    """
+    workdir = Path(workdir)
+    config = configuration.load(str(workdir / "config.json"))
+    record, d = manifest.load(workdir / "noise.npz"), config.data
+    source = load_source(config)
+    same = manifest.fingerprint(source) == record.fingerprint
+    if d.labels_file is not None:
+        source = labels_file.replace(source, d.labels_file, check_labels=False)
+    if same:
+        given = rematch.by_row(source, record)
+    else:
+        found = load(workdir / "evidence.npz")
+        names = {"train": "paths", "metadata": "paths_metadata", "validation": "paths_validation"}
+        names = {part: found[key] for part, key in names.items() if key in found}
+        given = rematch.given_by_name(source, record, names)
+    labels = export.corrected(issues, given.labels, given.place)
+    rows, ids = rows_of(source.train), source.train.ids
+    export.write_labels(
+        labels, rows, source.num_rows or len(labels), source.class_names, path, ids=ids
+    )
+    return int((labels != given.labels).sum()), given.note

@@ -1,0 +1,87 @@
+"""Out-of-sample predictions of the training examples, by cross-validation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+
+from jaxrobust.data import splits
+from jaxrobust.data.examples import View
+from jaxrobust.data.manifest import Rows
+from jaxrobust.data.prepare import Part, Prepared
+from jaxrobust.errors import UserError, check
+from jaxrobust.runs.experiment import Experiment, assemble
+from jaxrobust.runs.fit import fit
+
+
+def assign(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
+    """Returns int [N], the fold of each example; every class is spread evenly over the folds."""
+    with splits.on_cpu():
+        rank = splits.random_rank(labels, splits.key_for(seed, splits.FOLDS))
+    sizes = np.bincount(labels)
+    start = np.cumsum(sizes) - sizes  # Classes go on where the one before ended: equal folds.
+    return (rank + start[labels]) % folds
+
+
+def check_folds(experiment: Experiment, folds: int) -> None:
+    """Checks that every part of a cross-validation can be trained on.
+
+    Raises:
+      UserError: more folds than examples, or too few examples are left beside one of them: for a
+        batch, or for the metadata of a class.
+    """
+    data = experiment.data
+    labels = data.train.labels
+    check(2 <= folds <= len(labels), f"audit.folds={folds}: use 2 to {len(labels)}.")
+    fold = assign(labels, folds, experiment.config.seed)
+    one = np.asarray(data.train.x[0])[None]  # What is checked depends on the labels alone.
+    if data.metadata is not None:
+        data = data._replace(metadata=data.metadata._replace(x=one))
+    for k in range(folds):
+        part = _only(data, np.flatnonzero(fold != k), one)
+        try:
+            assemble(experiment.config, part, experiment.network)
+        except UserError as error:
+            raise UserError(f"audit.folds={folds}, without fold {k + 1}: {error}") from None
+
+
+def out_of_sample(
+    experiment: Experiment, folds: int, say: Callable[[str], None] = lambda line: None
+) -> np.ndarray:
+    """Returns float32 [N, K], for each training example the prediction of a network that has not
+    seen it: one trained in the same way, from the same seed, on the other folds.
+
+    Raises:
+      UserError: see `check_folds`; before the first fold is trained.
+    """
+    check_folds(experiment, folds)
+    config, data = experiment.config, experiment.data
+    labels = data.train.labels
+    fold = assign(labels, folds, config.seed)
+    found = np.zeros((len(labels), len(data.class_names)), np.float32)
+    for k in range(folds):
+        say(f"Fold {k + 1} of {folds}.")
+        rest, held = np.flatnonzero(fold != k), np.flatnonzero(fold == k)
+        x = _rows(data.train.x, rest)
+        x = np.asarray(x) if isinstance(x, jax.Array) else x
+        part = assemble(config, _only(data, rest, x))
+        state, _ = fit(part)
+        logits = part.forward(state.params, state.batch_stats, _rows(data.train.x, held))
+        found[held] = np.asarray(jax.nn.softmax(logits))
+    return found
+
+
+def _rows(x, rows: np.ndarray):
+    return x[rows] if isinstance(x, (jax.Array, np.ndarray)) else View(x, rows)
+
+
+def _only(data: Prepared, rows: np.ndarray, x) -> Prepared:
+    """Returns the data with `rows` of the training part alone, `x` their examples, and nothing to
+    measure on."""
+    train, record = data.train, data.manifest
+    ids = None if train.ids is None else [train.ids[i] for i in rows]
+    part = Part(x, train.labels[rows], train.true_labels[rows], train.index[rows], ids)
+    record = record._replace(train=Rows(*(a[rows] for a in record.train)), validation=None)
+    return data._replace(train=part, validation=None, test=None, manifest=record)

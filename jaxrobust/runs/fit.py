@@ -1,0 +1,49 @@
+"""A training without a workdir: where it starts, what runs it, and all of it in memory."""
+
+from __future__ import annotations
+
+import jax
+
+from jaxrobust.methods import TrainState
+from jaxrobust.runs.experiment import Experiment
+from jaxrobust.training.loop import Place, Runner
+from jaxrobust.training.programs import shared_jit
+
+
+def fit(experiment: Experiment) -> tuple[TrainState, list[dict[str, float]]]:
+    """Trains in memory: no workdir, no checkpoints, no evaluation.
+
+    Returns:
+      The state after the last epoch, and a row of training numbers for each epoch.
+
+    Raises:
+      RunError: the loss is not finite.
+    """
+    state = init_state(experiment)
+    place, runner, rows = Place(), make_runner(experiment), []
+    while place.epoch < experiment.method.epochs:
+        state, row = runner.epoch(state, place, lambda *_: None)
+        rows.append({"epoch": place.epoch} | row)
+    return state, rows
+
+
+def init_state(experiment: Experiment):
+    """Returns the state that training starts from, laid out over the devices."""
+    method, key = experiment.method, experiment.key
+    if experiment.layout.mesh is None:
+        return shared_jit(method.init, options=_options(experiment))(key)
+    shapes = jax.eval_shape(method.init, key)
+    shardings = experiment.layout.over_rows(shapes, method.spread)
+    return jax.jit(method.init, out_shardings=shardings)(key)
+
+
+def make_runner(experiment: Experiment) -> Runner:
+    """Returns what runs the epochs of an experiment."""
+    return Runner(
+        experiment.method, experiment.feed, experiment.forward, experiment.key,
+        loop=experiment.loop, options=_options(experiment), layout=experiment.layout,
+    )
+
+
+def _options(experiment: Experiment) -> dict[str, str] | None:
+    return dict(item.split("=", 1) for item in experiment.config.train.xla_options) or None

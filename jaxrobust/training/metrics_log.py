@@ -1,0 +1,124 @@
+"""What a run says while it runs: a bar or lines, metrics.jsonl, TensorBoard events."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from jaxrobust import files
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+class Log:
+    """Writes one row of numbers an epoch; a resumed run drops the rows it will write again."""
+
+    def __init__(
+        self, workdir: Path, *, epochs: int, start: int = 0, tensorboard: bool = True,
+        name: str = "",
+    ):
+        self._path = Path(workdir) / "metrics.jsonl"
+        self._epochs, self._name = epochs, name
+        rows = [row for row in read_rows(self._path) if row["epoch"] <= start]
+        with files.whole(self._path) as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+        self._file = self._path.open("a")
+        self._board = None
+        if tensorboard:
+            from tensorboardX import SummaryWriter
+
+            self._board = SummaryWriter(str(Path(workdir) / "tensorboard"), purge_step=start + 1)
+        self._bar, self._said = None, -math.inf
+        if sys.stderr.isatty():
+            self._bar = Progress(
+                TextColumn("{task.description}"), BarColumn(bar_width=12),
+                TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+                TimeRemainingColumn(compact=True), TextColumn("{task.fields[numbers]}"),
+                console=Console(stderr=True),
+            )
+            self._bar.start()
+            self._task = self._bar.add_task(name, total=epochs, completed=start, numbers="")
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Adds the numbers of an epoch; `row["epoch"]` counts finished epochs, from 1."""
+        row = {key: _finite(value) for key, value in row.items()}
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+        numbers = "  ".join(
+            f"{key} {value:.4g}" for key, value in row.items()
+            if key in _SHOWN and value is not None
+        )
+        if self._board is not None:
+            for key, value in row.items():
+                if isinstance(value, (int, float)) and key != "epoch":
+                    self._board.add_scalar(key, value, row["epoch"])
+        if self._bar is not None:
+            short = "  ".join(
+                f"{name} {row[key]:.3g}" for key, name in _IN_BAR.items()
+                if row.get(key) is not None
+            )
+            self._bar.update(self._task, completed=row["epoch"], numbers=short)
+        elif time.monotonic() - self._said > 1.0 or row["epoch"] == self._epochs:
+            self._said = time.monotonic()
+            self.say(f"{self._name} epoch {row['epoch']}/{self._epochs}  {numbers}")
+
+    def say(self, text: str) -> None:
+        """Prints a line on the standard error stream, above the bar where there is one."""
+        if self._bar is not None:
+            self._bar.console.print(text, highlight=False, markup=False)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        self._file.close()
+        if self._bar is not None:
+            self._bar.stop()
+        if self._board is not None:
+            self._board.close()
+
+
+class Silent:
+    """A `Log` that says nothing, for all processes of a distributed run but the first."""
+
+    def __init__(self, workdir: Path, **options):
+        del workdir, options
+
+    def write(self, row: dict[str, Any]) -> None:
+        del row
+
+    def say(self, text: str) -> None:
+        del text
+
+    def close(self) -> None:
+        pass
+
+
+_IN_BAR = {
+    "train_loss": "loss", "memorised": "memorised", "validation_balanced_accuracy": "val",
+    "test_balanced_accuracy": "test",
+}
+_SHOWN = (
+    "train_loss train_accuracy memorised validation_accuracy validation_balanced_accuracy "
+    "test_accuracy test_balanced_accuracy"
+).split()
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Returns the rows of a metrics.jsonl; a line cut short by a kill is left out."""
+    rows = []
+    if Path(path).is_file():
+        for line in Path(path).read_text().splitlines():
+            try:
+                rows.append(json.loads(line))
+            except ValueError:
+                continue
+    return rows

@@ -1,0 +1,102 @@
+"""Files: whole or not at all; what cannot be read is one clear error."""
+
+import io
+import os
+import threading
+
+import numpy as np
+import pytest
+
+from jaxrobust import files
+from jaxrobust.errors import UserError
+
+
+@pytest.mark.parametrize("mode, old, new", [("w", "old\n", "é\n"), ("wb", b"old\n", b"\xff")])
+def test_a_file_is_replaced_when_all_of_it_is_written(tmp_path, mode, old, new):
+    path = tmp_path / "a.txt"
+
+    def content():
+        return path.read_bytes() if "b" in mode else path.read_text(encoding="utf-8")
+
+    with files.whole(path, mode) as file:
+        file.write(old)
+        assert not path.exists()
+    with pytest.raises(KeyboardInterrupt), files.whole(path, mode) as file:
+        file.write(new)
+        raise KeyboardInterrupt
+    assert content() == old and [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+    with files.whole(path, mode) as file:
+        file.write(new)
+        assert content() == old
+    assert content() == new and [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_pipe_is_written_to_and_stays(tmp_path):
+    path, said = tmp_path / "pipe", []
+    os.mkfifo(path)
+    reader = threading.Thread(target=lambda: said.append(path.read_text()))
+    reader.start()
+    with files.whole(path) as file:
+        file.write("hello")
+    reader.join()
+    assert said == ["hello"] and path.is_fifo()
+
+
+def archive(**arrays):
+    file = io.BytesIO()
+    np.savez_compressed(file, **arrays)
+    return file.getvalue()
+
+
+RANDOM = archive(x=np.random.default_rng(0).integers(0, 256, 5000, np.uint8))
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"hello", r"a.npz is not an .npz file\.$"),
+        (b"", r"a.npz is not an .npz file\.$"),
+        (RANDOM[:2000], r"a.npz is not an .npz file\.$"),
+        (RANDOM[:2000] + bytes(100) + RANDOM[2100:], "a.npz is not an .npz file: it cannot be"),
+        (archive(x=np.array([None])), "not an .npz file: it cannot be read .Object arrays"),
+        (None, "No such file: '.*a.npz'"),
+    ],
+)
+def test_an_archive_that_cannot_be_read_is_named(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "a.npz").write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        files.read_npz(tmp_path / "a.npz")
+
+
+def array(values):
+    file = io.BytesIO()
+    np.save(file, values)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"hello", "Labels file .*a.npy cannot be read as .npy"),
+        (b"", "Labels file .*a.npy cannot be read as .npy"),
+        (array(np.arange(100))[:300], "Labels file .*a.npy cannot be read as .npy"),
+        (array(np.array([None])), "Labels file .*a.npy cannot be read as .npy"),
+        (RANDOM, "Labels file .*a.npy cannot be read as .npy: it is an archive"),
+        (None, "No such file: '.*a.npy'"),
+    ],
+)
+def test_an_array_that_cannot_be_read_is_named(tmp_path, content, message, mapped):
+    if content is not None:
+        (tmp_path / "a.npy").write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        files.read_npy(tmp_path / "a.npy", "Labels file ", mapped=mapped)
+
+
+def test_what_can_be_read_is(tmp_path):
+    np.save(tmp_path / "a.npy", np.arange(3))
+    np.testing.assert_array_equal(files.read_npy(tmp_path / "a.npy"), np.arange(3))
+    assert isinstance(files.read_npy(tmp_path / "a.npy", mapped=True), np.memmap)
+    (tmp_path / "a.npz").write_bytes(RANDOM)
+    assert list(files.read_npz(tmp_path / "a.npz")) == ["x"]

@@ -1,0 +1,90 @@
+"""Schedules by their formulas; optimisers against PyTorch's rule written out."""
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxrobust.training import schedules
+
+
+def rates(schedule, epochs, steps):
+    return np.array([float(schedule(e * steps)) for e in range(epochs)])
+
+
+def test_cosine_by_epoch_is_constant_within_an_epoch_and_ends_near_zero():
+    schedule = schedules.make_schedule("cosine", 0.1, stages=((10, 7),))
+    np.testing.assert_allclose(
+        rates(schedule, 10, 7), 0.05 * (1 + np.cos(np.pi * np.arange(10) / 10)), rtol=1e-5
+    )
+    assert schedule(6) == schedule(0) != schedule(7)
+
+
+def test_cosine_per_step_falls_within_an_epoch():
+    schedule = schedules.make_schedule("cosine", 0.1, stages=((10, 7),), per_step=True)
+    np.testing.assert_allclose(schedule(6), 0.05 * (1 + np.cos(np.pi * 6 / 70)), rtol=1e-5)
+
+
+def test_warm_up_rises_from_its_start_and_hands_over():
+    schedule = schedules.make_schedule(
+        "cosine", 0.1, stages=((25, 2),), warmup_epochs=5, warmup_start=0.01
+    )
+    found = rates(schedule, 25, 2)
+    np.testing.assert_allclose(found[:6], [0.01, 0.028, 0.046, 0.064, 0.082, 0.1], rtol=1e-5)
+    np.testing.assert_allclose(
+        found[5:], 0.05 * (1 + np.cos(np.pi * np.arange(20) / 20)), rtol=1e-5
+    )
+
+
+def test_step_and_exponential():
+    schedule = schedules.make_schedule(
+        "step", 0.1, stages=((100, 3),), milestones=(80, 90), gamma=0.1
+    )
+    np.testing.assert_allclose(rates(schedule, 100, 3)[[79, 80, 89, 90]], [0.1, 0.01, 0.01, 0.001],
+                               rtol=1e-5)
+    schedule = schedules.make_schedule("exponential", 0.4, stages=((9, 3),), gamma=0.97)
+    np.testing.assert_allclose(rates(schedule, 9, 3), 0.4 * 0.97 ** np.arange(9), rtol=1e-5)
+
+
+def test_stages_of_different_length_keep_the_epochs_apart():
+    schedule = schedules.make_schedule("exponential", 1.0, stages=((2, 5), (3, 8)), gamma=0.5)
+    starts = [0, 5, 10, 18, 26]
+    np.testing.assert_allclose([schedule(s) for s in starts], 0.5 ** np.arange(5), rtol=1e-6)
+    np.testing.assert_allclose([schedule(s - 1) for s in starts[1:]], 0.5 ** np.arange(4),
+                               rtol=1e-6)
+
+
+def test_sgd_is_pytorchs():
+    lr, momentum, decay = 0.1, 0.9, 0.01
+    for nesterov in (False, True):
+        optimizer = schedules.make_optimizer(
+            "sgd", lr, momentum=momentum, nesterov=nesterov, weight_decay=decay
+        )
+        p, buffer = np.array([1.0, -2.0]), np.zeros(2)
+        params = jnp.asarray(p, jnp.float32)
+        state = optimizer.init(params)
+        for g in ([0.5, 1.0], [-1.0, 0.25], [2.0, 0.0]):
+            updates, state = optimizer.update(jnp.asarray(g), state, params)
+            params = optax.apply_updates(params, updates)
+            d = np.array(g) + decay * p
+            buffer = momentum * buffer + d
+            p = p - lr * (d + momentum * buffer if nesterov else buffer)
+            np.testing.assert_allclose(params, p, rtol=1e-5)
+
+
+def test_clipping_comes_before_weight_decay():
+    optimizer = schedules.make_optimizer(
+        "sgd", 1.0, momentum=0.0, weight_decay=1.0, clip_norm=1.0
+    )
+    params = jnp.array([3.0, 0.0])
+    updates, _ = optimizer.update(jnp.array([30.0, 40.0]), optimizer.init(params), params)
+    np.testing.assert_allclose(updates, [-3.6, -0.8], rtol=1e-6)
+
+
+def test_adamw_decouples_the_decay_and_adam_does_not():
+    params, g = jnp.array([10.0]), jnp.array([1e-3])
+    moved = {}
+    for name in ("adam", "adamw"):
+        optimizer = schedules.make_optimizer(name, 0.1, weight_decay=0.01)
+        moved[name] = optimizer.update(g, optimizer.init(params), params)[0]
+    np.testing.assert_allclose(moved["adam"], -0.1, rtol=1e-3)
+    np.testing.assert_allclose(moved["adamw"], -0.1 - 0.1 * 0.01 * 10, rtol=1e-3)
