@@ -178,8 +178,8 @@ def write(
     from jaxrobust.audit import report  # Imports Jinja2.
 
     true = record.train.true_labels if record.truth_known else None
-    tables.write_csv(audited.issues, workdir / "label_issues.csv", true)
-    tables.write_weights(audited.issues, workdir / "sample_weights.npz")
+    export.write_csv(audited.issues, workdir / "label_issues.csv", true)
+    export.write_weights(audited.issues, workdir / "sample_weights.npz")
     page = report.render(
         audited.issues, name=workdir.resolve().name, results=results,
         config=configuration.to_json(config), environment=_json(workdir / "environment.json"),
