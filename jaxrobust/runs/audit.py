@@ -15,19 +15,18 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxrobust import config as configuration
-from jaxrobust.audit import LabelIssues, find_label_issues, export
+from jaxrobust import files
+from jaxrobust.audit import LabelIssues, export, find_label_issues
 from jaxrobust.audit.scoring import against_truth
 from jaxrobust.data import labels_file, manifest
-from jaxrobust import files
 from jaxrobust.data.examples import rows_of
 from jaxrobust.data.manifest import Manifest
 from jaxrobust.data.prepare import Part, prepare
 from jaxrobust.errors import UserError, check
-from jaxrobust.training.dynamics import gathered
-from jaxrobust.runs import cross_validation
-from jaxrobust.runs import rematch
-from jaxrobust.training.evaluation import Evaluated, evaluate
+from jaxrobust.runs import cross_validation, rematch
 from jaxrobust.runs.experiment import Experiment, assemble, load_source
+from jaxrobust.training.dynamics import gathered
+from jaxrobust.training.evaluation import Evaluated, evaluate
 from jaxrobust.training.metrics import class_groups
 
 Evidence = dict[str, np.ndarray]

@@ -27,8 +27,8 @@ from jaxrobust.methods.dynamic_loss import dynamic_loss, dynamic_loss_steps
 from jaxrobust.methods.method import Method
 from jaxrobust.methods.probe import Probe
 from jaxrobust.methods.supervised import make_loss, supervised
-from jaxrobust.runs import METHODS
 from jaxrobust.networks import Network
+from jaxrobust.runs import METHODS
 
 
 class Setup(NamedTuple):

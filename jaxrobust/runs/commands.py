@@ -9,12 +9,10 @@ from typing import Any
 from jaxrobust import config as configuration
 from jaxrobust.audit import export
 from jaxrobust.errors import check
-from jaxrobust.runs import audit
+from jaxrobust.runs import audit, results, sweep
 from jaxrobust.runs import predict as inference
-from jaxrobust.runs import results
-from jaxrobust.runs import sweep
-from jaxrobust.training.signals import Interrupted
 from jaxrobust.runs.train import train
+from jaxrobust.training.signals import Interrupted
 
 AUDIT = ("label_issues.csv", "sample_weights.npz", "report.html")
 

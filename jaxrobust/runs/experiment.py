@@ -17,15 +17,15 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxrobust import networks
-from jaxrobust.data import sources
 from jaxrobust.augment import views as augment
-from jaxrobust.runs import build_method, loss_curves
+from jaxrobust.data import sources
 from jaxrobust.data.examples import Source
 from jaxrobust.data.prepare import Prepared, prepare
 from jaxrobust.data.statistics import statistics
 from jaxrobust.errors import check
-from jaxrobust.training import evaluation
-from jaxrobust.training import schedules
+from jaxrobust.methods.method import Method
+from jaxrobust.runs import build_method, loss_curves
+from jaxrobust.training import evaluation, schedules
 from jaxrobust.training.dynamics import recorded
 from jaxrobust.training.loop import Feed
 from jaxrobust.training.sharding import Layout, make_layout
@@ -41,7 +41,7 @@ class Experiment(NamedTuple):
     config: ConfigDict
     data: Prepared
     network: networks.Network
-    method: methods.Method
+    method: Method
     feed: Feed
     forward: Callable
     loop: str
@@ -166,7 +166,7 @@ def load_curves(config: ConfigDict, data: Prepared) -> np.ndarray | None:
     )
     if path is None:
         path = Path(probe) / "curves.npz"
-        check(path.is_file(), f"probe_workdir={probe} holds no finished probe (no loss_curves.npz).")
+        check(path.is_file(), f"probe_workdir={probe} holds no finished probe (no curves.npz).")
     return loss_curves.load(path, data.manifest)
 
 

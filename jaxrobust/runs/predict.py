@@ -15,11 +15,10 @@ from jaxrobust import networks
 from jaxrobust.audit import export
 from jaxrobust.data.readers.unlabelled import load_inputs
 from jaxrobust.errors import UserError, check
-from jaxrobust.runs import cross_validation
-from jaxrobust.runs import results
-from jaxrobust.training.checkpoints import Checkpoints
+from jaxrobust.runs import cross_validation, results
 from jaxrobust.runs.experiment import Experiment, assemble, make_views
 from jaxrobust.runs.fit import init_state
+from jaxrobust.training.checkpoints import Checkpoints
 from jaxrobust.training.saving import restore
 
 

@@ -13,12 +13,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxrobust import __version__
+from jaxrobust import __version__, files
 from jaxrobust import config as configuration
 from jaxrobust.data import manifest
-from jaxrobust import files
-from jaxrobust.training import metrics
 from jaxrobust.runs import audit as auditing
+from jaxrobust.training import metrics
 from jaxrobust.training.evaluation import Evaluated, evaluate
 from jaxrobust.training.metrics_log import read_rows
 from jaxrobust.training.sharding import is_first

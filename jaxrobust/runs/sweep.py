@@ -16,10 +16,10 @@ from ml_collections import ConfigDict
 
 from jaxrobust import config as configuration
 from jaxrobust.errors import RunError, check, choose
-from jaxrobust.training import programs
 from jaxrobust.runs import sweep_table
-from jaxrobust.training.signals import Interrupted
 from jaxrobust.runs.train import check_workdir, train
+from jaxrobust.training import programs
+from jaxrobust.training.signals import Interrupted
 
 _KEYS = ("methods", "noise", "imbalance", "seeds", "settings")
 

@@ -12,19 +12,17 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxrobust import config as configuration
-from jaxrobust.runs import loss_curves
 from jaxrobust.errors import UserError, check, writing
-from jaxrobust.runs import cross_validation
-from jaxrobust.runs import diagnostics, results
+from jaxrobust.runs import cross_validation, diagnostics, loss_curves, results
+from jaxrobust.runs.experiment import Experiment, assemble
+from jaxrobust.runs.fit import init_state, make_runner
 from jaxrobust.training.checkpoints import Checkpoints
 from jaxrobust.training.evaluation import evaluate
-from jaxrobust.runs.experiment import Experiment, assemble
-from jaxrobust.training.signals import Interrupt
-from jaxrobust.training.metrics_log import Log, Silent
 from jaxrobust.training.loop import Place
-from jaxrobust.runs.fit import init_state, make_runner
+from jaxrobust.training.metrics_log import Log, Silent
 from jaxrobust.training.saving import Saver, Selection, restore
 from jaxrobust.training.sharding import is_first
+from jaxrobust.training.signals import Interrupt
 
 
 def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
