@@ -1,36 +1,36 @@
 """What every test shares: strict JAX on the CPU, float64 on request, golden numbers."""
 
 import os
-import shutil
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 
+import compile_cache
+
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Programs that are compiled again and again in these tests are compiled once; kept for one run.
-CACHE = tempfile.mkdtemp(prefix="jaxrobust-tests-")
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", CACHE)
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
-# Most of the time here is the compiler's: it takes a third less where LLVM does not optimise. XLA's
+os.environ.update(compile_cache.environment())
+# Most of the time here is the compiler's: it takes a third less where LLVM does not optimize. XLA's
 # own passes are the usual ones. `XLA_FLAGS= make test` runs the programs as a user runs them.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
+import helpers  # noqa: E402
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
+compile_cache.make_atomic()
 jax.config.update("jax_numpy_rank_promotion", "raise")
+MOST_MEMORY = 2.5e9  # bytes per worker, above which compiled programs are dropped
 
 
-def pytest_sessionfinish():
-    shutil.rmtree(CACHE, ignore_errors=True)
+def pytest_sessionfinish(session):
+    if not hasattr(session.config, "workerinput"):
+        compile_cache.prune()
 
 
 @pytest.fixture(scope="module", autouse=True)
-def programs_of_one_module():
-    """A worker that keeps what it has compiled for every module ends with 5 GB."""
+def programs_within_bounds():
+    """A worker that keeps what it has compiled for every module could end with 5 GB."""
     yield
-    jax.clear_caches()
+    if compile_cache.resident_bytes() > MOST_MEMORY:
+        jax.clear_caches()
 
 
 @pytest.fixture
@@ -51,11 +51,20 @@ def golden():
 
 @pytest.fixture
 def program(tmp_path):
-    """Runs `python -m jaxrobust.main` as a user does, in an empty folder; returns the process."""
+    """Runs a command of the package in this process, in an empty folder; see `helpers.Done`."""
 
-    def run(*arguments, module="jaxrobust.main", **options):
-        command = [sys.executable, "-m", module, *map(str, arguments)]
-        options = {"capture_output": True, "text": True, "cwd": tmp_path, "timeout": 300} | options
-        return subprocess.run(command, **options)
+    def run(*arguments, module="jaxrobust.main"):
+        return helpers.run_main(*arguments, folder=tmp_path, module=module)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def gallery(tmp_path_factory):
+    """Finished runs, shared by all workers; see `helpers.Gallery`."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    made = helpers.Gallery(folder / "gallery")
+    yield made
+    assert not made.changed(), f"A test wrote into runs that all share: {made.changed()}"

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -11,6 +10,7 @@ import time
 import jax
 import numpy as np
 import pytest
+from helpers import child, environment, run_main
 
 from jaxrobust.runs import predict as inference
 from jaxrobust.training.metrics_log import read_rows
@@ -27,9 +27,8 @@ TINY = [
 def trained(tmp_path_factory):
     """A finished run, with what it printed."""
     folder = tmp_path_factory.mktemp("trained")
-    command = [sys.executable, "-m", "jaxrobust.main", *TINY, "--config.train.epochs=15",
-               f"--workdir={folder}/run"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+    done = child("-m", "jaxrobust.main", *TINY, "--config.train.epochs=15",
+                 f"--workdir={folder}/run", cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder / "run", done
 
@@ -118,11 +117,10 @@ def test_a_dry_run_tells_sizes_and_writes_nothing(program, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def start(folder, *arguments, recipe=TINY, cache=False):
-    """Starts a long run in the background, without the tests' cache of compiled programs."""
-    environment = {k: v for k, v in os.environ.items() if cache or "CACHE" not in k}
+def start(folder, *arguments, recipe=TINY):
+    """Starts a long run in the background."""
     command = [sys.executable, "-m", "jaxrobust.main", *recipe, *arguments]
-    return subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE,
+    return subprocess.Popen(command, cwd=folder, env=environment(), stderr=subprocess.PIPE,
                             stdout=subprocess.DEVNULL, text=True)
 
 
@@ -150,7 +148,8 @@ LONG = "--config.train.epochs=16"
 def whole(tmp_path_factory):
     """The same long run, never disturbed."""
     folder = tmp_path_factory.mktemp("whole")
-    finish(start(folder, LONG, "--workdir=w"))
+    done = run_main(*TINY, LONG, "--workdir=w", folder=folder)
+    assert done.returncode == 0, done.stderr
     return folder / "w"
 
 
@@ -201,16 +200,17 @@ CURVENET = [
 
 def test_curvenet_killed_in_its_probe_and_in_its_allocation_goes_on_where_it_was(tmp_path):
     (tmp_path / "whole").mkdir()
-    finish(start(tmp_path / "whole", recipe=CURVENET, cache=True))
+    done = run_main(*CURVENET, folder=tmp_path / "whole")
+    assert done.returncode == 0, done.stderr
     curves = tmp_path / "w" / "curves.npz"  # Written when the probe ends.
     for epoch, resuming, probed in ((2, False, False), (7, True, True)):
-        process = start(tmp_path, recipe=CURVENET, cache=True)
+        process = start(tmp_path, recipe=CURVENET)
         wait_for_epoch(tmp_path / "w", epoch, process)
         process.kill()
         _, said = process.communicate()
         assert process.returncode == -signal.SIGKILL
         assert ("Resuming" in said) == resuming and curves.exists() == probed
-    assert "Resuming" in finish(start(tmp_path, recipe=CURVENET, cache=True))
+    assert "Resuming" in finish(start(tmp_path, recipe=CURVENET))
     assert_same_run(tmp_path / "whole" / "w", tmp_path / "w")
 
 
@@ -245,6 +245,5 @@ assert main.run(["main", *{TINY!r}, "--config.train.epochs=1", "--workdir=w",
 found = sorted(m for m in sys.modules if m.split(".")[0] in ("tensorflow", "torch"))
 assert not found, found
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True,
-                          text=True)
+    done = child("-c", code, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
