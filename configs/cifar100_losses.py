@@ -18,7 +18,7 @@ HYPER_PARAMETERS = {
     "tce": {"order": 18},
     "agce": {"a": 0.6, "q": 0.6},
     "nce_agce": {"alpha": 10.0, "beta": 0.1, "a": 1.8, "q": 3.0},
-    "ce_sr": {"tau": 0.5, "p": 0.01, "lamb": 4.0, "rho": 1.02},
+    "ce_sr": {"tau": 0.5, "p": 0.01, "lamb": 10.0, "rho": 1.02},
     "js": {"pi": 0.5},
     "ldam": {"scale": 1.0},  # For plain logits; the paper's 30 is for cosines.
     "logit_adjusted": {}, "balanced_softmax": {}, "focal": {},

@@ -4,9 +4,11 @@
         --workdir=runs/webvision_dal
 
 ResNet-50 at 224, 250 epochs, batch 4 x 128, SGD 0.4 with Nesterov, rate x 0.97 an epoch, gradient
-norm clipped at 5; random resized crop, flip, colour jitter. FOLDER holds train/, val/ (with a
-sub-folder a class) or list files; see docs/data.md. Hyper-parameters: each loss's own paper's for
-WebVision. The folder's val/ is the test set: the last epoch is reported.
+norm clipped at 5; random resized crop, flip, colour jitter. FOLDER holds train/, val/ (with a sub-
+folder a class) or list files; see docs/data.md. Hyper-parameters: each loss's own paper's for
+WebVision where it gives any, else the default. The random resized crop is taken from the central
+256-pixel square of an image, in the released program from the whole image. The folder's val/ is
+the test set: the last epoch is reported.
 """
 
 from jaxrobust.config import default_config, set_loss

@@ -219,6 +219,13 @@ SCHEMA: dict[str, Any] = {
             one_of("constant", "reflect"),
         ),
         "cutout": Setting(16, "side in pixels of the square that Cutout removes", int, at_least(0)),
+        "cutout_kind": Setting(
+            "black",
+            "square of Cutout: black and clipped at every border, or gray (128) and moved inside "
+            "at the upper and left border, as the dynamic loss's program has it",
+            str,
+            one_of("black", "gray"),
+        ),
         "flip": Setting(
             None, "mirror training images at random (default: yes, except for digits)", bool
         ),
@@ -251,6 +258,12 @@ SCHEMA: dict[str, Any] = {
         ),
         "meta_batch_size": Setting(
             None, "examples of the meta set per step (default: train.batch_size)", int, at_least(1)
+        ),
+        "repeat_metadata": Setting(
+            True,
+            "fill a batch of the meta set by repeating its examples where it is smaller than a "
+            "batch; false: such a batch is the whole meta set",
+            bool,
         ),
         "meta_every": Setting(1, "epochs between two epochs with meta-steps", int, at_least(1)),
         "look_ahead_steps": Setting(
@@ -472,6 +485,13 @@ SCHEMA: dict[str, Any] = {
         ),
         "warmup_start": Setting(
             0.01, "learning rate at the start of the warm-up", float, at_least(0)
+        ),
+        "warmup": Setting(
+            "linear",
+            "how the learning rate warms up: a linear rise by epoch, then the schedule; or the "
+            "whole schedule times a factor that rises in every step",
+            str,
+            one_of("linear", "factor"),
         ),
         "milestones": Setting(
             (),

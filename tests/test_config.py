@@ -60,8 +60,9 @@ def test_the_published_dynamic_loss_recipe(data, length, epochs):
     assert (t.batch_size, t.epochs, m.warmup_epochs) == (512, epochs, 5)
     assert (o.learning_rate, o.momentum, o.weight_decay) == (0.1, 0.9, 5e-4)
     assert (o.schedule, o.per_step, o.nesterov) == ("cosine", False, False)
-    assert (o.warmup_epochs, o.warmup_start) == (5, 0.01)
+    assert (o.warmup_epochs, o.warmup_start, o.warmup) == (5, 0.01, "factor")
     assert (made.augment.kind, made.augment.pad, made.augment.cutout) == ("strong", 4, 16)
+    assert made.augment.cutout_kind == "gray" and not m.repeat_metadata
     assert (m.weak_view, m.mixup_alpha, m.fine_tune) == ("none", None, True)
     assert (m.meta_learning_rate, m.meta_weight_decay, m.meta_batch_size) == (3e-3, 0.0, None)
     assert (m.num_ranks, m.hidden, m.fit_steps) == (100, 64, 2000)
@@ -78,7 +79,7 @@ def test_the_published_curvenet_recipe(data, per_class):
     t, o, m = made.train, made.optimizer, made.method
     assert (t.batch_size, t.epochs, m.probe_epochs, m.probe_batch_divisor) == (128, 200, 300, 8)
     assert (o.learning_rate, o.momentum, o.nesterov, o.weight_decay) == (0.1, 0.9, True, 5e-4)
-    assert (o.schedule, o.milestones, o.gamma, o.warmup_epochs) == ("step", (80, 100), 0.1, 5)
+    assert (o.schedule, o.milestones, o.gamma, o.warmup_epochs) == ("step", (80, 100), 0.1, 4)
     assert (m.freeze_epoch, m.weight_smoothing, m.probe_learning_rate) == (None, 1.0, None)
     assert (m.meta_learning_rate, m.meta_weight_decay) == (1e-3, 1e-4)
     assert (m.hidden, m.weight_factor, m.weight_bias) == (64, 1.0, 0.02)

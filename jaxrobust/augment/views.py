@@ -22,7 +22,7 @@ from jaxrobust.errors import check, choose
 View = Callable[[jax.Array, jax.Array], jax.Array]
 VIEWS = ("none", "crop_flip", "strong", "rand_augment", "imagenet", "imagenet_eval")
 
-# The values that the papers' programs use for CIFAR-10 and CIFAR-100, in 0..1.
+# The constants of CurveNet's program for CIFAR-10, in 0..1; training takes the data's own instead.
 CIFAR_MEAN = (125.3 / 255, 123.0 / 255, 113.9 / 255)
 CIFAR_STD = (63.0 / 255, 62.1 / 255, 66.7 / 255)
 
@@ -36,6 +36,7 @@ def make_view(
     pad: int = 4,
     pad_mode: str = "constant",
     cutout: int = 16,
+    cutout_kind: str = "black",
     flip: bool = True,
     num_ops: int = 2,
     magnitude: float = 9.0,
@@ -57,7 +58,8 @@ def make_view(
       image_size: side of the result: default 224 for imagenet and imagenet_eval. For the other
         kinds images keep their size, or, if it is given, are first cut as in imagenet_eval.
       pad, pad_mode: padding before the random crop, "constant" (black) or "reflect"; 0 for none.
-      cutout: side of the square that Cutout blackens; 0 for none.
+      cutout: side of the square that Cutout covers; 0 for none.
+      cutout_kind: black or gray, see `random_cutout`.
       flip: whether images are mirrored at random; not for digits and letters.
       num_ops, magnitude: RandAugment's N and M (of 30).
       fill, interpolation: what AutoAugment's and RandAugment's warps move in, and how.
@@ -92,7 +94,7 @@ def make_view(
         return policies.rand_augment(key, x, num_ops=num_ops, magnitude=magnitude, **warp)
 
     def cut(key, x):
-        return random_cutout(key, x, size=cutout) if cutout else x
+        return random_cutout(key, x, size=cutout, kind=cutout_kind) if cutout else x
 
     def resized_crop(key, x):
         return random_resized_crop(key, x, size)
@@ -185,14 +187,24 @@ def random_flip(key: jax.Array, x: jax.Array) -> jax.Array:
     return jnp.where(mirrored, x[:, :, ::-1], x)
 
 
-def random_cutout(key: jax.Array, x: jax.Array, *, size: int = 16) -> jax.Array:
-    """Sets a square of each image to 0 (DeVries & Taylor 2017, arXiv 1708.04552).
+def random_cutout(
+    key: jax.Array, x: jax.Array, *, size: int = 16, kind: str = "black"
+) -> jax.Array:
+    """Covers a square of each image with one value (DeVries & Taylor 2017, arXiv 1708.04552).
 
-    Its centre is uniform over the image, and the square is clipped at the border: rows
-    [y - size/2, y + size/2), columns likewise.
+    Its center (y, x) is uniform over the image.
 
     Args:
-      x: [B, H, W, C].
+      key: PRNG key.
+      x: [B, H, W, C], pixels from 0 to 255.
+      size: side of the square in pixels.
+      kind: `black` is 0 in rows [y - size/2, y + size/2), clipped at every border, columns
+        likewise. `gray` is 128 in rows [a, a + size), a = max(0, y - size/2): the square keeps its
+        size at the upper and left border and is clipped at the others (mmcv's `cutout` with the
+        padding of Jiang et al. 2023).
+
+    Returns:
+      [B, H, W, C], of x's type.
 
     Raises:
       UserError: the square is larger than the image, and would often leave nothing of it.
@@ -207,10 +219,13 @@ def random_cutout(key: jax.Array, x: jax.Array, *, size: int = 16) -> jax.Array:
     def covered(uniform, side):
         centre = (uniform * side).astype(jnp.int32)
         pixel = jnp.arange(side)[None, :]
+        if kind == "gray":
+            first = jnp.maximum(centre - size // 2, 0)
+            return (pixel >= first) & (pixel < first + size)
         return (pixel >= centre - size // 2) & (pixel < centre + size // 2)
 
     box = covered(uniform[0], h)[:, :, None, None] & covered(uniform[1], w)[:, None, :, None]
-    return jnp.where(box, jnp.zeros((), x.dtype), x)
+    return jnp.where(box, jnp.asarray(128 if kind == "gray" else 0, x.dtype), x)
 
 
 def mixup_pairs(key: jax.Array, batch_size: int, alpha: float) -> tuple[jax.Array, jax.Array]:

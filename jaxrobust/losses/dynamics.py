@@ -27,7 +27,7 @@ def dynamics_aware(
     `dal_schedule` moves (q, λ) from fitting (q < 1, λ = 0) to robustness (q > 1, λ > 0). At
     q = 0 the second term, defined for q > 0 only, is left out.
 
-    Source: Li et al. 2023, arXiv 2303.11562. Its first version bootstrapped hard.
+    Source: Li et al. 2023, arXiv 2303.11562. The program's first upload bootstrapped hard.
 
     Shapes and errors: those of `cross_entropy`; logits `[..., K]`, returns `[...]`.
 

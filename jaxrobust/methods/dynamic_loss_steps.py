@@ -44,7 +44,8 @@ def warm_up_step(network, objective, optimizer, meta_optimizer, strong, fit_step
 def _fit(objective, meta_optimizer, memory, logits, batch, fits):
     """One step of the corrector towards trusting the given labels; none once `fits` is False.
 
-    The margins stay as they are, whatever the optimiser's weight decay.
+    The margins stay as they are, whatever the optimizer's weight decay, and where they have an
+    optimizer state of their own (`optax.partition`), so does that.
     """
     batch = _with_rank(batch, memory)
 
@@ -55,6 +56,11 @@ def _fit(objective, meta_optimizer, memory, logits, batch, fits):
     updates, opt_state = meta_optimizer.update(grads, memory["meta_opt_state"], memory["phi"])
     moved: Any = optax.apply_updates(memory["phi"], updates)
     phi = memory["phi"] | {"corrector": moved["corrector"]}
+    if isinstance(opt_state, optax.transforms.PartitionState):
+        before = memory["meta_opt_state"].inner_states
+        opt_state = opt_state._replace(
+            inner_states=dict(before) | {"corrector": opt_state.inner_states["corrector"]}
+        )
     new = {"phi": phi, "meta_opt_state": opt_state}
     old = {name: memory[name] for name in new}
     return memory | jax.tree.map(lambda a, b: jnp.where(fits, a, b), new, old), value

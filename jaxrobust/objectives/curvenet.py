@@ -16,7 +16,7 @@ from jaxrobust.objectives.objective import BaseLoss, Objective, Perceptron
 
 
 class CurveNet(nn.Module):
-    """w [B] = factor * sigmoid(net(curve, given label)) + bias, figure 3 of the paper.
+    """w [B] = factor * sigmoid(net(curve, given label)) + bias (Jiang et al. 2022).
 
     T -> 2h -> 2h -> h and a ReLU; plus twice the embedding of the given label (as the released
     program does); then h -> 2h -> h -> 1. Called with curves [B, T] and labels int [B].
@@ -55,7 +55,7 @@ def curve_weighted(
     bias: float = 0.02,
     base_loss: BaseLoss = losses.cross_entropy,
 ) -> Objective:
-    """Returns w(curve, label) * base_loss(z, label), equation 2 of the paper.
+    """Returns w(curve, label) * base_loss(z, label) (Jiang et al. 2022).
 
     Source: Jiang et al. 2022, arXiv 2201.00849.
 

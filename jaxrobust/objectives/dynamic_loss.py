@@ -21,7 +21,7 @@ from jaxrobust.objectives.objective import BaseLoss, Batch, Perceptron
 
 
 class LabelCorrector(nn.Module):
-    """How far each (rank, class) is trusted: g [R, K] in (0, 1), section 3.2 of the paper.
+    """How far each (rank, class) is trusted: g [R, K] in (0, 1).
 
     Source: Jiang et al. 2023, arXiv 2211.12506.
 
@@ -44,7 +44,7 @@ class LabelCorrector(nn.Module):
 
 
 class MarginGenerator(nn.Module):
-    """An additive margin per class: m [K], section 3.3 of the paper.
+    """An additive margin per class: m [K], the margin generator of Jiang et al. 2023.
 
     Source: Jiang et al. 2023, arXiv 2211.12506.
 

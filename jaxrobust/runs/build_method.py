@@ -91,6 +91,12 @@ def _sampling(config: ConfigDict) -> metadata.Sampling:
     return metadata.Sampling(m.candidates, m.kept, m.by_loss)
 
 
+def _meta_batch_size(config: ConfigDict, size: int) -> int:
+    """Returns the examples of a batch of a meta set that has `size`."""
+    wanted = config.method.meta_batch_size or config.train.batch_size
+    return wanted if config.method.repeat_metadata else min(wanted, size)
+
+
 def _meta_optimizer(config: ConfigDict) -> optax.GradientTransformation:
     """Adam, with weight decay added to the gradient."""
     m = config.method
@@ -98,6 +104,18 @@ def _meta_optimizer(config: ConfigDict) -> optax.GradientTransformation:
     if m.meta_weight_decay == 0:
         return adam
     return optax.chain(optax.add_decayed_weights(m.meta_weight_decay), adam)
+
+
+def _apart(
+    optimizer: optax.GradientTransformation, objective: objectives.DynamicLoss
+) -> optax.GradientTransformation:
+    """Gives the label corrector and the margin generator an optimizer state each.
+
+    Adam's count of the margins then starts with the first meta-step, as in the program of Jiang
+    et al. 2023, and not while the corrector alone is fitted.
+    """
+    parts = jax.eval_shape(objective.init, jax.random.key(0))
+    return optax.partition({name: optimizer for name in parts}, {name: name for name in parts})
 
 
 def _bilevel(config: ConfigDict, network: Network, objective: Any, *optimizers: Any) -> Bilevel:
@@ -120,12 +138,14 @@ def dynamic_loss_method(config: ConfigDict, setup: Setup) -> Method:
         warmup_epochs=m.warmup_epochs, chosen=_sampling(config), fine_tune=m.fine_tune,
     )
     objective = _dynamic_objective(config, setup)
-    optimizers = setup.make_optimizer(stages), _meta_optimizer(config)
+    optimizers = setup.make_optimizer(stages), _apart(_meta_optimizer(config), objective)
     return dynamic_loss(
         setup.network, _bilevel(config, setup.network, objective, *optimizers), objective,
         *optimizers, setup.views(m.weak_view), setup.views(),
         example=setup.example, labels=setup.labels, class_counts=setup.class_counts,
-        batch_size=t.batch_size, meta_batch_size=m.meta_batch_size or t.batch_size,
+        batch_size=t.batch_size,
+        meta_batch_size=_meta_batch_size(config, metadata.sizes(
+            setup.class_counts, _sampling(config))[1]),
         epochs=t.epochs, warmup_epochs=m.warmup_epochs, fit_steps=m.fit_steps,
         num_ranks=m.num_ranks, chosen=_sampling(config), fine_tune=m.fine_tune,
         mixup_alpha=m.mixup_alpha, meta_every=m.meta_every,
@@ -175,14 +195,14 @@ def _allocation(
     """Returns the training with the weights of `weigher`; the rest see `allocation`."""
     m, t, base = config.method, config.train, _base(config, setup)
     steps = batches.num_steps(len(setup.labels), t.batch_size)
-    optimizer = setup.make_optimizer(((t.epochs, steps),))
+    optimizer, meta = setup.make_optimizer(((t.epochs, steps),)), _metadata(config, setup)
     objective = objectives.weighted(weigher, base.objective, m.weight_smoothing)
     bilevel = _bilevel(config, setup.network, objective, optimizer, meta_optimizer)
     return allocation(
         setup.network, bilevel, base, optimizer, setup.views(), example=setup.example,
         labels=setup.labels, num_classes=len(setup.class_counts),
-        metadata=_metadata(config, setup), batch_size=t.batch_size,
-        meta_batch_size=m.meta_batch_size or t.batch_size, meta_every=m.meta_every,
+        metadata=meta, batch_size=t.batch_size,
+        meta_batch_size=_meta_batch_size(config, meta.size), meta_every=m.meta_every,
         first_epoch=first_epoch, attributes=attributes, scores=scores,
     )
 

@@ -185,7 +185,8 @@ def make_optimizer(config: ConfigDict, stages, *, cycle=None, learning_rate=None
     else:
         schedule = schedules.make_schedule(
             o.schedule, peak, stages=stages, per_step=o.per_step, gamma=o.gamma,
-            warmup_epochs=o.warmup_epochs, warmup_start=o.warmup_start, milestones=o.milestones,
+            warmup_epochs=o.warmup_epochs, warmup_start=o.warmup_start, warmup=o.warmup,
+            milestones=o.milestones,
         )
     return schedules.make_optimizer(
         o.name, schedule, momentum=o.momentum, nesterov=o.nesterov,
@@ -220,7 +221,7 @@ def make_views(config: ConfigDict, data: Prepared, mean: np.ndarray, std: np.nda
         size = 224 if large else own if kind.startswith("imagenet") else None
         return augment.make_view(
             kind, mean=mean, std=std, image_size=size, pad=a.pad, pad_mode=a.pad_mode,
-            cutout=a.cutout, flip=flip,
+            cutout=a.cutout, cutout_kind=a.cutout_kind, flip=flip,
         )
 
     return view, evaluation_view(shape, mean, std)

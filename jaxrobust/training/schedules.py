@@ -29,17 +29,21 @@ def make_schedule(
     per_step: bool = False,
     warmup_epochs: int = 0,
     warmup_start: float = 0.0,
+    warmup: str = "linear",
     milestones: tuple[float, ...] = (),
     gamma: float = 0.1,
     cycle: tuple[int, int] = (0, 1),
 ) -> optax.Schedule:
     """Returns the learning rate as a function of the number of steps taken.
 
-    With t the epoch (whole, as in the papers' programs, unless `per_step`) and E all epochs:
+    With t the epoch (whole, unless `per_step`) and E all epochs:
     `cosine` lr/2 (1 + cos(pi t/E)); `step` lr * gamma^(milestones reached); `exponential`
     lr * gamma^t; `constant` lr; `cyclic` lr up to an epoch, then lr * gamma and lr * gamma^2 in
-    turn, a period of epochs each. During the first `warmup_epochs` epochs the rate rises linearly
-    from `warmup_start` to `learning_rate` instead; the cosine then spans the remaining epochs.
+    turn, a period of epochs each. During the first W = `warmup_epochs` epochs, with `warmup`
+    `linear`, the rate rises linearly from `warmup_start` to `learning_rate` instead, and the
+    cosine spans the remaining epochs; with `factor`, the schedule over all E epochs is multiplied
+    by a factor that rises in every step from `warmup_start` / `learning_rate` to 1 (the program of
+    Jiang et al. 2023).
 
     Args:
       name: constant, cosine, step, exponential or cyclic.
@@ -47,7 +51,7 @@ def make_schedule(
       stages: pairs (epochs, steps an epoch), in order; their epochs sum to E. An epoch may take
         more steps in one stage than in another.
       per_step: t is a fraction within an epoch.
-      warmup_epochs, warmup_start: see above.
+      warmup_epochs, warmup_start, warmup: see above.
       milestones: epochs at which `step` multiplies the rate by `gamma`.
       cycle: of `cyclic`, the epoch at which the cycles begin and their period.
     """
@@ -55,11 +59,12 @@ def make_schedule(
     epochs = sum(n for n, _ in stages)
 
     def schedule(count):
-        t = epoch_of(count, stages)
-        t = t if per_step else jnp.floor(t)
+        fractional = epoch_of(count, stages)
+        t = fractional if per_step else jnp.floor(fractional)
         if name == "cosine":
-            span = max(epochs - warmup_epochs, 1)
-            rate = 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip((t - warmup_epochs) / span, 0, 1)))
+            first = warmup_epochs if warmup == "linear" else 0
+            span = max(epochs - first, 1)
+            rate = 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip((t - first) / span, 0, 1)))
         elif name == "step":
             reached = sum((t >= m).astype(jnp.float32) for m in milestones)
             rate = jnp.asarray(gamma, jnp.float32) ** reached
@@ -72,7 +77,10 @@ def make_schedule(
         else:
             rate = jnp.ones_like(t)
         rate = learning_rate * rate
-        if warmup_epochs:
+        if warmup_epochs and warmup == "factor":
+            low = warmup_start / learning_rate
+            rate = rate * jnp.minimum(low + (1 - low) * fractional / warmup_epochs, 1.0)
+        elif warmup_epochs:
             rising = warmup_start + (learning_rate - warmup_start) * t / warmup_epochs
             rate = jnp.where(t < warmup_epochs, rising, rate)
         return rate

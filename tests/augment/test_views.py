@@ -69,6 +69,20 @@ def test_cutout_removes_one_square_clipped_at_the_border(size):
         assert {tuple(e.tolist()) for e in ends} == boxes
 
 
+def test_gray_cutout_keeps_its_size_at_the_upper_and_left_border():
+    x = jnp.zeros((400, 8, 8, 1))
+    out = np.asarray(augment.random_cutout(KEY, x, size=4, kind="gray"))[..., 0]
+    assert set(np.unique(out)) == {0, 128}
+    for image in out:
+        rows, columns = (np.flatnonzero(image.any(axis=a)) for a in (1, 0))
+        for covered in (rows, columns):
+            first, size = covered[0], len(covered)
+            assert size == min(4, 8 - first)  # clipped only where it leaves at the far side
+    # Centers 0, 1 and 2 of 8 all give a square that begins at 0.
+    first_rows = np.array([np.flatnonzero(image.any(axis=1))[0] for image in out])
+    np.testing.assert_allclose((first_rows == 0).mean(), 3 / 8, atol=0.1)
+
+
 def test_cutout_larger_than_the_image_is_refused():
     with pytest.raises(UserError, match="Cutout of 16 .* 12 x 10: set it to 5"):
         augment.random_cutout(KEY, X)

@@ -10,8 +10,8 @@ import pytest
 import jaxrobust
 from jaxrobust import config
 from jaxrobust.errors import UserError
-from jaxrobust.methods import dynamic_loss_steps
-from jaxrobust.runs import predict, results, train
+from jaxrobust.methods import dynamic_loss_steps, metadata
+from jaxrobust.runs import build_method, predict, results, train
 from jaxrobust.training import loop
 from jaxrobust.training.metrics_log import read_rows
 
@@ -260,3 +260,13 @@ def test_nothing_is_read_back_within_a_pass(small, monkeypatch, kind):
     monkeypatch.setattr(loop.Runner, "_row", row)
     made.epoch()
     assert rows == [[]] and len(read) > 0  # The numbers of the epoch, after its passes.
+
+
+@pytest.mark.parametrize("repeat, expected", [(True, 64), (False, 18)])
+def test_a_meta_batch_is_at_most_the_meta_set_where_nothing_is_repeated(repeat, expected):
+    """Three classes of 24: 12 candidates each, of which 6 are kept."""
+    made = config.default_config()
+    made.method.repeat_metadata = repeat
+    made.train.batch_size = 64
+    size = metadata.sizes(np.array([24, 24, 24]), metadata.Sampling())[1]
+    assert build_method._meta_batch_size(made, size) == expected

@@ -10,6 +10,7 @@ import pytest
 
 from jaxrobust import losses
 from jaxrobust.methods import make_loss, supervised
+from jaxrobust.runs import build_method
 
 STEPS = importlib.import_module("jaxrobust.methods.dynamic_loss_steps")  # Also a function's name.
 KEY = jax.random.key(3)
@@ -215,3 +216,19 @@ def test_without_corrector_and_with_margins_of_0_an_epoch_is_supervised_training
         (ours.params, ours.opt_state, ours.batch_stats),
         (theirs.params, theirs.opt_state, theirs.batch_stats), rtol=1e-5,
     )
+
+
+def test_adam_of_the_margins_counts_from_the_first_meta_step(small):
+    made = small(weak=weak, strong=strong)
+    apart = build_method._apart(optax.adam(0.1), made.objective)
+    made.state.memory["meta_opt_state"] = apart.init(made.state.memory["phi"])
+    step = STEPS.warm_up_step(
+        made.network, made.objective, made.optimizer, apart, strong, fit_steps=10
+    )
+    after, _ = jax.jit(step)(made.state, at(made, range(16)), None, KEY, jnp.int32(0))
+
+    def count(part):
+        states = after.memory["meta_opt_state"].inner_states[part]
+        return int(optax.tree.get(states, "count"))
+
+    assert (count("corrector"), count("margin")) == (1, 0)

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxrobust import config as configuration
 from jaxrobust.training import schedules
 
 
@@ -88,3 +89,30 @@ def test_adamw_decouples_the_decay_and_adam_does_not():
         moved[name] = optimizer.update(g, optimizer.init(params), params)[0]
     np.testing.assert_allclose(moved["adam"], -0.1, rtol=1e-3)
     np.testing.assert_allclose(moved["adamw"], -0.1 - 0.1 * 0.01 * 10, rtol=1e-3)
+
+
+def test_a_warm_up_by_factor_multiplies_the_whole_schedule_in_every_step():
+    """25 epochs of 2 steps, W = 5, from 0.01 to 0.1: by hand."""
+    schedule = schedules.make_schedule(
+        "cosine", 0.1, stages=((25, 2),), warmup_epochs=5, warmup_start=0.01, warmup="factor"
+    )
+
+    def by_hand(step):
+        epoch = step // 2
+        cosine = 0.5 * (1 + np.cos(np.pi * epoch / 25))
+        return 0.1 * cosine * min(1.0, 0.1 + 0.9 * (step / 2) / 5)
+
+    found = [float(schedule(i)) for i in range(50)]
+    np.testing.assert_allclose(found, [by_hand(i) for i in range(50)], rtol=1e-5)
+    assert abs(found[0] - 0.01) < 1e-8 and found[1] > found[0]
+
+
+def test_curvenets_recipe_warms_up_as_its_program():
+    made = configuration.load("cifar10_curvenet").optimizer
+    schedule = schedules.make_schedule(
+        "step", made.learning_rate, stages=((200, 3),), warmup_epochs=made.warmup_epochs,
+        warmup_start=made.warmup_start, milestones=made.milestones, gamma=made.gamma,
+    )
+    found = [float(schedule(3 * epoch)) for epoch in (0, 1, 2, 3, 4, 79, 80, 100)]
+    expected = [0.02, 0.04, 0.06, 0.08, 0.1, 0.1, 0.01, 0.001]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
