@@ -27,7 +27,8 @@ from jaxrobust import networks, process
 from jaxrobust.augment import pillow_ops
 from jaxrobust.augment import policies as augment_policy
 from jaxrobust.augment import views as augment
-from jaxrobust.data import sampling
+from jaxrobust.methods import sampling
+from jaxrobust.objectives import ranks_by_class
 
 STEP = "ResNet-32 training step"
 
@@ -104,7 +105,7 @@ def epoch_row(n: int) -> Row:
     candidates, kept = sampling.metadata_sizes(np.bincount(labels))
 
     def choose(key, values):
-        ranks = sampling.ranks_by_class(values, labels, 10)
+        ranks = ranks_by_class(values, labels, 10)
         return ranks, sampling.hierarchical_sampling(
             key, values, labels, num_classes=10, candidates=candidates, kept=kept, size=10 * kept
         )

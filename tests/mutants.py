@@ -25,9 +25,9 @@ TESTS = {
     "objectives": ("objectives",),
 }
 FILES = {
-    "losses": ("cross_entropies", "divergences", "dynamics", "long_tail", "negative", "special"),
+    "losses": ("cross_entropies", "divergences", "dal", "long_tail", "negative", "box_cox"),
     "bilevel": ("hypergradient", "look_ahead"),
-    "objectives": ("curvenet", "dynamic_loss"),
+    "objectives": ("curvenet", "_dynamic_loss"),
 }
 OPPOSITE = {ast.Add: ("+", "-"), ast.Sub: ("-", "+"), ast.Div: ("/", "*"), ast.USub: ("-", "+")}
 # Where a function has no such operator: file, function, what it says, what the mutant says.

@@ -22,8 +22,8 @@ from jaxrobust.runs import METHODS, sweep
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PUBLIC = ("losses", "objectives", "bilevel", "networks", "methods", "audit", "estimator", "config",
-          "data.label_noise", "data.long_tail", "data.sources", "data.prepare", "data.sampling",
-          "data.manifest", "process", "compare", "runs.train")
+          "data.label_noise", "data.long_tail", "data.sources", "data.prepare", "data.manifest",
+          "methods.sampling", "process", "compare", "runs.train")
 MODULES = sorted(m.name for m in pkgutil.walk_packages(jaxrobust.__path__, "jaxrobust."))
 
 

@@ -14,8 +14,9 @@ import pytest
 from PIL import Image
 
 from jaxrobust import main
-from jaxrobust.data import examples, sampling
+from jaxrobust.data import examples
 from jaxrobust.data.readers import tfds
+from jaxrobust.objectives import ranks_by_class
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -30,7 +31,7 @@ def own_project():
     model = nn.Dense(10)
     params = model.init(jax.random.key(0), x)
     losses = optax.softmax_cross_entropy_with_integer_labels(model.apply(params, x), labels)
-    rank = sampling.ranks_by_class(losses, jnp.asarray(labels), 10)
+    rank = ranks_by_class(losses, jnp.asarray(labels), 10)
     batch = {"x": x, "labels": jnp.asarray(labels), "rank": rank, "index": jnp.arange(40)}
     return {
         "model": model, "params": params, "optimizer": optax.sgd(1.0), "x": x, "labels": labels,

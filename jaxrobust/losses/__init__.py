@@ -38,13 +38,12 @@ from jaxrobust.losses.cross_entropies import (
     symmetric_cross_entropy,
     taylor_cross_entropy,
 )
+from jaxrobust.losses.dal import ce_sr_schedule, dal_schedule, dynamics_aware
 from jaxrobust.losses.divergences import (
     bi_tempered_logistic,
     jensen_shannon,
     sparse_regularized_cross_entropy,
 )
-from jaxrobust.losses.dynamics import ce_sr_schedule, dal_schedule, dynamics_aware
-from jaxrobust.losses.inputs import mean
 from jaxrobust.losses.long_tail import (
     balanced_softmax,
     deferred_weights,
@@ -53,6 +52,7 @@ from jaxrobust.losses.long_tail import (
     logit_adjusted,
 )
 from jaxrobust.losses.negative import negative_learning
+from jaxrobust.losses.validation import mean
 
 _SUPPLIED = ("key", "class_counts")
 _NOT_SET = (*_SUPPLIED, "complementary_labels", "where")

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxrobust.losses.inputs import Scalar, masked, number, prepare
-from jaxrobust.losses.special import box_cox
+from jaxrobust.losses.box_cox import box_cox
+from jaxrobust.losses.validation import Scalar, masked, number, prepare
 
 _LOG_ZERO = 1e-4  # reverse cross-entropy: log 0 := log 1e-4, part of its definition
 

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxrobust.errors import check
+from jaxrobust.losses.box_cox import box_cox, log_tempered_exp
 from jaxrobust.losses.cross_entropies import cross_entropy
-from jaxrobust.losses.inputs import Scalar, masked, number, prepare
-from jaxrobust.losses.special import box_cox, log_tempered_exp
+from jaxrobust.losses.validation import Scalar, masked, number, prepare
 
 # Logits shorter than this are not stretched to unit length: the direction of (nearly) zero
 # logits, such as a zero-initialised head gives, is not worth an unbounded gradient.

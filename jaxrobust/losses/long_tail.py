@@ -1,7 +1,7 @@
 """Losses and weights for classes of unequal size.
 
 `class_counts` `[K]` are the training examples of each given class; a class with none is treated
-like the rarest class present (see `inputs.present_counts`). A label distribution t enters the
+like the rarest class present (see `validation.present_counts`). A label distribution t enters the
 cross-entropy of the adjusted logits as it is.
 """
 
@@ -15,7 +15,7 @@ from jax.typing import ArrayLike
 
 from jaxrobust.errors import check
 from jaxrobust.losses.cross_entropies import cross_entropy
-from jaxrobust.losses.inputs import Scalar, masked, number, prepare, present_counts
+from jaxrobust.losses.validation import Scalar, masked, number, prepare, present_counts
 
 
 def label_distribution_aware_margin(

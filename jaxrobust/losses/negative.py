@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxrobust.errors import check
-from jaxrobust.losses.inputs import masked, prepare, present_counts, same_shape
+from jaxrobust.losses.validation import masked, prepare, present_counts, same_shape
 
 
 def negative_learning(

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrobust.data import sampling
 from jaxrobust.errors import check
+from jaxrobust.methods import sampling
 
 
 class Sampling(NamedTuple):

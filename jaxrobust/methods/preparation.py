@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust import losses
-from jaxrobust.data import sampling
 from jaxrobust.methods.metadata import Metadata
+from jaxrobust.objectives import ranks_by_class
 
 
 def preparation(
@@ -45,7 +45,7 @@ def preparation(
             logits = logits[: len(labels)]
             loss = losses.cross_entropy(logits, labels)
         if ranks:
-            memory["rank"] = sampling.ranks_by_class(loss, labels, num_classes, num_ranks)
+            memory["rank"] = ranks_by_class(loss, labels, num_classes, num_ranks)
         if predict:
             memory["prediction"] = jnp.argmax(logits, -1).astype(jnp.int32)
         if choose is not None:

@@ -1,16 +1,16 @@
 """Learned objectives: (phi, logits, what is known of each example) -> a loss per example."""
 
-from jaxrobust.objectives.curvenet import CurveNet, class_centred, curve_weighted
-from jaxrobust.objectives.dynamic_loss import (
+from jaxrobust.objectives._dynamic_loss import (
     DynamicLoss,
     LabelCorrector,
     MarginGenerator,
     dynamic_loss,
     sample_labels,
 )
-from jaxrobust.objectives.objective import Objective, example_weighted
+from jaxrobust.objectives.base import Objective, example_weighted, fixed, weighted
+from jaxrobust.objectives.curvenet import CurveNet, class_centred, curve_weighted
+from jaxrobust.objectives.ranks import ranks_by_class
 from jaxrobust.objectives.reweighting import learning_to_reweight, meta_weight_net
-from jaxrobust.objectives.weighted import fixed, weighted
 
 __all__ = [
     "CurveNet",
@@ -25,6 +25,7 @@ __all__ = [
     "fixed",
     "learning_to_reweight",
     "meta_weight_net",
+    "ranks_by_class",
     "sample_labels",
     "weighted",
 ]

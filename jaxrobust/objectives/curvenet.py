@@ -1,7 +1,7 @@
 """CurveNet: from an example's loss curve to its weight (Jiang et al. 2022, arXiv 2201.00849).
 
 The curve is the example's training loss in each epoch of a probing run, less the mean curve of
-its given class. Symbols as in `objective`.
+its given class. Symbols as in `base`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from jaxrobust import losses
 from jaxrobust.errors import check
-from jaxrobust.objectives.objective import BaseLoss, Objective, Perceptron
+from jaxrobust.objectives.base import BaseLoss, Objective, Perceptron
 
 
 class CurveNet(nn.Module):

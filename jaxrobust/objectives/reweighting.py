@@ -1,4 +1,4 @@
-"""Two learned weightings of examples that the field compares with. Symbols as in `objective`."""
+"""Two learned weightings of examples that the field compares with. Symbols as in `base`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxrobust import losses
-from jaxrobust.objectives.objective import BaseLoss, Objective, Perceptron
+from jaxrobust.objectives.base import BaseLoss, Objective, Perceptron
 
 
 def meta_weight_net(

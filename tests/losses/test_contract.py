@@ -10,7 +10,7 @@ import pytest
 
 from jaxrobust import losses
 from jaxrobust.errors import UserError
-from jaxrobust.losses.inputs import prepare
+from jaxrobust.losses.validation import prepare
 
 NAMES = sorted(losses.LOSSES)
 BATCH, CLASSES = 5, 4

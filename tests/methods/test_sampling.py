@@ -5,7 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrobust.data import sampling
+from jaxrobust import objectives
+from jaxrobust.data import sampling as former_home
+from jaxrobust.methods import sampling
+from jaxrobust.objectives import ranks_by_class
 
 
 @pytest.mark.golden
@@ -14,7 +17,7 @@ def test_ranks_and_choice_are_the_programs(golden, x64):
     labels, losses = jnp.asarray(file["labels"]), jnp.asarray(file["losses"])
     k, ranks = int(labels.max()) + 1, int(file["rank_num"])
     np.testing.assert_array_equal(
-        sampling.ranks_by_class(losses, labels, k, ranks), file["rank"]
+        ranks_by_class(losses, labels, k, ranks), file["rank"]
     )
     chosen = np.zeros(len(labels), bool)
     chosen[file["preselected"]] = True
@@ -29,7 +32,7 @@ def test_ranks_and_choice_are_the_programs(golden, x64):
 def test_ranks_follow_the_definition_with_ties_and_an_empty_class():
     labels = np.array([2, 0, 2, 2, 0, 2, 2])
     losses = np.array([0.5, 3.0, 0.1, 0.5, 1.0, 9.0, 0.2], np.float32)
-    found = sampling.ranks_by_class(jnp.asarray(losses), jnp.asarray(labels), 3, 10)
+    found = ranks_by_class(jnp.asarray(losses), jnp.asarray(labels), 3, 10)
     np.testing.assert_array_equal(found, [3, 3, 0, 5, 0, 6, 1])
 
 
@@ -63,3 +66,12 @@ def test_without_noise_the_choice_ignores_the_loss():
         by_loss=False,
     )
     assert 170 < float(losses[meta].mean()) < 230
+
+
+def test_the_former_home_still_has_every_name():
+    assert former_home.ranks_by_class is ranks_by_class
+    for name in dir(former_home):
+        home = objectives.ranks if "class" in name else sampling
+        assert getattr(former_home, name) is getattr(home, name)
+    with pytest.raises(AttributeError, match="no attribute 'ranks'"):
+        former_home.ranks  # noqa: B018

@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 
 from jaxrobust.errors import check
 from jaxrobust.losses.cross_entropies import generalized_cross_entropy
-from jaxrobust.losses.inputs import Scalar, masked, number, prepare
+from jaxrobust.losses.validation import Scalar, masked, number, prepare
 
 
 def dynamics_aware(

@@ -2,7 +2,7 @@
 
 The rank r of an example, by its loss among those of the same given label, says how much the label
 is trusted: the corrected label is w * onehot(label) + (1 - w) * prediction with w = g[r, label].
-A margin m per class is added to the logits. Both are learned. Symbols as in `objective`.
+A margin m per class is added to the logits. Both are learned. Symbols as in `base`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from jaxrobust import losses
 from jaxrobust.errors import check
-from jaxrobust.objectives.objective import BaseLoss, Batch, Perceptron
+from jaxrobust.objectives.base import BaseLoss, Batch, Perceptron
 
 
 class LabelCorrector(nn.Module):
