@@ -97,13 +97,13 @@ def test_an_empty_recorder_says_what_to_call():
 
 def test_partial_fit_of_scikit_learn_finds_wrong_labels():
     from sklearn.datasets import load_digits
-    from sklearn.linear_model import SGDClassifier
+    from sklearn.neural_network import MLPClassifier
 
     x, true = load_digits(return_X_y=True)
     rng = np.random.default_rng(0)
     wrong = rng.random(len(true)) < 0.2
     labels = np.where(wrong, (true + rng.integers(1, 10, len(true))) % 10, true)
-    recorder, model = Recorder(len(x), 10), SGDClassifier(loss="log_loss", random_state=0)
+    recorder, model = Recorder(len(x), 10), MLPClassifier((32,), random_state=0, learning_rate_init=0.01)
     for _ in range(6):
         model.partial_fit(x / 16, labels, classes=np.arange(10))
         recorder.update(np.arange(len(x)), model.predict_proba(x / 16))
