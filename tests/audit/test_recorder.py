@@ -103,7 +103,8 @@ def test_partial_fit_of_scikit_learn_finds_wrong_labels():
     rng = np.random.default_rng(0)
     wrong = rng.random(len(true)) < 0.2
     labels = np.where(wrong, (true + rng.integers(1, 10, len(true))) % 10, true)
-    recorder, model = Recorder(len(x), 10), MLPClassifier((32,), random_state=0, learning_rate_init=0.01)
+    model = MLPClassifier((32,), random_state=0, learning_rate_init=0.01)
+    recorder = Recorder(len(x), 10)
     for _ in range(6):
         model.partial_fit(x / 16, labels, classes=np.arange(10))
         recorder.update(np.arange(len(x)), model.predict_proba(x / 16))
