@@ -13,12 +13,12 @@ from jaxrobust import files
 from jaxrobust.audit.issues import LabelIssues
 from jaxrobust.errors import check
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def harmless(text: str) -> str:
     """Returns text that no spreadsheet takes for a formula: a quote goes before one."""
-    return "'" + text if text.startswith(_FORMULA) else text
+    return "'" + text if text.startswith(FORMULA) else text
 
 
 def write_csv(

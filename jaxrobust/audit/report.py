@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,15 @@ from typing import Any
 import jinja2
 import numpy as np
 
+from jaxrobust.audit import decisions as reviewed
 from jaxrobust.audit import thumbnails
 from jaxrobust.audit.issues import LabelIssues
 
 SHOWN, SHOWN_PER_CLASS = 24, 3
 MOST_CLASSES = 20  # in a matrix, and with galleries of their own
 MOST_FEATURES = 12
+MOST_ROWS, MOST_IMAGES = 20_000, 400  # of the review: examples, and those with a picture
+REVIEW_SIDE, MOST_BYTES = 96, 1_200_000  # of its pictures: pixels each, bytes together
 FIGURES = ("learning_curves", "weight_by_rank", "weights", "weight_by_class", "curves", "margins",
            "learned")
 
@@ -31,6 +35,7 @@ def render(
     train: Any = "",
     figures: Path | None = None,
     features: Sequence[str] = (),
+    decisions: reviewed.Decisions | None = None,
 ) -> str:
     """Returns the report as HTML; everything in it is embedded.
 
@@ -44,6 +49,7 @@ def render(
       train: the training examples, `x`, and perhaps a `note` to show; or why there are none.
       figures: folder of the run's figures; those that are there are embedded.
       features: names of the columns of a table, if they have any.
+      decisions: what a reviewer decided before; shown as decided.
     """
     loader = jinja2.PackageLoader("jaxrobust.audit", "")
     page = jinja2.Environment(
@@ -64,6 +70,7 @@ def render(
         note=train if isinstance(train, str) else getattr(train, "note", ""),
         matrices=_matrices(issues, results["audit"]), flows=_flows(issues),
         charts=_charts(issues, true, curves),
+        review=_review(issues, true, train, order, decisions),
         figures=thumbnails.embedded(figures, FIGURES),
     )
 
@@ -95,7 +102,9 @@ def _columns(train: Any, features: Sequence[str]) -> list[str]:
     return [*map(str, names[:MOST_FEATURES]), *more]
 
 
-def _card(issues: LabelIssues, true: np.ndarray | None, train: Any, i: int) -> dict[str, Any]:
+def _card(
+    issues: LabelIssues, true: np.ndarray | None, train: Any, i: int, side: int = thumbnails.SIDE
+) -> dict[str, Any]:
     """Returns what is shown of one example."""
     names = (*issues.class_names, "?")
     card = {
@@ -113,7 +122,42 @@ def _card(issues: LabelIssues, true: np.ndarray | None, train: Any, i: int) -> d
     if x.ndim == 1:
         values = [f"{v:.4g}" for v in x[:MOST_FEATURES]]
         return card | {"features": values + (["…"] if len(x) > MOST_FEATURES else [])}
-    return card | {"image": thumbnails.thumbnail(x), "pixelated": max(x.shape[:2]) < 64}
+    return card | {"image": thumbnails.thumbnail(x, side), "pixelated": max(x.shape[:2]) < 64}
+
+
+def _review(
+    issues: LabelIssues, true: np.ndarray | None, train: Any, order: np.ndarray,
+    decisions: reviewed.Decisions | None,
+) -> dict[str, Any]:
+    """Returns what the review section needs: rows by suspicion, pictures of the first ones."""
+    order = np.concatenate([order[issues.is_label_issue[order]],
+                            order[~issues.is_label_issue[order]]])[:MOST_ROWS]
+    made = decisions or reviewed.none(issues)
+    images, features = {}, {}
+    for place, i in enumerate(order[:MOST_IMAGES].tolist()):
+        card = _card(issues, true, train, i, REVIEW_SIDE)
+        if card["image"]:
+            images[place] = card["image"]
+            if sum(map(len, images.values())) > MOST_BYTES:
+                break
+        elif card["features"]:
+            features[place] = ", ".join(card["features"])
+    small = not isinstance(train, str) and len(train.x.shape) > 2 and max(train.x.shape[1:3]) < 64
+    rows = [
+        [int(issues.index[i]), issues.paths[i] if issues.paths else None,
+         int(issues.given_label[i]), int(issues.predicted_label[i]),
+         _score(issues.label_score[i]), bool(issues.is_label_issue[i])]
+        for i in order.tolist()
+    ]
+    text = f"{issues.class_names}{issues.paths}".encode()
+    fingerprint = zlib.crc32(issues.given_label.tobytes(), zlib.crc32(text))
+    return {
+        "classes": list(issues.class_names), "rows": rows, "images": images, "features": features,
+        "pixelated": bool(small), "fingerprint": f"{fingerprint:08x}-{len(issues)}",
+        "left_out": len(issues) - len(rows),
+        "decisions": {place: [made.kind[i], int(made.label[i])]
+                      for place, i in enumerate(order.tolist()) if made.kind[i]},
+    }
 
 
 def _by_class(issues, true, train, flagged) -> list[dict[str, Any]]:

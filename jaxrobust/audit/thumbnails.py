@@ -21,15 +21,15 @@ def data_url(content: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def thumbnail(x: np.ndarray) -> str:
-    """Returns an image, uint8 [H, W, C], as a data URL: PNG if small, else a JPEG of `SIDE`."""
+def thumbnail(x: np.ndarray, side: int = SIDE) -> str:
+    """Returns an image, uint8 [H, W, C], as a data URL: PNG if small, else a JPEG of `side`."""
     x = np.clip(x, 0, 255).astype(np.uint8)
     image = Image.fromarray(x[..., 0] if x.shape[-1] == 1 else x[..., :3])
     buffer = io.BytesIO()
     if max(image.size) <= 64:
         image.save(buffer, "PNG")
         return data_url(buffer.getvalue(), "png")
-    image.thumbnail((SIDE, SIDE))
+    image.thumbnail((side, side))
     image.save(buffer, "JPEG", quality=82)
     return data_url(buffer.getvalue(), "jpeg")
 

@@ -1,5 +1,6 @@
 """The report in a browser: fits a phone and a desk, asks nothing of anyone, prints whole."""
 
+import html
 import json
 import re
 import shutil
@@ -9,7 +10,7 @@ import types
 import numpy as np
 import pytest
 
-from jaxrobust.audit import find_label_issues, report
+from jaxrobust.audit import decisions, find_label_issues, report
 from jaxrobust.audit.scoring import against_truth
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome",
@@ -31,8 +32,7 @@ addEventListener("load", () => {{
 </script>"""
 
 
-def page(lines=40):
-    """A report of 300 pictures in 12 classes with long names and paths."""
+def made_issues():
     rng, k, n = np.random.default_rng(0), 12, 300
     names = [f"class number {i} of twelve" for i in range(k)]
     true = rng.integers(0, k, n)
@@ -42,6 +42,12 @@ def page(lines=40):
         paths=[f"some/rather/long/path/without/any/space/in/it/picture-{i:05}.png"
                for i in range(n)],
     )
+    return issues, true, k, n, rng
+
+
+def page(lines=40):
+    """A report of 300 pictures in 12 classes with long names and paths."""
+    issues, true, k, n, rng = made_issues()
     groups = {"many": np.arange(k) < 6, "medium": np.arange(k) >= 6}
     numbers = {"epoch": 3, "accuracy": 0.9, "per_class": [0.9] * k}
     results = {"last": numbers, "selected": numbers, "selection_split": "validation", "seed": 0,
@@ -94,6 +100,48 @@ def test_it_fits_a_phone_and_a_desk_and_asks_nothing_of_anyone(tmp_path):
         across, down, broken, wide = found[str(width)]
         assert across <= width and down > 2000, found
         assert broken == 0 and wide == 0, found
+
+
+CLICK = """<script>
+addEventListener("load", () => {
+  const press = key => document.dispatchEvent(new KeyboardEvent("keydown", {key, bubbles: true}));
+  const cards = () => document.querySelectorAll("#review-cards figure");
+  const before = [...cards()].map(c => +c.dataset.row);
+  press("a");                                             // accepts the first, moves on
+  cards()[1].querySelector('[data-act="keep"]').click();  // keeps the second
+  const other = cards()[2].querySelector("select");
+  other.value = "5"; other.dispatchEvent(new Event("change"));
+  cards()[3].querySelector('[data-act="unsure"]').click();
+  press("u"); press("z");                                 // undone
+  document.getElementById("review-on").click();
+  const second = [...cards()].map(c => +c.dataset.row);
+  document.getElementById("review-filter").value = "all";
+  document.getElementById("review-filter").dispatchEvent(new Event("change"));
+  let pages = document.getElementById("review-page").textContent;
+  const found = {before, second, pages, csv: window.jaxrobustReview.csv(),
+                 stored: Object.keys(localStorage).length};
+  const pre = document.createElement("pre");
+  pre.id = "found"; pre.textContent = JSON.stringify(found); document.body.append(pre);
+});
+</script>"""
+
+
+def test_suspects_are_decided_by_mouse_and_keyboard_and_saved(tmp_path):
+    text = page().replace("</body>", CLICK + "</body>")
+    (tmp_path / "report.html").write_text(text, encoding="utf-8")
+    shown, console, asked = browse(tmp_path, tmp_path / "report.html", "--dump-dom")
+    assert console == asked == []
+    found = json.loads(html.unescape(re.search(r'<pre id="found">(.*?)</pre>', shown)[1]))
+    assert found["before"] == list(range(24)) and found["second"][0] == 24
+    assert found["pages"] == "page 1 of 13" and found["stored"] == 1  # all 300, 24 to a page
+    issues = made_issues()[0]
+    (tmp_path / "decisions.csv").write_text(found["csv"])
+    made = decisions.read(tmp_path / "decisions.csv", issues)
+    first = np.argsort(issues.rank)[:4]
+    assert [made.kind[i] for i in first] == ["accept", "keep", "other", "unsure"]
+    assert made.label[first].tolist() == [
+        issues.predicted_label[first[0]], issues.given_label[first[1]], 5, -1]
+    assert sum(map(bool, made.kind)) == 4
 
 
 def test_it_prints_whole(tmp_path):
