@@ -14,7 +14,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxrobust.networks.convolution import conv2d
+from jaxrobust.networks.cpu import conv2d
 
 # Name, batch, side of the map, channels, stride; kernels are 3 x 3.
 CASES = (

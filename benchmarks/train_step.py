@@ -32,7 +32,7 @@ import numpy as np
 import optax
 
 from jaxrobust import networks, process
-from jaxrobust.networks import convolution
+from jaxrobust.networks import cpu
 
 LEARNING_RATE, MOMENTUM = 0.01, 0.9
 XLA_OPTIONS = {"cpu": {"xla_cpu_experimental_ynn_fusion_type": ""}}
@@ -135,7 +135,7 @@ def resnet_rows(tiny: bool, with_torch: bool) -> list[Row]:
     network = networks.make("resnet32", 10, width=width, blocks=blocks)
     rows = [jax_row(task, "JAX", network, x, y, 1)]
     if jax.default_backend() == "cpu":
-        with mock.patch.object(convolution, "MAX_CHUNKS", 1):
+        with mock.patch.object(cpu, "MAX_CHUNKS", 1):
             name = "JAX, kernel gradients undivided"
             rows.append(jax_row(task, name, network, x, y, 1))
     options = XLA_OPTIONS.get(jax.default_backend())

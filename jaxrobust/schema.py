@@ -10,6 +10,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+from jaxrobust.networks import NETWORKS
 from jaxrobust.runs import METHODS
 
 
@@ -68,9 +69,6 @@ def assignments() -> Rule:
 
 _NOISE = (
     "none symmetric symmetric_exclusive uniform_by_class_size asymmetric pair_flip instance matrix"
-).split()
-_NETWORKS = (
-    "mlp small_cnn resnet32 resnet18 wrn28_10 resnet50 vgg19_bn inception_resnet_v2"
 ).split()
 _LOSSES = (
     "ce mae rce nce gce sce tce agce nce_rce nce_agce js bi_tempered ce_sr nlnl dal "
@@ -231,7 +229,7 @@ SCHEMA: dict[str, Any] = {
         ),
     },
     "network": {
-        "name": Setting("small_cnn", "network architecture", str, one_of(*_NETWORKS)),
+        "name": Setting("small_cnn", "network architecture", str, one_of(*NETWORKS)),
         "width": Setting(
             None,
             "hidden units of mlp, channels of small_cnn (default: the network's own)",

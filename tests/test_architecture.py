@@ -50,7 +50,7 @@ def test_losses_objectives_and_data_know_nothing_of_the_rest():
         "bilevel": {"bilevel", "objectives", "losses", "errors"},
         "augment": {"augment", "errors"},
         "data": {"data", "errors", "files"},
-        "networks": {"networks", "errors"},
+        "networks": {"networks", "errors", "registry"},
         "audit": {"audit", "data", "errors", "files"},
         "plots": {"plots", "training", "errors"},
     }
@@ -82,6 +82,18 @@ def test_only_the_plots_draw_and_no_configuration_comes_below_the_runs():
 
 def test_importing_the_methods_needs_no_configuration():
     code = "import sys, jaxrobust.methods; assert 'ml_collections' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_reading_the_names_of_the_networks_imports_no_jax():
+    code = """
+import sys
+from jaxrobust.networks import NETWORKS
+assert "mlp" in list(NETWORKS)
+found = {"jax", "flax", "numpy"} & {name.split(".")[0] for name in sys.modules}
+assert not found, found
+"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

@@ -1,81 +1,55 @@
-"""Networks for images and tables, behind one small record of pure functions."""
+"""Networks for images and tables, behind one small record of pure functions.
+
+The names below are loaded when first used: reading `NETWORKS` imports neither JAX nor Flax.
+"""
 
 from __future__ import annotations
 
-import inspect
-from typing import Any
+import importlib
+from typing import TYPE_CHECKING, Any
 
-import jax.numpy as jnp
+from jaxrobust.registry import Registry
 
-from jaxrobust.errors import UserError, check, choose, nearest
-from jaxrobust.networks.inception import inception_resnet_v2
-from jaxrobust.networks.network import Network, count_parameters, from_linen
-from jaxrobust.networks.resnet import resnet18, resnet32, resnet50, wrn28_10
-from jaxrobust.networks.small import mlp, small_cnn
-from jaxrobust.networks.vgg import vgg19_bn
+if TYPE_CHECKING:
+    from jaxrobust.networks.build import make as make
+    from jaxrobust.networks.build import width_of as width_of
+    from jaxrobust.networks.network import Network as Network
+    from jaxrobust.networks.network import count_parameters as count_parameters
+    from jaxrobust.networks.network import from_linen as from_linen
 
-NETWORKS = {
-    "inception_resnet_v2": inception_resnet_v2,
-    "mlp": mlp,
-    "resnet18": resnet18,
-    "resnet32": resnet32,
-    "resnet50": resnet50,
-    "small_cnn": small_cnn,
-    "vgg19_bn": vgg19_bn,
-    "wrn28_10": wrn28_10,
-}
-"""The networks by name: `(num_classes, *, dtype, axis_name, **sizes) -> Network`; see `make`."""
+NETWORKS = Registry({
+    "mlp": "jaxrobust.networks.small:mlp",
+    "small_cnn": "jaxrobust.networks.small:small_cnn",
+    "resnet32": "jaxrobust.networks.resnet:resnet32",
+    "resnet18": "jaxrobust.networks.resnet:resnet18",
+    "wrn28_10": "jaxrobust.networks.resnet:wrn28_10",
+    "resnet50": "jaxrobust.networks.resnet:resnet50",
+    "vgg19_bn": "jaxrobust.networks.vgg:vgg19_bn",
+    "inception_resnet_v2": "jaxrobust.networks.inception:inception_resnet_v2",
+})
+"""The networks by name: `(num_classes, *, dtype, axis_name, **sizes) -> Network`; see `make`.
+
+`--config.network.name` takes these names. Each network is also an attribute of this package.
+"""
 
 __all__ = ["NETWORKS", "Network", "count_parameters", "from_linen", "make", "width_of"]
 
-
-def make(
-    name: str,
-    num_classes: int,
-    *,
-    dtype: Any = jnp.float32,
-    axis_name: str | None = None,
-    **sizes: Any,
-) -> Network:
-    """Returns the network called `name`, a key of `NETWORKS`.
-
-    Args:
-      num_classes: K.
-      dtype: of the computation; bfloat16 keeps parameters, statistics and logits float32.
-      axis_name: of a mapped axis over which batch norm shares its statistics, for `pmap` and
-        `shard_map`; not needed under `jit` with a sharded batch.
-      **sizes: what this network's own function takes beside these, such as `width`.
-
-    Raises:
-      UserError: unknown name or size (with the nearest known one), no classes.
-    """
-    build = NETWORKS[choose("network", name, NETWORKS)]
-    takes = _sizes(name)
-    for key in sizes:
-        check(
-            key in takes,
-            f"Network {name!r} has no {key!r}.{nearest(key, takes)} It has: {', '.join(takes)}.",
-        )
-    check(num_classes > 0, f"Network {name!r} needs at least one class, not {num_classes}.")
-    return build(num_classes, dtype=dtype, axis_name=axis_name, **sizes)
+_LAZY = {
+    "Network": "jaxrobust.networks.network",
+    "count_parameters": "jaxrobust.networks.network",
+    "from_linen": "jaxrobust.networks.network",
+    "make": "jaxrobust.networks.build",
+    "width_of": "jaxrobust.networks.build",
+}
 
 
-def width_of(name: str, width: int) -> dict[str, Any]:
-    """Returns what to give `make` for a network `width` units or channels wide.
-
-    Two hidden layers of `width` for mlp, channels of the first stage for the others.
-
-    Raises:
-      UserError: unknown name, or a network whose width is fixed.
-    """
-    choose("network", name, NETWORKS)
-    if name == "mlp":
-        return {"hidden": (width, width)}
-    if "width" in _sizes(name):
-        return {"width": width}
-    raise UserError(f"The width of network {name!r} is fixed: leave out network.width={width}.")
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    if name in NETWORKS:
+        return NETWORKS[name]
+    raise AttributeError(f"module 'jaxrobust.networks' has no attribute {name!r}")
 
 
-def _sizes(name: str) -> list[str]:
-    common = ("num_classes", "dtype", "axis_name")
-    return [key for key in inspect.signature(NETWORKS[name]).parameters if key not in common]
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY, *NETWORKS})

@@ -1,4 +1,4 @@
-"""What the networks are made of: initialisers, batch norm, pooling, the linear head."""
+"""Layers of the networks: initializers, batch norm, convolution with batch norm, linear head."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust.errors import check
-from jaxrobust.networks.convolution import CHUNK_BYTES, Conv
+from jaxrobust.networks.cpu import Conv, spread
 
 Dtype = Any
 Layer = Callable[..., nn.Module]
@@ -87,22 +87,6 @@ def batch_moments(x: jax.Array, axis_name: str | None) -> tuple[jax.Array, jax.A
     return mean, jnp.maximum(mean_of_square - jnp.square(mean), 0), count
 
 
-def spread(values: jax.Array, x: jax.Array, train: bool) -> jax.Array:
-    """Returns values [C] in a shape to compute with x [B, ..., C].
-
-    In training on CPU, for an x that does not fit into the cache, [B, 1, ..., C]: the gradient
-    then sums over each example first and then over examples, as `batch_moments` does, within the
-    loops that make the terms; sums to [C] at once XLA takes in passes of their own. The barrier
-    keeps it from joining the two. A bilevel step of ResNet-32 at batch 128 takes 1/12 less time.
-    """
-    ones = (1,) * (x.ndim - 2)
-    small = x.size * x.dtype.itemsize <= CHUNK_BYTES
-    if not train or small or jax.default_backend() != "cpu":
-        return values.reshape(1, *ones, -1)
-    rows = jax.lax.optimization_barrier(jnp.broadcast_to(values, (x.shape[0], values.size)))
-    return rows.reshape(x.shape[0], *ones, -1)
-
-
 class ConvNorm(nn.Module):
     """Convolution and batch norm, then ReLU unless told otherwise; PyTorch's symmetric padding.
 
@@ -147,23 +131,6 @@ class Head(nn.Module):
             self.num_classes, dtype=exact, param_dtype=exact, kernel_init=self.kernel_init,
             name="linear",
         )(x)
-
-
-def max_pool_2x2(x: jax.Array) -> jax.Array:
-    """Largest of every 2 x 2 square; an odd last row or column is left out.
-
-    By comparing rows, then columns: the gradient of XLA's pooling is many times slower on CPU, and
-    that of a maximum over axes asks which element equals the maximum: none does where the compiler
-    computes the elements twice, rounded differently, and the gradient is NaN.
-    """
-    b, h, w, c = x.shape
-    x = x[:, : h // 2 * 2, : w // 2 * 2].reshape(b, h // 2, 2, w // 2, 2, c)
-    x = _larger(x[:, :, 0], x[:, :, 1])
-    return _larger(x[:, :, :, 0], x[:, :, :, 1])
-
-
-def _larger(a: jax.Array, b: jax.Array) -> jax.Array:
-    return jnp.where((a >= b) | jnp.isnan(a), a, b)
 
 
 def check_images(x: jax.Array, name: str, smallest: int = 1) -> None:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust.errors import check
+from jaxrobust.networks.cpu import max_pool_2x2
 from jaxrobust.networks.layers import (
     ConvNorm,
     Dtype,
@@ -17,7 +18,6 @@ from jaxrobust.networks.layers import (
     check_images,
     kaiming_fan_in,
     layers,
-    max_pool_2x2,
     parameter_dtype,
 )
 from jaxrobust.networks.network import Network, from_linen

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxrobust.networks.cpu import max_pool_2x2
 from jaxrobust.networks.layers import (
     ConvNorm,
     Dtype,
@@ -14,7 +15,6 @@ from jaxrobust.networks.layers import (
     check_images,
     kaiming_fan_out,
     layers,
-    max_pool_2x2,
 )
 from jaxrobust.networks.network import Network, from_linen
 

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from benchmarks import convolution
-from jaxrobust.networks.convolution import conv2d, is_tiny
+from jaxrobust.networks.cpu import conv2d, is_tiny
 
 
 def test_every_case_is_tiny_and_measured_both_ways(capsys):

@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrobust.networks import layers
-from jaxrobust.networks.layers import BatchNorm, max_pool_2x2
+from jaxrobust.networks import cpu
+from jaxrobust.networks.cpu import max_pool_2x2
+from jaxrobust.networks.layers import BatchNorm
 from jaxrobust.networks.resnet import padded_shortcut
 
 
@@ -46,7 +47,7 @@ def test_batch_norm_evaluates_with_the_running_statistics():
 
 @pytest.mark.parametrize("shape", [(6, 4), (3, 2, 5, 4)])
 def test_sums_in_two_stages_are_the_same_in_every_derivative(x64, monkeypatch, shape):
-    """What is done on CPU for arrays that do not fit into the cache, see `layers.spread`."""
+    """What is done on CPU for arrays that do not fit into the cache, see `cpu.spread`."""
     x = jax.random.normal(jax.random.key(0), shape, jnp.float64)
     module, variables = norm_of(x, dtype=jnp.float64)
 
@@ -62,8 +63,8 @@ def test_sums_in_two_stages_are_the_same_in_every_derivative(x64, monkeypatch, s
         )
 
     expected = jax.jit(derivatives)(variables["params"], x)
-    monkeypatch.setattr(layers, "CHUNK_BYTES", 0)
-    assert layers.spread(jnp.arange(4.0), x, True).shape == (shape[0], *(1,) * (x.ndim - 2), 4)
+    monkeypatch.setattr(cpu, "CHUNK_BYTES", 0)
+    assert cpu.spread(jnp.arange(4.0), x, True).shape == (shape[0], *(1,) * (x.ndim - 2), 4)
     actual = jax.jit(lambda *args: derivatives(*args))(variables["params"], x)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10), actual, expected

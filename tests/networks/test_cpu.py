@@ -1,4 +1,4 @@
-"""The convolution whose derivative is taken in parts of the batch is the plain one."""
+"""The work-arounds for XLA on CPU compute the plain operations, and have one switch."""
 
 import functools
 
@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrobust.networks import convolution
-from jaxrobust.networks.convolution import Conv, conv2d, num_chunks
+from jaxrobust.networks import cpu
+from jaxrobust.networks.cpu import Conv, conv2d, num_chunks
 
 SIZE = (5, 6)
 CASES = [((3, 3), 1, (1, 1)), ((3, 3), 2, (1, 1)), ((1, 1), 2, (0, 0)), ((1, 5), 1, (0, 2))]
@@ -21,8 +21,8 @@ TINY = [  # size, kernel, stride, padding
 @pytest.fixture
 def chunked(monkeypatch):
     """Every batch is taken in as many parts as it can be."""
-    monkeypatch.setattr(convolution, "CHUNK_BYTES", 1)
-    monkeypatch.setattr(convolution.jax, "device_count", lambda: 1)
+    monkeypatch.setattr(cpu, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(cpu.jax, "device_count", lambda: 1)
 
 
 def plain(x, kernel, stride, padding):
@@ -109,7 +109,7 @@ def test_a_tiny_map_is_convolved_as_a_product_on_cpu_only(monkeypatch, case):
         return jax.grad(lambda x, w: jnp.sin(conv2d(x, w, *rest)).sum(), (0, 1))(x, w)
 
     assert count(gradients, x, w) == 0
-    monkeypatch.setattr(convolution.jax, "default_backend", lambda: "tpu")
+    monkeypatch.setattr(cpu.jax, "default_backend", lambda: "tpu")
     assert count(gradients, x[:3], w) == 3  # another shape: JAX keeps what it has traced
 
 
@@ -133,15 +133,38 @@ def test_the_batch_is_divided_only_where_it_pays(monkeypatch):
     big = jax.ShapeDtypeStruct((128, 32, 32, 16), jnp.float32)
     odd = jax.ShapeDtypeStruct((126, 32, 32, 16), jnp.float32)
     small = jax.ShapeDtypeStruct((128, 8, 8, 16), jnp.float32)
-    monkeypatch.setattr(convolution.jax, "default_backend", lambda: "cpu")
-    monkeypatch.setattr(convolution.jax, "device_count", lambda: 1)
+    monkeypatch.setattr(cpu.jax, "default_backend", lambda: "cpu")
+    monkeypatch.setattr(cpu.jax, "device_count", lambda: 1)
     assert [num_chunks(x, x) for x in (big, odd, small)] == [8, 2, 1]
     assert num_chunks(small, big) == 8
-    monkeypatch.setattr(convolution.jax, "device_count", lambda: 2)
+    monkeypatch.setattr(cpu.jax, "device_count", lambda: 2)
     assert num_chunks(big, big) == 1
-    monkeypatch.setattr(convolution.jax, "device_count", lambda: 1)
-    monkeypatch.setattr(convolution.jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(cpu.jax, "device_count", lambda: 1)
+    monkeypatch.setattr(cpu.jax, "default_backend", lambda: "gpu")
     assert num_chunks(big, big) == 1
+
+
+def test_one_switch_leaves_the_plain_operations(chunked):
+    x, w, _, _ = arrays((3, 3), size=(2, 2), batch=8)
+    large = jnp.ones((4, 6, 6, 3))
+
+    def all_of_them(x, w, large):
+        y = conv2d(x, w, 1, (1, 1)).sum()
+        rows = cpu.spread(large[0, 0, 0], large, True)
+        return y + cpu.max_pool_2x2(large).sum() + (large * rows).sum()
+
+    def program():
+        return str(jax.make_jaxpr(lambda *a: all_of_them(*a))(x, w, large))
+
+    assert cpu.active() and num_chunks(x, x) == 8
+    ours = program()
+    with cpu.switched_off():
+        assert not cpu.active() and num_chunks(x, x) == 1
+        plain = program()
+    assert cpu.active() and program() == ours
+    assert "conv_general_dilated" not in ours and "optimization_barrier" in ours
+    assert "conv_general_dilated" in plain and "optimization_barrier" not in plain
+    assert "reduce_window_max" in plain and "reduce_window_max" not in ours
 
 
 def test_the_module_has_a_bias_only_when_told():
