@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrobust.networks import cpu
+from jaxrobust.networks import cpu, layers
 from jaxrobust.networks.cpu import max_pool_2x2
 from jaxrobust.networks.layers import BatchNorm
 from jaxrobust.networks.resnet import padded_shortcut
