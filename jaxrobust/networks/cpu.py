@@ -156,9 +156,9 @@ def spread(values: jax.Array, x: jax.Array, train: bool) -> jax.Array:
 def max_pool_2x2(x: jax.Array) -> jax.Array:
     """Largest of every 2 x 2 square of x [B, H, W, C]; an odd last row or column is left out.
 
-    On CPU by comparing rows, then columns: the gradient of XLA's pooling is many times slower on CPU, and
-    that of a maximum over axes asks which element equals the maximum: none does where the compiler
-    computes the elements twice, rounded differently, and the gradient is NaN.
+    On CPU by comparing rows, then columns: the gradient of XLA's pooling is many times slower
+    there, and that of a maximum over axes asks which element equals the maximum: none does where
+    the compiler computes the elements twice, rounded differently, and the gradient is NaN.
     """
     if not active():
         return nn.max_pool(x, (2, 2), (2, 2))
