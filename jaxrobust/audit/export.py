@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
+from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
-from jaxrobust import files
+from jaxrobust import __version__, files
 from jaxrobust.audit.issues import LabelIssues
 from jaxrobust.errors import check
 
@@ -124,3 +126,92 @@ def write_labels(
 
 def _plain(texts: Iterable[str]) -> bool:
     return all(harmless(text) == text == text.strip() for text in texts)
+
+
+def label_studio_tasks(
+    issues: LabelIssues, *, root: str = "", flagged_only: bool = True
+) -> list[dict[str, Any]]:
+    """Returns tasks for Label Studio, most suspect first: the suggestion as a prediction.
+
+    Each task's `data` holds `image` (root + path) where the examples have paths, else `text` (the
+    row), and `index`, `given_label` and `label_score`; its prediction is a choice for the tag
+    `label` of `label_studio_config`. Format: Label Studio's guide, "Import pre-annotated data".
+
+    Args:
+      issues: what was found.
+      root: put before each path, e.g. "/data/local-files/?d=photos/" for Label Studio's local
+        files storage, or the address of a bucket.
+      flagged_only: leave out what is not flagged.
+    """
+    tasks = []
+    names = (*issues.class_names, None)
+    for i in np.argsort(issues.rank).tolist():
+        if flagged_only and not issues.is_label_issue[i]:
+            continue
+        path = issues.paths[i] if issues.paths is not None else None
+        kind, item = ("image", root + path) if path else ("text", f"row {issues.index[i]}")
+        suggested = names[issues.predicted_label[i]]
+        result = [{"from_name": "label", "to_name": "item", "type": "choices",
+                   "value": {"choices": [suggested]}}]
+        tasks.append({
+            "data": {kind: item, "index": int(issues.index[i]),
+                     "given_label": names[issues.given_label[i]],
+                     "label_score": float(issues.label_score[i])},
+            "predictions": [] if suggested is None else [
+                {"model_version": f"jaxrobust {__version__}", "result": result,
+                 "score": float(1 - issues.label_score[i])}],
+        })
+    return tasks
+
+
+def label_studio_config(issues: LabelIssues) -> str:
+    """Returns the labeling configuration (XML) that fits `label_studio_tasks`."""
+    item = ('<Image name="item" value="$image"/>' if issues.paths is not None
+            else '<Text name="item" value="$text"/>')
+    choices = "".join(f"<Choice value={quoteattr(name)}/>" for name in issues.class_names)
+    return (f'<View>{item}<Header value="Given label: $given_label"/>'
+            f'<Choices name="label" toName="item" choice="single">{choices}</Choices></View>')
+
+
+def write_label_studio(issues: LabelIssues, path: str | Path, *, root: str = "") -> Path:
+    """Writes the flagged examples as `label_studio_tasks` to a .json file, and the labeling
+    configuration beside it, to the same name with .xml.
+
+    Raises:
+      UserError: the file is not to end with .json, or its folder is not there.
+    """
+    path = Path(path)
+    check(path.suffix == ".json", f"{path}: write Label Studio's tasks to a .json file.")
+    check(path.parent.is_dir(), f"{path}: there is no folder {path.parent}.")
+    with files.whole(path) as file:
+        json.dump(label_studio_tasks(issues, root=root), file, ensure_ascii=False, indent=1)
+    with files.whole(path.with_suffix(".xml")) as file:
+        file.write(label_studio_config(issues) + "\n")
+    return path
+
+
+FIFTYONE_FIELDS = ("filepath", "given_label", "predicted_label", "label_score", "is_label_issue",
+                   "label_rank")
+"""Columns of `write_fiftyone`: a field per sample each."""
+
+
+def write_fiftyone(issues: LabelIssues, path: str | Path) -> Path:
+    """Writes a CSV for FiftyOne's `CSVDatasetImporter`: a field per sample, for every example.
+
+        fiftyone.Dataset.from_dir(
+            dataset_type=fiftyone.types.CSVDataset, data_path="photos", labels_path="issues.csv",
+            fields={"given_label": None, "predicted_label": None, "label_score": float,
+                    "is_label_issue": lambda v: v == "True", "label_rank": int})
+
+    Raises:
+      UserError: the examples have no paths, or the folder is not there.
+    """
+    path = Path(path)
+    check(issues.paths is not None, "FiftyOne needs a file per example; these have no paths.")
+    check(path.parent.is_dir(), f"{path}: there is no folder {path.parent}.")
+    names = (*issues.class_names, "")
+    order = np.argsort(issues.rank).tolist()
+    rows = ([issues.paths[i], names[issues.given_label[i]], names[issues.predicted_label[i]],
+             f"{issues.label_score[i]:.6g}", bool(issues.is_label_issue[i]), int(issues.rank[i])]
+            for i in order)
+    return write_rows(path, FIFTYONE_FIELDS, rows)
