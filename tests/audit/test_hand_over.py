@@ -74,7 +74,8 @@ def test_label_studios_own_interface_takes_configuration_and_tasks():
     issues = made()
     view = interface.LabelInterface(export.label_studio_config(issues))
     for task in export.label_studio_tasks(issues):
-        assert view.validate_task(task)
+        assert view.validate_task({"data": task["data"]})
+        assert all(map(view.validate_prediction, task["predictions"]))
 
 
 def test_fiftyone_gets_a_field_per_sample_for_every_example(tmp_path):
