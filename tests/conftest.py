@@ -1,5 +1,6 @@
 """What every test shares: strict JAX on the CPU, float64 on request, golden numbers."""
 
+import json
 import os
 from pathlib import Path
 
@@ -60,11 +61,33 @@ def program(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def gallery(tmp_path_factory):
-    """Finished runs, shared by all workers; see `helpers.Gallery`."""
+def shared(tmp_path_factory):
+    """A folder that is the same for all workers of this run of the suite."""
     folder = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parent
-    made = helpers.Gallery(folder / "gallery")
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+@pytest.fixture(scope="session")
+def gallery(shared):
+    """Finished runs, each trained once; see `helpers.Gallery`."""
+    made = helpers.Gallery(shared / "gallery")
     yield made
     assert not made.changed(), f"A test wrote into runs that all share: {made.changed()}"
+
+
+@pytest.fixture(scope="session")
+def four_devices(shared):
+    """`four_devices(case)` gives what a case of four_devices.py returned, and its folder."""
+    folder, script = shared / "four", Path(__file__).with_name("four_devices.py")
+    folder.mkdir(exist_ok=True)
+    with helpers.locked(shared / "four.lock"):
+        if not (folder / "results.json").exists():
+            done = helpers.child(script, folder, env=helpers.environment(4), timeout=900)
+            assert done.returncode == 0, done.stderr[-3000:]
+    results = json.loads((folder / "results.json").read_text())
+
+    def of(case):
+        assert results[case]["error"] is None, results[case]["error"]
+        return results[case]["value"], folder
+
+    return of

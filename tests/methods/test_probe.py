@@ -1,10 +1,5 @@
 """Probing: what is recorded, when, in how much memory, at which learning rate."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -114,10 +109,5 @@ def test_a_million_curves_of_300_epochs_take_six_tenths_of_a_gigabyte():
     assert memory.alias_size_in_bytes == 600_000_000
 
 
-def test_four_devices_share_the_curves_by_rows_and_record_the_same():
-    script = Path(__file__).with_name("curves_on_four_devices.py")
-    flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=4"
-    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run([sys.executable, script], env=environment, capture_output=True,
-                          text=True, timeout=400)
-    assert done.returncode == 0, done.stderr
+def test_four_devices_share_the_curves_by_rows_and_record_the_same(four_devices):
+    four_devices("curves")  # `curves_on_four_devices.py` asserts it.

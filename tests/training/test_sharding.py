@@ -1,37 +1,24 @@
 """Several devices give what one gives; several processes train, save and resume together."""
 
 import json
-import os
+import shutil
 import socket
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
-from sklearn.datasets import load_digits
+from four_devices import RUN
+from helpers import environment, run_main
 
 from jaxrobust.errors import UserError
 from jaxrobust.training import sharding
 from jaxrobust.training.metrics_log import read_rows
 
-RUN = [
-    sys.executable, "-m", "jaxrobust.main", "--config=digits_dynamic_loss",
-    "--config.network.name=mlp", "--config.network.width=16", "--config.train.batch_size=128",
-    "--config.train.epochs=4", "--config.method.warmup_epochs=2", "--config.log.figures=False",
-    "--config.data.noise.kind=symmetric", "--config.data.noise.rate=0.4",
-    "--config.data.imbalance.kind=none", "--config.data.imbalance.factor=1.0",
-    "--config.checkpoint.every_seconds=0", "--config.log.tensorboard=False",
-]
 
-
-def environment(devices):
-    flags = os.environ["XLA_FLAGS"] + f" --xla_force_host_platform_device_count={devices}"
-    return os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-
-
-def run(folder, *arguments, devices=1):
-    done = subprocess.run([*RUN, *arguments], cwd=folder, env=environment(devices),
-                          capture_output=True, text=True)
+def run(folder, *arguments):
+    done = run_main(*RUN, *arguments, folder=folder)
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -46,36 +33,43 @@ def one_device(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def four_devices(tmp_path_factory):
-    return run(tmp_path_factory.mktemp("four"), "--workdir=w", devices=4) / "w"
+def on_four(four_devices):
+    """The workdir of a run on four devices, evaluated and asked for predictions there."""
+    return four_devices("training")[1] / "w"
 
 
-def test_four_devices_train_as_one(one_device, four_devices):
-    np.testing.assert_allclose(losses_of(one_device), losses_of(four_devices), rtol=1e-3)
-    made = json.loads((four_devices / "environment.json").read_text())
+def test_four_devices_train_as_one(one_device, on_four):
+    np.testing.assert_allclose(losses_of(one_device), losses_of(on_four), rtol=1e-3)
+    made = json.loads((on_four / "environment.json").read_text())
     assert made["devices"] == 4
 
 
 @pytest.mark.parametrize("devices", [1, 4])
-def test_a_checkpoint_of_four_devices_is_evaluated_on_one_and_on_four(four_devices, devices):
-    run(four_devices.parent, "--workdir=w", "--mode=evaluate", devices=devices)
-    found = json.loads((four_devices / "evaluation.json").read_text())
-    results = json.loads((four_devices / "results.json").read_text())
+def test_a_checkpoint_of_four_devices_is_evaluated_on_one_and_on_four(on_four, tmp_path, devices):
+    shutil.copytree(on_four, tmp_path / "w")
+    if devices == 1:
+        (tmp_path / "w" / "evaluation.json").unlink()
+        run(tmp_path, "--workdir=w", "--mode=evaluate")
+    found = json.loads((tmp_path / "w" / "evaluation.json").read_text())
+    results = json.loads((on_four / "results.json").read_text())
     for which in ("last", "selected"):
         accuracy = found[which]["accuracy"]
         assert accuracy == pytest.approx(results[which]["accuracy"], abs=0.004)
 
 
+def predictions(path):
+    lines = path.read_text().splitlines()[1:]
+    return np.array([line.split(",")[2:] for line in lines], float)
+
+
 @pytest.mark.parametrize("which", ["last", "selected"])
-def test_four_devices_predict_as_one(four_devices, which):
-    np.save(four_devices / "x.npy", load_digits().images.astype(np.uint8)[:30] * 15)
-    arguments = ["--workdir=w", "--mode=predict", "--input=w/x.npy", f"--which={which}"]
-    found = []
-    for devices in (1, 4):
-        run(four_devices.parent, *arguments, f"--output=w/{devices}.csv", devices=devices)
-        lines = (four_devices / f"{devices}.csv").read_text().splitlines()[1:]
-        found.append(np.array([line.split(",")[2:] for line in lines], float))
-    np.testing.assert_allclose(found[0], found[1], atol=2e-6)
+def test_four_devices_predict_as_one(on_four, tmp_path, which):
+    shutil.copytree(on_four, tmp_path / "w")
+    run(tmp_path, "--workdir=w", "--mode=predict", "--input=w/x.npy", f"--which={which}",
+        "--output=one.csv")
+    one, four = predictions(tmp_path / "one.csv"), predictions(on_four / f"{which}.csv")
+    assert one.shape == (30, 11)
+    np.testing.assert_allclose(one, four, atol=2e-6)
 
 
 @pytest.mark.parametrize("value, expected", [
@@ -95,7 +89,8 @@ def start_two(folder, *arguments):
         port = free.getsockname()[1]
     return [
         subprocess.Popen(
-            [*RUN, "--workdir=w", f"--distributed=localhost:{port},2,{i}", *arguments],
+            [sys.executable, "-m", "jaxrobust.main", *RUN, "--workdir=w",
+             f"--distributed=localhost:{port},2,{i}", *arguments],
             cwd=folder, env=environment(1), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             text=True,
         )
@@ -110,8 +105,6 @@ def finish(processes):
 
 
 def test_two_processes_train_save_and_resume(one_device, tmp_path):
-    import time
-
     processes = start_two(tmp_path)
     for _ in range(2000):
         rows = read_rows(tmp_path / "w" / "metrics.jsonl")

@@ -1,0 +1,86 @@
+"""All that the suite computes on four virtual CPU devices, in one process.
+
+    python tests/four_devices.py FOLDER
+
+runs every case of CASES and writes FOLDER/results.json: by case, what it returned, and the
+traceback of a case that failed. The fixture `four_devices` starts it once per run of the suite.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import runpy
+import sys
+import traceback
+from pathlib import Path
+
+import compile_cache
+import helpers
+import jax
+
+HERE = Path(__file__).parent
+# A run of the dynamic loss, of which also one device and two processes are tested.
+RUN = [
+    "--config=digits_dynamic_loss",
+    "--config.network.name=mlp", "--config.network.width=16", "--config.train.batch_size=128",
+    "--config.train.epochs=4", "--config.method.warmup_epochs=2", "--config.log.figures=False",
+    "--config.data.noise.kind=symmetric", "--config.data.noise.rate=0.4",
+    "--config.data.imbalance.kind=none", "--config.data.imbalance.factor=1.0",
+    "--config.checkpoint.every_seconds=0", "--config.log.tensorboard=False",
+]
+
+
+def training(folder: Path) -> None:
+    """Trains RUN in folder/w, evaluates it, and predicts w/x.npy with both networks."""
+    import numpy as np
+    from sklearn.datasets import load_digits
+
+    def run(*arguments):
+        done = helpers.run_main(*RUN, "--workdir=w", *arguments, folder=folder)
+        assert done.returncode == 0, done.stderr
+
+    run()
+    run("--mode=evaluate")
+    np.save(folder / "w" / "x.npy", load_digits().images.astype(np.uint8)[:30] * 15)
+    for which in ("last", "selected"):
+        run("--mode=predict", "--input=w/x.npy", f"--which={which}", f"--output=w/{which}.csv")
+
+
+def curves(folder: Path) -> None:
+    """CurveNet's curves, shared by rows among the devices."""
+    runpy.run_path(str(HERE / "methods" / "curves_on_four_devices.py"))
+
+
+def bilevel(folder: Path) -> list[dict]:
+    """One bilevel step: differences between one device and four, by case."""
+    sys.path.insert(0, str(HERE / "bilevel"))
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(said):
+            script = runpy.run_path(str(HERE / "bilevel" / "on_four_devices.py"))
+            script["main"]()
+    finally:
+        jax.config.update("jax_enable_x64", False)
+    return [json.loads(line) for line in said.getvalue().splitlines()]
+
+
+CASES = (training, curves, bilevel)
+
+
+def main(folder: Path) -> None:
+    assert len(jax.devices()) == 4, jax.devices()
+    compile_cache.make_atomic()
+    results = {}
+    for case in CASES:
+        results[case.__name__] = {"value": None, "error": None}
+        try:
+            results[case.__name__]["value"] = case(folder)
+        except Exception:
+            results[case.__name__]["error"] = traceback.format_exc()
+    (folder / "results.json").write_text(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
