@@ -1,6 +1,5 @@
 """A network in plain JAX, and the reference numbers of one look-ahead step as nested dicts."""
 
-import functools
 from types import SimpleNamespace
 
 import jax
@@ -10,25 +9,6 @@ import pytest
 
 from jaxrobust import losses
 from jaxrobust.objectives import Objective
-
-
-@functools.cache
-def quick_options():
-    """Options with which XLA compiles twice as fast on CPU, where it has them.
-
-    Not `xla_backend_optimization_level` 0: with it convolutions come out wrong.
-    """
-    options = {"xla_cpu_use_fusion_emitters": False}
-    try:
-        jax.jit(lambda x: x, compiler_options=options)(0)
-    except jax.errors.JaxRuntimeError:
-        return {}
-    return options
-
-
-def quick_jit(function, **options):
-    """`jax.jit` for tests that compile much and compute little."""
-    return jax.jit(function, compiler_options=quick_options(), **options)
 
 
 def dense(p, x):
@@ -112,7 +92,7 @@ def weighted_cross_entropy(params, phi, batch, network, state):
 def toy():
     return SimpleNamespace(
         make_network=make_network, make_batches=make_batches, dense=dense, batch_norm=batch_norm,
-        objective=by_rank(), jit=quick_jit, weighted_cross_entropy=weighted_cross_entropy,
+        objective=by_rank(), jit=jax.jit, weighted_cross_entropy=weighted_cross_entropy,
     )
 
 

@@ -57,7 +57,7 @@ def sharded(step, state, batch, meta_batch, key):
     mesh = jax.make_mesh((4,), ("batch",), axis_types=(AxisType.Auto,))
     spread = NamedSharding(mesh, PartitionSpec("batch"))
     state = jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
-    return conftest.quick_jit(step)(
+    return jax.jit(step)(
         state, jax.device_put(batch, spread), jax.device_put(meta_batch, spread), key
     )
 
@@ -82,7 +82,7 @@ def compare(name, options, objective):
         lambda: bilevel.init(key, *network.init(jax.random.key(1), batch["x"]))
     )())
     state = state._replace(meta_params=jax.tree.map(np.float64, state.meta_params))
-    one, info = conftest.quick_jit(bilevel.step)(state, batch, meta_batch, key)
+    one, info = jax.jit(bilevel.step)(state, batch, meta_batch, key)
     spread = sharded(bilevel.step, state, batch, meta_batch, key)
     step = make(objective, options, axis_name="devices")[1].step
     states, infos = mapped(step, state, batch, meta_batch, key)
