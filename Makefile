@@ -1,4 +1,4 @@
-# Two commands for a fresh machine: `make demo` and `make test`.
+# Two commands for a fresh machine: `make demo` and `make test`. `make test-all` adds what is slow.
 PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
@@ -6,7 +6,9 @@ DEMO = runs/demo
 NOISE = --config.data.noise.kind=symmetric --config.data.noise.rate=0.4 \
         --config.data.imbalance.kind=exponential --config.data.imbalance.factor=0.1
 
-.PHONY: install demo test test-oldest coverage lint docs clean
+PYTEST = $(RUN) -m pytest -n 2 --dist=worksteal
+
+.PHONY: install demo test test-all test-oldest coverage mutants lint docs clean
 
 install: $(VENV)/.installed
 
@@ -25,14 +27,22 @@ demo: install
 	$(RUN) -m jaxrobust.compare $(DEMO)/ce $(DEMO)/dal
 
 test: install
-	$(RUN) -m pytest -n 2 --dist=worksteal $(PYTEST_ARGS)
+	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
+
+# Adds notebooks 2-4, mutants, browser, benchmarks and long trainings; what .ci/run calls.
+test-all: install
+	$(PYTEST) $(PYTEST_ARGS)
 
 # With the oldest supported versions: JAX 0.7.2 and what Colab has beside it.
 test-oldest:
-	$(MAKE) test VENV=.venv-oldest PIP_CONSTRAINT=$(CURDIR)/constraints-oldest.txt
+	$(MAKE) test-all VENV=.venv-oldest PIP_CONSTRAINT=$(CURDIR)/constraints-oldest.txt
 
 coverage: install
-	$(RUN) -m pytest -n 2 --dist=worksteal --cov --cov-report=term --cov-fail-under=90 $(PYTEST_ARGS)
+	$(PYTEST) -m "not slow" --cov --cov-report=term --cov-fail-under=95 $(PYTEST_ARGS)
+
+# A seeded sample of small mistakes, each of which the nearest tests should notice; two hours.
+mutants: install
+	$(RUN) tests/mutants.py --sample=300 $(MUTANTS_ARGS)
 
 $(VENV)/.dev: $(VENV)/.installed
 	$(RUN) -m pip install --quiet --editable ".[dev]"
@@ -40,6 +50,7 @@ $(VENV)/.dev: $(VENV)/.installed
 
 lint: $(VENV)/.dev
 	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
 	$(RUN) -m pyright --pythonpath $(RUN)
 
 docs: $(VENV)/.dev

@@ -75,7 +75,8 @@ def followed(tmp_path_factory):
     ignored = shutil.ignore_patterns("__pycache__")
     for part in ("jaxrobust", "configs"):
         shutil.copytree(ROOT / part, folder / part, ignore=ignored)
-    for file in ("pyproject.toml", "tests/conftest.py", "tests/losses/test_contract.py"):
+    for file in ("pyproject.toml", "tests/conftest.py", "tests/helpers.py",
+                 "tests/compile_cache.py", "tests/losses/test_contract.py"):
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / file, folder / file)
     lines = []

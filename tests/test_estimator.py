@@ -56,6 +56,7 @@ def small(**changes):
     return RobustClassifier(**{"epochs": 15, "random_state": 0, "settings": QUICK} | changes)
 
 
+@pytest.mark.slow
 def test_scikit_learn_accepts_it():
     found = check_estimator(
         small(epochs=8), expected_failed_checks=EXPECTED_FAILURES, on_fail="raise", on_skip=None

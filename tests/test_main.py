@@ -173,7 +173,8 @@ def assert_same_run(a, b):
 
 
 @pytest.mark.parametrize("number, code", [
-    (signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143)
+    (signal.SIGKILL, -9), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
+    (signal.SIGTERM, 143),
 ])
 def test_a_run_that_is_stopped_goes_on_where_it_was(whole, tmp_path, number, code):
     process = start(tmp_path, LONG, "--workdir=w")
@@ -198,6 +199,7 @@ CURVENET = [
 ]
 
 
+@pytest.mark.slow
 def test_curvenet_killed_in_its_probe_and_in_its_allocation_goes_on_where_it_was(tmp_path):
     (tmp_path / "whole").mkdir()
     done = run_main(*CURVENET, folder=tmp_path / "whole")

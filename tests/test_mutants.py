@@ -28,6 +28,7 @@ def test_every_loss_is_changed():
     assert {loss.__name__ for loss in losses.LOSSES.values()} - functions == made_of_others
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mutant", FIRST.values(), ids=list(FIRST))
 def test_a_wrong_sign_fails_a_test(mutant):
     assert mutants.failing(mutant, mutant.part) is not None, f"survived: {mutant}"

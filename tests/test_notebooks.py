@@ -31,6 +31,11 @@ notebook_runner = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(notebook_runner)
 
 
+# Training takes a minute in each but the first.
+RUN = [pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * (path != NOTEBOOKS[0]))
+       for path in NOTEBOOKS]
+
+
 @pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
 def path(request):
     return request.param
@@ -64,7 +69,9 @@ def processor_time():
     return used.ru_utime + used.ru_stime
 
 
-def test_runs_from_top_to_bottom(path, stored, tmp_path, monkeypatch):
+@pytest.mark.parametrize("path", RUN)
+def test_runs_from_top_to_bottom(path, tmp_path, monkeypatch):
+    stored = nbformat.read(path, as_version=4)
     monkeypatch.setenv("JAXROBUST_NOTEBOOK_SMALL", "1")
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     begin = time.monotonic(), processor_time()

@@ -80,6 +80,7 @@ def test_offline_means_that_a_connection_ends_it():
     assert subprocess.run([sys.executable, "-c", code]).returncode == 99
 
 
+@pytest.mark.slow
 def test_it_trains_and_reports_in_an_empty_folder_and_offline(installed, tmp_path):
     arguments = ["--config=digits_dal", "--workdir=run", "--config.train.epochs=1",
                  "--config.data.noise.kind=symmetric", "--config.data.noise.rate=0.4"]

@@ -86,6 +86,7 @@ def test_a_recipe_fits_its_data_as_they_come(tmp_path, recipe, data, side, class
     assert len(made.data.class_names) == classes and made.method.epochs == config.train.epochs
 
 
+@pytest.mark.slow
 def test_animal10n_runs_as_a_user_runs_it(tmp_path, program):
     """But for VGG-19, which takes minutes to compile: files, views, stages, pictures, report."""
     animal10n(tmp_path / "animals")

@@ -15,7 +15,7 @@ from jaxrobust.audit.scoring import against_truth
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome",
                                                "chrome"))), None)
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
+pytestmark = [pytest.mark.skipif(BROWSER is None, reason="no Chromium here"), pytest.mark.slow]
 WIDTHS = (390, 1280)
 FRAMES = """<!DOCTYPE html><title>frames</title><body>{frames}<pre id="found"></pre><script>
 addEventListener("load", () => {{

@@ -371,6 +371,7 @@ class Killed(BaseException):
     """Stands for a kill: nothing of the program runs after it."""
 
 
+@pytest.mark.slow
 def test_killed_within_every_stage_it_ends_the_same(noisy, whole, tmp_path, monkeypatch):
     folder, results = whole
     save, saved = train.Checkpoints.save, []
@@ -401,6 +402,7 @@ def assert_same_state(one, other):
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(one), jax.device_get(other))
 
 
+@pytest.mark.slow
 def test_a_probe_serves_another_run(noisy, whole, tmp_path):
     folder, _ = whole
     other = noisy(probe_workdir=str(folder), train__loop="epoch", method__base="loss")

@@ -192,7 +192,10 @@ def by_step(tiny, tmp_path_factory):
     return made, jaxrobust.train(made, folder), read_rows(folder / "metrics.jsonl"), folder
 
 
-@pytest.mark.parametrize("after, stage", [(1, "warm-up"), (5, "look-ahead"), (7, "fine-tuning")])
+@pytest.mark.parametrize("after, stage", [
+    pytest.param(1, "warm-up", marks=pytest.mark.slow), (5, "look-ahead"),
+    pytest.param(7, "fine-tuning", marks=pytest.mark.slow),
+])
 def test_killed_within_any_stage_it_ends_the_same(by_step, tmp_path, monkeypatch, after, stage):
     made, whole, rows, folder = by_step
     save, saved = train.Checkpoints.save, []

@@ -104,6 +104,7 @@ def finish(processes):
     return said
 
 
+@pytest.mark.slow
 def test_two_processes_train_save_and_resume(one_device, tmp_path):
     processes = start_two(tmp_path)
     for _ in range(2000):
