@@ -28,7 +28,7 @@ import optax
 
 from jaxrobust import losses, networks, process
 from jaxrobust.bilevel import make_bilevel
-from jaxrobust.methods.probe import empty_curves, record
+from jaxrobust.methods._curvenet import empty_curves, record
 from jaxrobust.objectives import curve_weighted, dynamic_loss
 
 SHAPES = {"mlp": (64,), "small_cnn": (8, 8, 1), "resnet50": (64, 64, 3)}

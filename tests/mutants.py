@@ -26,18 +26,18 @@ TESTS = {
 }
 FILES = {
     "losses": ("cross_entropies", "divergences", "dal", "long_tail", "negative", "box_cox"),
-    "bilevel": ("hypergradient", "look_ahead"),
+    "bilevel": ("_hypergradient",),
     "objectives": ("curvenet", "_dynamic_loss"),
 }
 OPPOSITE = {ast.Add: ("+", "-"), ast.Sub: ("-", "+"), ast.Div: ("/", "*"), ast.USub: ("-", "+")}
 # Where a function has no such operator: file, function, what it says, what the mutant says.
 BY_HAND = {
     "bilevel": [
-        ("bilevel/hypergradient.py", "first_order", "return optax.tree.vdot(v,",
+        ("bilevel/_hypergradient.py", "first_order", "return optax.tree.vdot(v,",
          "return -optax.tree.vdot(v,"),
-        ("bilevel/hypergradient.py", "exact", "return ahead.meta_loss(",
+        ("bilevel/_hypergradient.py", "exact", "return ahead.meta_loss(",
          "return -ahead.meta_loss("),
-        ("bilevel/look_ahead.py", "run", "return *self.move(grads,",
+        ("bilevel/_hypergradient.py", "run", "return *self.move(grads,",
          "return *self.move(jax.tree.map(jnp.negative, grads),"),
     ],
 }

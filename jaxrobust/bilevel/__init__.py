@@ -1,7 +1,6 @@
 """Look-ahead, hypergradient, skipped layers: pure transforms over pytrees and optax optimisers."""
 
-from jaxrobust.bilevel.hypergradient import Hypergradient, hypergradient
-from jaxrobust.bilevel.state import Bilevel, Info, State
-from jaxrobust.bilevel.step import make_bilevel
+from jaxrobust.bilevel._hypergradient import Hypergradient, hypergradient
+from jaxrobust.bilevel.step import Bilevel, Info, State, make_bilevel
 
 __all__ = ["Bilevel", "Hypergradient", "Info", "State", "hypergradient", "make_bilevel"]

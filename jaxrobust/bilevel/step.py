@@ -11,20 +11,70 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from jaxrobust import losses
-from jaxrobust.bilevel.contract import check_batch, check_objective, check_step
-from jaxrobust.bilevel.hypergradient import hypergradient
-from jaxrobust.bilevel.reduce import effective_sample_size, share_of_mean
-from jaxrobust.bilevel.skip import Parts, split
-from jaxrobust.bilevel.state import Bilevel, Info, State
+from jaxrobust.bilevel._hypergradient import hypergradient
+from jaxrobust.bilevel.skip_layers import Parts, split
+from jaxrobust.bilevel.validation import check_batch, check_objective, check_step
 from jaxrobust.errors import check
 from jaxrobust.objectives import Objective
+
+
+class State(NamedTuple):
+    """What a step carries on.
+
+    Attributes:
+      step: int32 [], real steps taken.
+      params: theta, of the network.
+      network_state: its other state, batch norm's running statistics; {} if none.
+      opt_state: of theta's optimiser.
+      meta_params: phi, of the objective.
+      meta_opt_state: of phi's optimiser.
+    """
+
+    step: jax.Array
+    params: Any
+    network_state: Any
+    opt_state: Any
+    meta_params: Any
+    meta_opt_state: Any
+
+
+class Info(NamedTuple):
+    """What a step tells; everything stays on the device until it is looked at.
+
+    Attributes:
+      loss: of the real step, before it.
+      inner_loss: of the look-ahead, before it; 0 without meta-step.
+      meta_loss: after the look-ahead; 0 without meta-step.
+      meta_grad_norm: norm of the meta-gradient; 0 without meta-step.
+      met: bool, whether there was a meta-step.
+      effective_sample_size: of the objective's weights, in [1/B, 1]; 1 if it has none.
+      weights: [B], those weights, with the new phi; None if it has none.
+      logits: [B, K] of the real step.
+    """
+
+    loss: jax.Array
+    inner_loss: jax.Array
+    meta_loss: jax.Array
+    meta_grad_norm: jax.Array
+    met: jax.Array
+    effective_sample_size: jax.Array
+    weights: jax.Array | None
+    logits: jax.Array
+
+
+class Bilevel(NamedTuple):
+    """`init(key, params, network_state) -> State`; `step(...) -> (State, Info)`; both pure."""
+
+    init: Callable[..., State]
+    step: Callable[..., tuple[State, Info]]
+
 
 Batch = dict[str, Any]
 
@@ -70,7 +120,7 @@ def make_bilevel(
       optimizer: of theta, any of optax; the look-ahead uses it too.
       meta_optimizer: of phi.
       steps, mode: see `hypergradient`.
-      skip, bottom_batch_norm: layers left out of the look-ahead, see `bilevel.skip.split`.
+      skip, bottom_batch_norm: layers left out of the look-ahead, see `bilevel.skip_layers.split`.
       meta_every: a meta-step every so many steps (of `State.step`).
       meta_loss: `(logits, meta_batch) -> [B]`.
       axis_name: of a `pmap` whose devices hold shards of the batches and copies of the rest; the
@@ -78,7 +128,7 @@ def make_bilevel(
 
     Raises:
       UserError: see `hypergradient` and `split`; when a step is traced, see
-        `bilevel.contract.check_step`.
+        `bilevel.validation.check_step`.
     """
     check(
         isinstance(meta_every, int) and meta_every >= 1,
@@ -231,3 +281,29 @@ def _make_real_step(apply, objective: Objective, optimizer, axis_name):
         return state, value, logits
 
     return real_step
+
+
+def share_of_mean(
+    values: jax.Array, where: jax.Array | None = None, axis_name: str | None = None
+) -> jax.Array:
+    """Returns the sum of `values` [B] divided by how many count on all devices together.
+
+    On one device this is the mean. On several the shares add up to it, and so do their
+    gradients: differentiate the share, then sum the gradients (`psum`).
+    """
+    return losses.mean(values, where=where, divisor=_count(values, where, axis_name))
+
+
+def effective_sample_size(
+    weights: jax.Array, where: jax.Array | None = None, axis_name: str | None = None
+) -> jax.Array:
+    """Returns (sum w)^2 / (sum w^2) / B, in [1/B, 1]: 1 if all weights [B] are equal."""
+    shares = [share_of_mean(w, where, axis_name) for w in (weights, weights**2)]
+    mean, mean_of_squares = shares if axis_name is None else jax.lax.psum(shares, axis_name)
+    return mean**2 / jnp.where(mean_of_squares > 0, mean_of_squares, 1)
+
+
+def _count(values: jax.Array, where: jax.Array | None, axis_name: str | None) -> jax.Array:
+    here = jnp.asarray(values.size) if where is None else jnp.sum(where)
+    total = here if axis_name is None else jax.lax.psum(here, axis_name)
+    return jnp.maximum(total, 1).astype(values.dtype)

@@ -24,9 +24,9 @@ from jaxrobust.data.manifest import Manifest
 from jaxrobust.data.prepare import Part, prepare
 from jaxrobust.errors import UserError, check
 from jaxrobust.runs import cross_validation, rematch
+from jaxrobust.runs.evaluation import Evaluated, evaluate
 from jaxrobust.runs.experiment import Experiment, assemble, load_source
 from jaxrobust.training.dynamics import gathered
-from jaxrobust.training.evaluation import Evaluated, evaluate
 from jaxrobust.training.metrics import class_groups
 
 Evidence = dict[str, np.ndarray]

@@ -21,12 +21,11 @@ from jaxrobust.bilevel import Bilevel, make_bilevel
 from jaxrobust.data import batches
 from jaxrobust.errors import check
 from jaxrobust.methods import metadata
-from jaxrobust.methods.allocate import Allocation, Base, allocation
-from jaxrobust.methods.curvenet import curve_slice, curvenet, curves_of, mean_of_curves
-from jaxrobust.methods.dynamic_loss import dynamic_loss, dynamic_loss_steps
+from jaxrobust.methods._curvenet import Probe, curve_slice, curvenet, curves_of, mean_of_curves
+from jaxrobust.methods._dynamic_loss import dynamic_loss, dynamic_loss_steps
+from jaxrobust.methods._supervised import make_loss, supervised
 from jaxrobust.methods.method import Method
-from jaxrobust.methods.probe import Probe
-from jaxrobust.methods.supervised import make_loss, supervised
+from jaxrobust.methods.reweighting import Allocation, Base, allocation
 from jaxrobust.networks import Network
 from jaxrobust.runs import METHODS
 

@@ -17,8 +17,8 @@ from jaxrobust import __version__, files
 from jaxrobust import config as configuration
 from jaxrobust.data import manifest
 from jaxrobust.runs import audit as auditing
+from jaxrobust.runs.evaluation import Evaluated, evaluate
 from jaxrobust.training import metrics
-from jaxrobust.training.evaluation import Evaluated, evaluate
 from jaxrobust.training.metrics_log import read_rows
 from jaxrobust.training.sharding import is_first
 

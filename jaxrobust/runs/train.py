@@ -14,10 +14,10 @@ from ml_collections import ConfigDict
 from jaxrobust import config as configuration
 from jaxrobust.errors import UserError, check, writing
 from jaxrobust.runs import cross_validation, diagnostics, loss_curves, results
+from jaxrobust.runs.evaluation import evaluate
 from jaxrobust.runs.experiment import Experiment, assemble
 from jaxrobust.runs.fit import init_state, make_runner
 from jaxrobust.training.checkpoints import Checkpoints
-from jaxrobust.training.evaluation import evaluate
 from jaxrobust.training.loop import Place
 from jaxrobust.training.metrics_log import Log, Silent
 from jaxrobust.training.saving import Saver, Selection, restore
@@ -94,7 +94,10 @@ def _run(experiment: Experiment, workdir: Path) -> dict[str, Any]:
         if found is not None:
             log.say(f"Resuming {workdir} at epoch {place.epoch}, step {int(state.step)}.")
         interrupt = stack.enter_context(Interrupt())
-        saver = Saver(checkpoints, place, selection, config.checkpoint, interrupt)
+        saver = Saver(
+            checkpoints, place, selection, interrupt, every_steps=config.checkpoint.every_steps,
+            every_seconds=config.checkpoint.every_seconds,
+        )
         state, seconds, last = _epochs(experiment, state, place, selection, saver, log, workdir)
     selected = selection.of(state)
     return results.write_end(experiment, workdir, state, place, selected, seconds, last)

@@ -1,10 +1,10 @@
-"""Logits of a whole data set, batch by batch, in evaluation mode; and what they are worth."""
+"""Logits of a whole data set, batch by batch, in evaluation mode."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,6 @@ import numpy as np
 
 from jaxrobust.data import batches
 from jaxrobust.networks import Network
-from jaxrobust.training import metrics
 from jaxrobust.training.programs import shared_jit
 from jaxrobust.training.sharding import ONE_DEVICE, Layout
 
@@ -56,29 +55,3 @@ def make_forward(
         return jnp.concatenate(parts)[:n]
 
     return forward
-
-
-class Evaluated(NamedTuple):
-    """Logits float [N, K] of a part of the data, on the host; `metrics.classification` of them."""
-
-    logits: np.ndarray
-    numbers: dict[str, Any]
-
-
-def evaluate(
-    experiment, params: Any, batch_stats: Any, parts: tuple[str, ...] = ("validation", "test")
-) -> dict[str, Evaluated]:
-    """Evaluates a network on those of `parts` that an experiment has; the result is by part."""
-    data, e = experiment.data, experiment.config.eval
-    counts = np.bincount(data.train.labels, minlength=len(data.class_names))
-    found = {}
-    for name in parts:
-        part = getattr(data, name)
-        if part is not None:
-            logits = np.asarray(experiment.forward(params, batch_stats, part.x))
-            numbers = metrics.classification(
-                logits, part.labels, counts, many_above=e.many_above, few_below=e.few_below,
-                bins=e.bins,
-            )
-            found[name] = Evaluated(logits, numbers)
-    return found

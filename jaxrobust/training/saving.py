@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from jaxrobust.methods import TrainState
 from jaxrobust.training.checkpoints import Checkpoints
@@ -80,11 +79,12 @@ class Saver:
     """Saves a run every so many steps, every so many seconds, at its end, and upon a signal."""
 
     def __init__(
-        self, checkpoints: Checkpoints, place: Place, selection: Selection, settings: ConfigDict,
-        interrupt: Interrupt,
+        self, checkpoints: Checkpoints, place: Place, selection: Selection, interrupt: Interrupt,
+        *, every_steps: int, every_seconds: float,
     ):
         self._checkpoints, self._place, self._selection = checkpoints, place, selection
-        self._settings, self._interrupt = settings, interrupt
+        self._interrupt = interrupt
+        self._every_steps, self._every_seconds = every_steps, every_seconds
         self._saved_at = time.monotonic()
 
     def after_step(self, state: TrainState, place: Place) -> None:
@@ -93,7 +93,7 @@ class Saver:
         Raises:
           Interrupted: a signal came.
         """
-        every, stopped = self._settings.every_steps, self._interrupt.received
+        every, stopped = self._every_steps, self._interrupt.received
         due = bool(every) and place.position % every == 0
         if (due or stopped) and all(bad_step(sums) < 0 for sums in place.sums.values()):
             self._save(state)
@@ -102,7 +102,7 @@ class Saver:
 
     def after_epoch(self, state: TrainState, last: bool) -> None:
         """Saves after an epoch. Raises `Interrupted` if a signal came before the last one."""
-        due = time.monotonic() - self._saved_at >= self._settings.every_seconds
+        due = time.monotonic() - self._saved_at >= self._every_seconds
         stopped = self._interrupt.received
         if last or due or stopped:
             self._save(state)

@@ -13,7 +13,7 @@ import jaxrobust
 from jaxrobust import config as configuration
 from jaxrobust import losses, networks
 from jaxrobust.errors import UserError
-from jaxrobust.methods.curvenet import curve_slice, curves_of
+from jaxrobust.methods._curvenet import curve_slice, curves_of
 from jaxrobust.objectives import class_centred, curve_weighted
 from jaxrobust.runs import build_method, experiment, predict, train
 from jaxrobust.training.evaluation import make_forward

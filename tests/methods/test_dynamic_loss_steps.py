@@ -1,6 +1,5 @@
 """The dynamic loss's steps against the same written out plainly: who sees which view and label."""
 
-import importlib
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +8,9 @@ import optax
 import pytest
 
 from jaxrobust import losses
-from jaxrobust.methods import make_loss, supervised
+from jaxrobust.methods import _dynamic_loss, make_loss, supervised
 from jaxrobust.runs import build_method
 
-STEPS = importlib.import_module("jaxrobust.methods.dynamic_loss_steps")  # Also a function's name.
 KEY = jax.random.key(3)
 
 
@@ -89,7 +87,7 @@ def test_fitting_leaves_the_margins_whatever_the_weight_decay(small):
     decaying = optax.chain(optax.add_decayed_weights(0.1), optax.adam(0.1))
     phi = made.state.memory["phi"]
     made.state.memory["meta_opt_state"] = decaying.init(phi)
-    step = STEPS.warm_up_step(
+    step = _dynamic_loss.warm_up_step(
         made.network, made.objective, made.optimizer, decaying, strong, fit_steps=10
     )
     after, _ = jax.jit(step)(made.state, at(made, range(16)), None, KEY, jnp.int32(0))
@@ -170,7 +168,7 @@ def test_a_base_loss_that_changes_is_that_of_the_epoch(small, index, rows):
 
 def test_mixup_mixes_strong_images_and_corrected_labels_alike(small, monkeypatch):
     partner, share = jnp.roll(jnp.arange(16), 5), jnp.full((16,), 0.8)
-    monkeypatch.setattr(STEPS, "mixup_pairs", lambda key, n, alpha: (partner, share))
+    monkeypatch.setattr(_dynamic_loss, "mixup_pairs", lambda key, n, alpha: (partner, share))
     made = small(weak=weak, strong=strong, mixup_alpha=0.5)
     sure(made)
     before, after, batch, _, info = stepped(made, 1, 0, range(16), range(20, 28))
@@ -222,7 +220,7 @@ def test_adam_of_the_margins_counts_from_the_first_meta_step(small):
     made = small(weak=weak, strong=strong)
     apart = build_method._apart(optax.adam(0.1), made.objective)
     made.state.memory["meta_opt_state"] = apart.init(made.state.memory["phi"])
-    step = STEPS.warm_up_step(
+    step = _dynamic_loss.warm_up_step(
         made.network, made.objective, made.optimizer, apart, strong, fit_steps=10
     )
     after, _ = jax.jit(step)(made.state, at(made, range(16)), None, KEY, jnp.int32(0))

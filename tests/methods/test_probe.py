@@ -8,7 +8,7 @@ import pytest
 
 from jaxrobust import losses, networks
 from jaxrobust.methods import TrainState
-from jaxrobust.methods.probe import Probe, class_means, empty_curves, probe_stages, record
+from jaxrobust.methods._curvenet import Probe, class_means, empty_curves, probe_stages, record
 from jaxrobust.objectives import class_centred
 from jaxrobust.training import schedules
 

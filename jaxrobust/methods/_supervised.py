@@ -13,7 +13,7 @@ from jaxrobust import losses
 from jaxrobust.data import batches
 from jaxrobust.errors import check
 from jaxrobust.methods.method import Method, Pass, Stage, StepInfo, TrainState
-from jaxrobust.methods.steps import fresh_network, mean_loss, plain_update
+from jaxrobust.methods.updates import fresh_network, mean_loss, plain_update
 from jaxrobust.networks import Network
 
 LossOfEpoch = Callable[..., jax.Array]

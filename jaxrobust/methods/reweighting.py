@@ -13,13 +13,19 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxrobust import losses
 from jaxrobust.bilevel import Bilevel
 from jaxrobust.data import batches
-from jaxrobust.methods.allocate_steps import keep_step, learn_step
 from jaxrobust.methods.metadata import Metadata
-from jaxrobust.methods.method import Pass, Stage, TrainState
-from jaxrobust.methods.preparation import preparation
-from jaxrobust.methods.steps import bilevel_start
+from jaxrobust.methods.method import Pass, Stage, StepInfo, TrainState
+from jaxrobust.methods.updates import (
+    bilevel_start,
+    bilevel_update,
+    plain_update,
+    preparation,
+    put_rows,
+    scalars_of,
+)
 from jaxrobust.networks import Network
 
 Memory = dict[str, Any]
@@ -145,3 +151,42 @@ def _report(base, metadata, state):
             "margins": base.objective.margins(phi),
         }
     return found
+
+
+def learn_step(bilevel, view, read, meta_every):
+    def step(state, batch, meta_batch, key, epoch):
+        view_key, meta_key, draw_key, loss_key = jax.random.split(key, 4)
+        batch = read(state.memory, batch, loss_key, epoch) | {"x": view(view_key, batch["x"])}
+        # Smoothing is for the weights that train: the look-ahead learns from the new ones alone.
+        batch["real_step"] = {"last_weight": jnp.take(state.memory["weights"], batch["index"])}
+        meta_batch = meta_batch | {"x": view(meta_key, meta_batch["x"])}
+        state, info = bilevel_update(
+            bilevel, state, batch, meta_batch, draw_key, batch["epoch"], meta_every
+        )
+        weights = put_rows(state.memory["weights"], batch, info.weights)
+        state = state._replace(memory=state.memory | {"weights": weights})
+        return state, StepInfo(info.logits, scalars_of(info))
+
+    return step
+
+
+def keep_step(network, optimizer, view, objective, read):
+    def step(state, batch, meta_batch, key, epoch):
+        del meta_batch
+        view_key, draw_key, loss_key = jax.random.split(key, 3)
+        phi = state.memory["phi"]["base"]
+        batch = read(state.memory, batch, loss_key, epoch)
+        weights = jnp.take(state.memory["weights"], batch["index"])
+
+        def loss(logits):
+            seen = batch
+            if objective.observe is not None:
+                seen = objective.observe(draw_key, jax.lax.stop_gradient(logits), batch)
+            value = objective.loss(phi, logits, seen)
+            return losses.mean(weights * value, where=batch["where"])
+
+        x = view(view_key, batch["x"])
+        state, value, logits = plain_update(network, optimizer, state, x, loss)
+        return state, StepInfo(logits, {"loss": value})
+
+    return step

@@ -1,4 +1,4 @@
-"""What a step is given, checked when it is traced: one line instead of an error from within."""
+"""Trace-time validation of the inputs of a bilevel step: one line, no error from within."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 
-from jaxrobust.bilevel.state import State
 from jaxrobust.errors import UserError, check
 from jaxrobust.objectives import Objective
 
@@ -33,7 +32,7 @@ def check_batch(batch: Any) -> None:
     )
 
 
-def check_step(apply: Callable, objective: Objective, observe: Callable, state: State, batch: Any):
+def check_step(apply: Callable, objective: Objective, observe: Callable, state: Any, batch: Any):
     """Traces the network and the objective once by themselves.
 
     Args:
