@@ -1,111 +1,52 @@
-"""The suite's own machinery: the kept programs, the compiler's settings, the gallery of runs."""
+"""Compiled programs between processes: found again, switched off, left alone."""
 
 import os
-import shutil
+import subprocess
+import sys
 
-import compile_cache
-import helpers
-import jax
-import jax.numpy as jnp
-import numpy as np
 import pytest
 
+from jaxrobust import compile_cache
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path))
-    return tmp_path
-
-
-def test_what_was_not_used_for_longest_goes_first(folder):
-    for age, name in enumerate("cab"):
-        (folder / name).write_bytes(bytes(100))
-        os.utime(folder / name, (1000 - age, 1000 - age))
-    assert compile_cache.prune(limit=300) == 300
-    assert compile_cache.prune(limit=299) == 200
-    assert sorted(path.name for path in folder.iterdir()) == ["a", "c"]
-
-
-def test_a_program_is_written_whole_read_back_and_kept_from_pruning(folder):
-    from jax._src.lru_cache import LRUCache
-
-    cache = LRUCache(str(folder), max_size=-1)
-    assert cache.get("key") is None
-    cache.put("key", b"program")
-    assert cache.get("key") == b"program"
-    [path] = folder.iterdir()  # nothing of the writing is left
-    os.utime(path, (0, 0))
-    cache.get("key")
-    assert path.stat().st_mtime > 1000
+CODE = """
+import jax, jax.numpy as jnp
+from jax import monitoring
+from jaxrobust import compile_cache
+events = []
+monitoring.register_event_listener(lambda name, **_: events.append(name.rsplit("/", 1)[-1]))
+compile_cache.MIN_SECONDS = 0.0
+place = compile_cache.enable()
+jax.jit(lambda x: jnp.sin(x) @ x.T)(jnp.ones((8, 8))).block_until_ready()
+print(place, events.count("cache_hits"), events.count("cache_misses"))
+"""
 
 
-def test_a_child_reads_programs_and_writes_none(folder):
-    code = "import jax; print(jax.jit(lambda x: x * {} + 7)(1.0))"
-    environment = helpers.environment()
-    assert helpers.child("-c", code.format(2), env=environment).stdout == "9.0\n"
-    assert list(folder.iterdir()) == []
+def run(**environment):
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
+    done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True,
+                          env=kept | {"JAX_PLATFORMS": "cpu"} | environment)
+    assert done.returncode == 0, done.stderr
+    place, hits, misses = done.stdout.split()
+    return place, int(hits), int(misses)
 
 
-CONVOLUTIONS = [  # images, kernel, stride, padding
-    ((2, 8, 8, 3), (3, 3, 3, 4), 1, 1), ((4, 16, 16, 8), (3, 3, 8, 16), 2, 1),
-    ((2, 12, 12, 3), (5, 5, 3, 8), 1, 2), ((8, 7, 7, 16), (1, 1, 16, 32), 1, 0),
-    ((2, 2, 2, 64), (3, 3, 64, 64), 1, 1),
-]
+def test_the_second_process_compiles_nothing(tmp_path):
+    place, hits, misses = run(JAXROBUST_COMPILE_CACHE=str(tmp_path / "c"))
+    assert place == str(tmp_path / "c") and hits == 0 and misses > 0
+    _, hits, misses = run(JAXROBUST_COMPILE_CACHE=str(tmp_path / "c"))
+    assert hits > 0 and misses == 0
 
 
-@pytest.mark.parametrize("image, kernel, stride, padding", CONVOLUTIONS, ids=str)
-def test_a_compiler_that_does_not_optimize_computes_the_same(image, kernel, stride, padding):
-    """Values, both gradients, and a gradient of a gradient, as the look-ahead takes it."""
-    rng = np.random.default_rng(0)
-    x, k = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in (image, kernel))
-
-    def value(x, k):
-        y = jax.lax.conv_general_dilated(
-            x, k, (stride, stride), [(padding, padding)] * 2,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
-        return jnp.sum(jnp.tanh(y) * jnp.cos(jnp.arange(y.size)).reshape(y.shape))
-
-    def all_of_it(x, k):
-        mixed = jax.grad(lambda k: jnp.sum(jnp.sin(jax.grad(value)(x, k))))
-        return value(x, k), *jax.grad(value, (0, 1))(x, k), mixed(k)
-
-    default = {"xla_backend_optimization_level": 3, "xla_cpu_use_fusion_emitters": True}
-    quick = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-    expected, found = (jax.jit(all_of_it, compiler_options=o)(x, k) for o in (default, quick))
-    for a, b in zip(found, expected, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * float(np.abs(b).max()))
+@pytest.mark.parametrize("environment", [
+    {"JAXROBUST_COMPILE_CACHE": "off"}, {"JAX_COMPILATION_CACHE_DIR": "own"},
+    {"JAXROBUST_COMPILE_CACHE": "/proc/none"},
+])
+def test_it_is_off_where_it_is_not_wanted_or_cannot_be(tmp_path, environment):
+    environment = {k: str(tmp_path / v) if v == "own" else v for k, v in environment.items()}
+    assert run(**environment)[0] == "None"
 
 
-@pytest.fixture
-def own_gallery(tmp_path, monkeypatch):
-    """A gallery of its own, whose training writes one file; and the trainings."""
-    trained = []
-
-    def train(config, workdir):
-        workdir.mkdir()
-        (workdir / "results.json").write_text(str(config.seed))
-        trained.append(config.seed)
-
-    monkeypatch.setattr("jaxrobust.train", train, raising=False)
-    return helpers.Gallery(tmp_path / "gallery"), trained
-
-
-def test_a_configuration_is_trained_once_and_another_apart(own_gallery):
-    gallery, trained = own_gallery
-    first = gallery(helpers.settings())
-    assert gallery(helpers.settings()) == first != gallery(helpers.settings(seed=1))
-    assert trained == [0, 1]
-
-
-def test_a_run_that_was_written_into_is_named_and_a_copy_is_free(own_gallery, tmp_path):
-    gallery, _ = own_gallery
-    copy = gallery.copy(helpers.settings(), tmp_path / "copy")
-    (copy / "new").write_text("x")
-    assert gallery.changed() == []
-    run = gallery(helpers.settings())
-    (run / "new").write_text("x")
-    assert gallery.changed() == [str(run.parent)]
-    (run / "new").unlink()
-    shutil.rmtree(copy)
-    assert gallery.changed() == []
+def test_it_lies_in_the_users_cache_folder(monkeypatch, tmp_path):
+    monkeypatch.delenv(compile_cache.VARIABLE, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert compile_cache.folder().parent == tmp_path / "jaxrobust"
