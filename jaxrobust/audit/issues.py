@@ -1,31 +1,29 @@
-"""`find_label_issues`: one calibrated score per example, from whatever evidence there is."""
+"""`find_label_issues`: a suspicion per label and their number, from whatever evidence there is."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 
-from jaxrobust.audit import evidence as ev
-from jaxrobust.audit import mixture, validation
-from jaxrobust.audit.evidence import Evidence
+from jaxrobust.audit import checks, sources, validation
+from jaxrobust.audit.cross_validation import out_of_sample
+from jaxrobust.audit.sources import Source
 from jaxrobust.errors import check
 
-# How much the sources' log-odds count in the combination. A network that has not seen a label makes
-# mistakes of its own, which look like wrong labels; dynamics show how the label itself was learned.
+# How much a source counts in the combination. A network that has not seen a label makes mistakes of
+# its own, which look like wrong labels; dynamics show how the label itself was learned.
 RELIANCE = {"dynamics": 3.0}  # others 1
-NO_GAIN = 0.01  # nats an example
-GREAT_GAIN = 0.05  # above which most labels may be wrong though the network learned them all
 NONE_BELOW = 0.002  # a noise rate that is as good as none
+SCORED = 20_000  # examples that the scores' shift is found from
 LIMIT = 12.0  # that a source's log-odds approach: none is surer than that
-RESAMPLES, RESAMPLED = 20, 4000  # of the bootstrap, and examples in each at most
 
 
 @dataclasses.dataclass(frozen=True)
 class LabelIssues:
-    """What was found, for N examples of K classes; columns are named as cleanlab names them.
+    """Label issues of N examples of K classes; columns are named as cleanlab names them.
 
     Attributes:
       index: int64 [N], row of each example.
@@ -33,7 +31,8 @@ class LabelIssues:
       given_label: int32 [N].
       predicted_label: int32 [N], the given label, or where that is probably wrong the class
         suggested in its place; -1 where no prediction was given to take one from.
-      label_score: float64 [N], probability that the given label is right.
+      label_score: float64 [N], smaller where the label is more suspect; its mean is the estimated
+        fraction of right labels.
       is_label_issue: bool [N].
       weight: float64 [N], a weight for training: the learned one where there is one, else the
         score.
@@ -43,8 +42,9 @@ class LabelIssues:
       noise_matrix: float64 [K, K], estimated T[true, given], rows sum to one: the transpose of
         cleanlab's; that of a class which is neither given nor suggested is one on the diagonal.
         None without predictions.
-      noise_rate, noise_rate_interval: estimated share of wrong labels, with a 95 % interval.
-      notes: lines to tell the user.
+      noise_rate, noise_rate_interval: estimated fraction of wrong labels, with a 95 % interval.
+      codes: codes of the checks that something was found by, see `checks.CHECKS`.
+      notes: the same in words, a line each: cause, remedy, code.
     """
 
     index: np.ndarray
@@ -61,6 +61,7 @@ class LabelIssues:
     noise_rate: float
     noise_rate_interval: tuple[float, float]
     notes: tuple[str, ...] = ()
+    codes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.label_score)
@@ -100,125 +101,117 @@ class LabelIssues:
 
 def find_label_issues(
     labels: Any,
+    pred_probs: Any = None,
     *,
     probabilities: Any = None,
+    model: Any = None,
+    x: Any = None,
+    folds: int = 5,
+    groups: Any = None,
     training_probabilities: Any = None,
     curves: Any = None,
     weights: Any = None,
+    crowd: Literal["dawid_skene", "majority"] | None = None,
     class_names: Sequence[str] | None = None,
     paths: Sequence[str] | None = None,
     index: Any = None,
     seed: int = 0,
 ) -> LabelIssues:
-    """Says which labels are probably wrong.
+    """Finds out which labels are probably wrong, and how many.
 
     Give at least one kind of evidence; each has its own score, and all together give the score.
     Nothing is known or asked about how many labels are wrong.
 
     Args:
-      labels: [N] class numbers, or class names.
-      probabilities: [N, K] predictions of networks that have not been trained on the example
-        (cross-validation); rows sum to one.
+      labels: [N] class numbers, or class names; or [N, A] of A annotators, NaN or None where one
+        gave no label: their consensus is the given label, their disagreement is evidence.
+      pred_probs: [N, K] predictions of models that have not been trained on the example
+        (cross-validation); rows sum to one. An array of any library, or a DataFrame, whose columns
+        are aligned with the classes by name.
+      probabilities: the same as `pred_probs`, by another name.
+      model: a scikit-learn classifier (or `RobustClassifier`) to make such predictions with, by
+        cross-validation on `x`; it is cloned.
+      x: the N examples, for `model`.
+      folds: number of folds, stratified by class, for `model`.
+      groups: N groups (patients, sources) that no fold may part, for `model`.
       training_probabilities: [N, K] or [N, P, K], predictions averaged over the epochs of a
-        training on these labels, or over P ever longer beginnings of it (an eighth, a quarter, a
-        half, all); NaN where unknown.
+        training on these labels, or cumulatively over its first 1/P, 2/P, ... P/P, or any P growing
+        beginnings (an eighth, a quarter, a half, all); NaN where unknown.
       curves: [N, T], losses to the given label over the epochs of a training; NaN where unknown.
       weights: [N], how far a method trusted each label (not negative), or a mapping from names to
         such arrays.
-      class_names: K names; default: the distinct labels if these are names, else the numbers.
+      crowd: how annotators' labels are combined; default Dawid–Skene.
+      class_names: K names, in the order of the columns; default: the distinct labels if these are
+        names (sorted; numerically if all are whole numbers), else the numbers.
       paths: N names of the examples.
       index: int [N], their rows elsewhere; default 0 ... N-1.
-      seed: of the samples and of the bootstrap.
+      seed: of folds, samples and bootstrap.
 
     Returns:
       See `LabelIssues`.
 
     Raises:
-      UserError: no evidence; lengths that differ; labels outside the classes; predictions that do
-        not sum to one; fewer than two classes.
+      UserError: no evidence; lengths that differ; labels missing or outside the classes;
+        predictions that do not sum to one; columns that are not the classes; fewer than two
+        classes.
 
     Example:
       >>> true = np.arange(200) % 4
       >>> labels = np.where(np.arange(200) < 20, (true + 1) % 4, true)  # the first 20 are wrong
-      >>> found = find_label_issues(labels, probabilities=0.8 * np.eye(4)[true] + 0.05)
+      >>> found = find_label_issues(labels, 0.8 * np.eye(4)[true] + 0.05)
       >>> sorted(found.indices.tolist()) == list(range(20))
       True
     """
-    given = validation.read(labels, probabilities, training_probabilities, curves, weights,
-                        class_names, paths, index)
-    codes, k = given.labels, len(given.class_names)
-    parts = {name: _fit(found, codes, k, seed) for name, found in _sources(given).items()}
-    odds = combine({name: part.odds for name, part in parts.items()})
-    score = 1 - mixture.probability(odds)
-    rate = float(1 - score.mean())
-    rank = np.empty(len(score), np.int64)
-    rank[np.lexsort((np.arange(len(score)), -odds))] = np.arange(1, len(score) + 1)
-    predicted, matrix = _suggest(parts, score, codes, k)
+    check(pred_probs is None or probabilities is None,
+          "pred_probs and probabilities are two names of the same argument: pass one.")
+    check(pred_probs is None or model is None, "Pass pred_probs or model, not both.")
+    given = validation.read(
+        labels, probabilities if pred_probs is None else pred_probs, training_probabilities,
+        curves, weights, class_names, paths, index, crowd)
+    if model is not None:
+        check(given.probabilities is None, "Pass probabilities or model, not both.")
+        p = out_of_sample(model, x, given.labels, len(given.class_names), folds=folds,
+                          groups=groups, seed=seed)
+        given = given._replace(probabilities=p)
+    found = sources.read(given, seed)
+    check(bool(found), "Give predictions, a model, curves or weights: there is no evidence.")
+    return _decide(given, found)
+
+
+def _decide(given: validation.Given, found: dict[str, Source]) -> LabelIssues:
+    """Combines the sources: suspicion, rate, flags, suggestions, noise matrix, interval, notes."""
+    codes, k, n = given.labels, len(given.class_names), len(given.labels)
+    odds = combine({name: source.odds for name, source in found.items()})
+    rate = float(_mean({name: source.rate for name, source in found.items()}))
+    score = score_of(odds, rate)
+    rank = np.empty(n, np.int64)
+    rank[np.lexsort((np.arange(n), -odds))] = np.arange(1, n + 1)
+    naming = {name: source for name, source in found.items() if source.margin is not None}
+    if naming:
+        against = _mean({name: source.margin for name, source in naming.items()}) > 0
+    else:
+        against = score < 0.5
+    flagged = against & (rank <= round(rate * n))
+    predicted, matrix = _suggest(naming, flagged, codes, k)
+    low = min(source.interval[0] for source in found.values())
+    high = max(source.interval[1] for source in found.values())
     return LabelIssues(
         index=given.index, paths=given.paths, given_label=codes, predicted_label=predicted,
-        label_score=score, is_label_issue=(score < 0.5) & (rank <= round(rate * len(score))),
+        label_score=score, is_label_issue=flagged,
         weight=next(iter(given.weights.values()), score), rank=rank,
         class_names=given.class_names,
-        scores={name: 1 - mixture.probability(limited(part.odds)) for name, part in parts.items()},
-        noise_matrix=matrix, noise_rate=rate, noise_rate_interval=_interval(parts, codes, k, seed),
-        notes=_notes(rate, parts),
+        scores={name: score if len(found) == 1 else score_of(limited(source.odds), source.rate)
+                for name, source in found.items()},
+        noise_matrix=matrix, noise_rate=rate, noise_rate_interval=(low, high),
+        codes=_codes(rate, found), notes=tuple(map(checks.line, _codes(rate, found))),
     )
 
 
-class _Part(NamedTuple):
-    """A source: its evidence, the mixture fitted to it, log-odds [N] of a wrong label."""
-
-    evidence: Evidence
-    fitted: mixture.Mixture
-    odds: np.ndarray
-
-
-def _sources(given: validation.Given) -> dict[str, list[Evidence]]:
-    """Returns each source's answers, of which the one that tells most is to be taken."""
-    sources: dict[str, list[Evidence]] = {}
-    if given.training_probabilities is not None:
-        sources["dynamics"] = ev.from_training(given.training_probabilities, given.labels)
-    elif given.curves is not None:
-        sources["dynamics"] = ev.from_curves(given.curves, len(given.class_names))
-    if given.probabilities is not None:
-        sources["prediction"] = [ev.from_probabilities(given.probabilities, given.labels)]
-    for name, values in given.weights.items():
-        sources[name] = [ev.from_weights(values)]
-    check(bool(sources), "Give predictions, curves or weights: there is no evidence to go by.")
-    return sources
-
-
-def _fit(answers: list[Evidence], labels: np.ndarray, k: int, seed: int) -> _Part:
-    """Fits each answer and takes the one in which two kinds explain most; where in none they
-    explain more than one kind, that in which they stand farthest apart, the earlier the rather.
-
-    An earlier answer than the last is better only once wrong labels are being learned: when more
-    given labels are named than are right. One in which most labels look wrong, but few in the end,
-    was too early: the network had learned nothing yet.
-
-    The odds are those of one rate of wrong labels for all classes: with a rate for each, classes
-    that are learned badly pass for mislabelled ones.
-    """
-    rows = mixture.sample(len(labels), k, seed)
-    fits = [mixture.fit(found.take(rows), labels[rows], k) for found in answers]
-    rates = [f.rate[labels[rows]].mean() for f in fits]
-    begun = [
-        i for i, f in enumerate(fits) if f.gain > GREAT_GAIN or not rates[i] > 0.5 > rates[-1]
-    ]
-    gains = [f.gain if f.gain > NO_GAIN else 0.0 for f in fits]
-    apart = [f.distance * 0.9**i for i, f in enumerate(fits)]
-    best = max(begun, key=lambda i: (gains[i], apart[i]))
-
-    def part_of(i: int) -> _Part:
-        fitted = mixture.fit(answers[i].take(rows), labels[rows], k, common=True)
-        return _Part(answers[i], fitted, mixture.log_odds(fitted, answers[i], labels))
-
-    part = part_of(best)
-    known = answers[-1].value[np.isfinite(answers[-1].value)]
-    learned = (known < 0).mean() if len(known) else 1.0
-    if best < len(fits) - 1 and learned + mixture.probability(part.odds).mean() < 1:
-        return part_of(len(fits) - 1)
-    return part
+def _mean(values: dict[str, Any]) -> Any:
+    """Returns the mean over the sources, weighted by how much each is relied on."""
+    weights = {name: RELIANCE.get(name, 1.0) for name in values}
+    total = sum(weights.values())
+    return sum(weights[name] / total * value for name, value in values.items())
 
 
 def combine(odds: dict[str, np.ndarray]) -> np.ndarray:
@@ -226,10 +219,7 @@ def combine(odds: dict[str, np.ndarray]) -> np.ndarray:
 
     A mean, not a sum: the sources tell of the same examples, learned by the same kind of network.
     """
-    weights = {name: RELIANCE.get(name, 1.0) for name in odds}
-    total = sum(weights.values())
-    parts = (w / total * limited(odds[name]) for name, w in weights.items())
-    return np.asarray(sum(parts))
+    return np.asarray(_mean({name: limited(values) for name, values in odds.items()}))
 
 
 def limited(odds: np.ndarray) -> np.ndarray:
@@ -237,48 +227,40 @@ def limited(odds: np.ndarray) -> np.ndarray:
     return LIMIT * np.tanh(odds / LIMIT)
 
 
-def _suggest(parts: dict[str, _Part], score, labels, k) -> tuple[np.ndarray, np.ndarray | None]:
-    """Returns the suggested labels [N] and the noise matrix [K, K] of the combined score."""
-    naming = [p for p in parts.values() if p.evidence.classes is not None]
+def score_of(odds: np.ndarray, rate: float) -> np.ndarray:
+    """Returns scores [N]: the logistic function of the negative suspicion, shifted so that their
+    mean is 1 - rate."""
+    low, high = -40.0, 40.0
+    some = odds
+    if len(odds) > SCORED:
+        some = np.random.default_rng(0).choice(odds, SCORED)
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _logistic(some + middle).mean() < rate else (low, middle)
+    return _logistic(-odds - (low + high) / 2)
+
+
+def _logistic(a: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-np.clip(a, -60, 60)))
+
+
+def _suggest(
+    naming: dict[str, Source], flagged: np.ndarray, labels: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Returns the suggested labels [N] and the noise matrix [K, K] of the combination."""
     if not naming:
-        return np.full(len(score), -1, np.int32), None
-    found, fitted, _ = max(naming, key=lambda p: p.fitted.gain)
-    share = found.belief.astype(np.float64)
-    if fitted.named is not None:
-        share = share * fitted.named[found.classes, labels[:, None]]
-    share /= np.maximum(share.sum(1, keepdims=True), 1e-30)
-    best = found.classes[np.arange(len(labels)), share.argmax(1)]
-    place = found.classes.astype(np.int64) * k + labels[:, None]
-    joint = np.bincount(place.ravel(), (share * (1 - score)[:, None]).ravel(), k * k).reshape(k, k)
-    joint[np.arange(k), np.arange(k)] += np.bincount(labels, score, k)
+        return np.full(len(labels), -1, np.int32), None
+    first = max(naming, key=lambda name: RELIANCE.get(name, 1.0))
+    predicted = np.where(flagged, naming[first].best, labels).astype(np.int32)
+    joint = _mean({name: source.joint for name, source in naming.items()})
     total = joint.sum(1, keepdims=True)
-    predicted = np.where(score < 0.5, best, labels).astype(np.int32)
     there = np.bincount(np.concatenate([labels, predicted]), minlength=k)[:, None] > 0
     return predicted, np.where(there, joint / np.maximum(total, 1e-12), np.eye(k))
 
 
-def _notes(rate: float, parts: dict[str, _Part]) -> tuple[str, ...]:
-    lines = []
-    if rate < NONE_BELOW:
-        lines.append("No label is found to be wrong.")
-    if all(part.evidence.classes is None for part in parts.values()):
-        lines.append("No predictions were given: no other label is suggested.")
-    return tuple(lines)
-
-
-def _interval(parts: dict[str, _Part], labels, k: int, seed: int) -> tuple[float, float]:
-    """Returns a 95 % interval of the noise rate: bootstrap over the examples, each source fitted
-    anew, and the uncertainty of each label. Errors of the model itself are not in it."""
-    rng, n = np.random.default_rng(seed), len(labels)
-    size, rates = min(n, RESAMPLED), []
-    for _ in range(RESAMPLES):
-        rows, odds = rng.integers(0, n, size), {}
-        for name, part in parts.items():
-            found, start = part.evidence.take(rows), mixture.probability(part.odds[rows])
-            fitted = mixture.fit(found, labels[rows], k, start=start, steps=3, common=True)
-            odds[name] = mixture.log_odds(fitted, found, labels[rows])
-        rates.append(mixture.probability(combine(odds)).mean())
-    p = mixture.probability(combine({name: part.odds for name, part in parts.items()}))
-    variance = np.var(rates, ddof=1) * size / n + (p * (1 - p)).sum() / n**2
-    low, high = p.mean() + 1.96 * np.sqrt(variance) * np.array([-1, 1])
-    return float(max(low, 0)), float(min(high, 1))
+def _codes(rate: float, found: dict[str, Source]) -> tuple[str, ...]:
+    codes = ["no_issues"] if rate < NONE_BELOW else []
+    if all(source.margin is None for source in found.values()):
+        codes.append("no_predictions")
+    codes += [code for source in found.values() for code in source.codes]
+    return tuple(dict.fromkeys(codes))

@@ -27,6 +27,9 @@ from jaxrobust.audit.evidence import Evidence
 
 ANCHORED = 0.02  # pseudo-examples of each kind, as a share of the examples
 PRIOR = 20.0  # examples by which what is common outweighs a class's own
+NO_GAIN = 0.01  # nats per example
+GREAT_GAIN = 0.05  # above which most labels may be wrong though the network learned them all
+RESAMPLES, RESAMPLED = 20, 4000  # of the bootstrap, and examples in each at most
 SAMPLE = 20_000  # examples to fit to; 100 a class if that is more
 MOST_CLASSES = 2000  # for tables [K, K]
 STEPS, SETTLE = 100, 6  # of EM: at most; before the named classes count
@@ -154,3 +157,51 @@ def _gain(m: Mixture, evidence: Evidence, labels: np.ndarray) -> float:
 
 def probability(log_odds: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-np.clip(log_odds, -30, 30)))
+
+
+def choose(candidates: list[Evidence], labels: np.ndarray, k: int, seed: int) -> int:
+    """Returns which candidate to take: that whose two-component fit gains most over a single
+    component; if none gains, the best-separated one, preferring earlier candidates.
+
+    An earlier candidate than the last is better only once wrong labels are being learned: when more
+    given labels are named than are right. One in which most labels look wrong, but few in the end,
+    was too early: the network had learned nothing yet.
+    """
+    rows = sample(len(labels), k, seed)
+    fits = [fit(found.take(rows), labels[rows], k) for found in candidates]
+    rates = [f.rate[labels[rows]].mean() for f in fits]
+    begun = [
+        i for i, f in enumerate(fits) if f.gain > GREAT_GAIN or not rates[i] > 0.5 > rates[-1]
+    ]
+    gains = [f.gain if f.gain > NO_GAIN else 0.0 for f in fits]
+    apart = [f.distance * 0.9**i for i, f in enumerate(fits)]
+    best, last = max(begun, key=lambda i: (gains[i], apart[i])), len(fits) - 1
+    odds = odds_of(candidates[best], labels, k, seed)
+    known = candidates[-1].value[np.isfinite(candidates[-1].value)]
+    learned = (known < 0).mean() if len(known) else 1.0
+    return last if best < last and learned + probability(odds).mean() < 1 else best
+
+
+def odds_of(evidence: Evidence, labels: np.ndarray, k: int, seed: int) -> np.ndarray:
+    """Returns the log-odds [N] that each label is wrong, with one rate for all classes: with a rate
+    for each, classes that are learned badly pass for mislabelled ones."""
+    rows = sample(len(labels), k, seed)
+    return log_odds(fit(evidence.take(rows), labels[rows], k, common=True), evidence, labels)
+
+
+def interval(
+    evidence: Evidence, odds: np.ndarray, labels: np.ndarray, k: int, seed: int
+) -> tuple[float, float]:
+    """Returns a 95 % interval of the rate: bootstrap over the examples, fitted anew, and the
+    uncertainty of each label. Errors of the model itself are not in it."""
+    rng, n = np.random.default_rng(seed), len(labels)
+    size, rates = min(n, RESAMPLED), []
+    for _ in range(RESAMPLES):
+        rows = rng.integers(0, n, size)
+        found, start = evidence.take(rows), probability(odds[rows])
+        fitted = fit(found, labels[rows], k, start=start, steps=3, common=True)
+        rates.append(probability(log_odds(fitted, found, labels[rows])).mean())
+    p = probability(odds)
+    variance = np.var(rates, ddof=1) * size / n + (p * (1 - p)).sum() / n**2
+    low, high = p.mean() + 1.96 * np.sqrt(variance) * np.array([-1, 1])
+    return float(max(low, 0)), float(min(high, 1))

@@ -1,0 +1,56 @@
+"""Checks with codes: what may be wrong with an audit's evidence, its cause and its remedy."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Check(NamedTuple):
+    """A check: what was found and why, and what to do about it, a sentence each."""
+
+    cause: str
+    remedy: str
+
+
+CHECKS: dict[str, Check] = {
+    "no_issues": Check("No label is found to be wrong.", ""),
+    "no_predictions": Check("No predictions were given: no other label is suggested.", ""),
+    "weak_model": Check(
+        "The predictions contradict most of the given labels: the model is weak, or most labels "
+        "are wrong.",
+        "Use a better model, or trust the ranking only.",
+    ),
+    "column_order": Check(
+        "Nearly every label seems wrong, but most would agree with another order of the columns.",
+        "Check that column k of the predictions is class k.",
+    ),
+    "overconfident": Check(
+        "The predictions are far more confident than they are right: the model has memorized its "
+        "training data or is not calibrated.",
+        "Calibrate it, regularize it more or train it for fewer epochs.",
+    ),
+    "collapsed": Check(
+        "The prediction is the same for every example: it says nothing about the labels.",
+        "Train the model before its predictions are audited.",
+    ),
+    "two_fits_differ": Check(
+        "Wrong labels and classes that overlap explain the predictions about equally well: the "
+        "number of wrong labels is uncertain, the interval holds both.",
+        "Look at some of the flagged examples, or add evidence such as training dynamics.",
+    ),
+    "few_examples": Check(
+        "A class has fewer than 10 examples: what is said of its labels is uncertain.",
+        "Review its examples by hand.",
+    ),
+    "memorized": Check(
+        "The network names nearly every given label from the beginning of its training, as one "
+        "does that has memorized them: wrong labels would not show.",
+        "Use out-of-sample predictions.",
+    ),
+}
+
+
+def line(code: str) -> str:
+    """Returns a check as one line: its code, cause and remedy."""
+    check = CHECKS[code]
+    return f"{check.cause} {check.remedy}".strip() + f" [{code}]"

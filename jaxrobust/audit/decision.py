@@ -1,0 +1,191 @@
+"""Decision on predictions: suspicion of each label, number of wrong labels and its interval.
+
+Two explanations of the same predictions are fitted (see `noise_model`). The *free* one lets EM find
+the noise matrix from the noisiest start; it may say that classes overlap where labels are wrong.
+The *held* one keeps T at the confident joint and recalibrates the prediction only; it may say that
+labels are wrong where classes overlap. Predictions alone cannot tell which of the two is right, so
+the two bracket what can be known: the suspicion of a label is the mean of both log-odds and of the
+plain margin, the rate lies between the two, and the interval holds both.
+
+Symbols: N examples, K classes; free and held are `noise_model.Fit`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxrobust.audit import noise_model as model
+from jaxrobust.audit.noise_model import Fit
+
+SAMPLE, PER_CLASS = 4000, 60  # rows that are fitted: at least so many, so many per class
+HELD_ROUNDS = 12  # of EM with T held at the confident joint
+HELD_SHARE = 0.75  # of the held explanation in the rate
+SOLID = 0.55  # smallest diagonal of T whose inverse is taken at its word
+GAIN = 0.02  # nats per example that another inverse must gain
+SCALES = (0.0, 0.3, 0.6, 1.0, 1.5, 2.2, 3.2)  # of T's off-diagonal in the profile
+PROFILE_ROUNDS = 4
+SLACK = (2.0, 0.005)  # log-likelihood that a scale may lose, per fit and per example
+REACH = 0.3  # of the way to the contradicted labels that the interval extends
+TINY = 1e-30  # of probabilities, where only their order counts
+_CHUNK = 1 << 19  # entries of a block
+
+
+class Fitted(NamedTuple):
+    """Both explanations, the inverse of T that predictions are undone with (or None), whether the
+    free one uses it, and the rates that the profile of the likelihood allows."""
+
+    free: Fit
+    held: Fit
+    inverse: np.ndarray | None
+    profile: tuple[float, float]
+
+
+class Decision(NamedTuple):
+    """What predictions say of each label.
+
+    Attributes:
+      odds: float64 [N], suspicion, in the order of which labels are wrong first.
+      margin: float64 [N], log-ratio of the most probable other class to the given one.
+      contradicted: bool [N], whether the prediction names another class as more probable.
+      best: int32 [N], the most probable class other than the given one.
+      joint: float64 [K, K], expected counts [true, given].
+      rate: estimated fraction of wrong labels; `free` and `held`: of the two explanations.
+      interval: 95 % interval of the rate.
+    """
+
+    odds: np.ndarray
+    margin: np.ndarray
+    contradicted: np.ndarray
+    best: np.ndarray
+    joint: np.ndarray
+    rate: float
+    free: float
+    held: float
+    interval: tuple[float, float]
+
+
+def sample(n: int, k: int, seed: int) -> np.ndarray:
+    """Returns the rows to fit to: all, or a random choice of `SAMPLE`, or `PER_CLASS` a class."""
+    most = max(SAMPLE, PER_CLASS * k)
+    if n <= most:
+        return np.arange(n)
+    return np.sort(np.random.default_rng(seed).choice(n, most, replace=False))
+
+
+def decide(p: np.ndarray, labels: np.ndarray, seed: int = 0) -> Decision:
+    """Decides on the labels of predictions.
+
+    Args:
+      p: [N, K], probabilities; a row of NaN says nothing.
+      labels: int [N].
+      seed: of the rows that are fitted where there are many.
+    """
+    known = np.isfinite(p[:, 0])
+    rows = np.flatnonzero(known)
+    rows = rows[sample(len(rows), p.shape[1], seed)]
+    fitted = fit(np.asarray(p[rows], np.float64), labels[rows])
+    return _pass(fitted, p, labels, known)
+
+
+def fit(p: np.ndarray, labels: np.ndarray) -> Fitted:
+    """Fits both explanations to predictions p [N, K]."""
+    p = p / p.sum(1, keepdims=True)
+    joint = model.stochastic(model.confident_joint(p, labels))
+    z, inverse = model.log_predictions(p), None
+    held = model.em(z, labels, joint, held=HELD_ROUNDS, free=0)
+    undone = _inverse(joint)
+    if undone is not None:
+        z_undone = model.log_predictions(p, undone)
+        other = model.em(z_undone, labels, joint, held=HELD_ROUNDS, free=0)
+        gain = model.likelihood(other, z_undone, labels) - model.likelihood(held, z, labels)
+        if gain > (0 if joint.diagonal().min() >= SOLID else GAIN):
+            held, z, inverse = other, z_undone, undone
+    free = model.em(z, labels, model.confident_matrix(p, labels))
+    return Fitted(free, held, inverse, _profile(z, labels, free, held))
+
+
+def _inverse(matrix: np.ndarray) -> np.ndarray | None:
+    try:
+        inverse = np.linalg.inv(matrix)
+    except np.linalg.LinAlgError:
+        return None
+    return inverse if np.isfinite(inverse).all() and np.abs(inverse).max() < 50 else None
+
+
+def _profile(z, labels, free: Fit, held: Fit) -> tuple[float, float]:
+    """Returns the least and greatest rate among noise matrices, T with its off-diagonal scaled,
+    that explain the labels about as well as the best."""
+    n, k = z.shape
+    off = held.matrix * (1 - np.eye(k))
+    found = [_rate(free, z, labels), _rate(held, z, labels)]
+    rates, values = [found[0][0]], [found[0][1]]
+    for scale in SCALES:
+        scaled = off * np.minimum(scale, 0.9 / np.maximum(off.sum(1), 1e-9))[:, None]
+        matrix = scaled + np.diag(1 - scaled.sum(1))
+        fitted = model.em(z, labels, matrix, held=PROFILE_ROUNDS, free=0, start=held)
+        rate, value = _rate(fitted, z, labels)
+        rates.append(rate)
+        values.append(value)
+    least = max(values) - (SLACK[0] / n + SLACK[1])
+    kept = [rate for rate, value in zip(rates, values, strict=True) if value >= least]
+    return min(kept), max(kept)
+
+
+def _rate(fitted: Fit, z, labels) -> tuple[float, float]:
+    r, value = model.posterior(fitted, z, labels)
+    return float(1 - r[np.arange(len(z)), labels].mean()), float(value.mean())
+
+
+def _chunks(n: int, k: int) -> Iterator[slice]:
+    size = max(1, _CHUNK // k)
+    yield from (slice(i, i + size) for i in range(0, n, size))
+
+
+def _pass(fitted: Fitted, p: np.ndarray, labels: np.ndarray, known: np.ndarray) -> Decision:
+    """Applies both explanations to every example, once."""
+    n, k = p.shape
+    odds, margins, best = np.zeros(n), np.zeros(n), np.zeros(n, np.int32)
+    contradicted = np.zeros(n, bool)
+    joints = np.zeros((2, k, k))
+    for rows in _chunks(n, k):
+        block, given = np.nan_to_num(p[rows], nan=1 / k).astype(np.float32), labels[rows]
+        block /= block.sum(1, keepdims=True)
+        own = (np.arange(len(block)), given)
+        z = model.log_predictions(block)
+        margin = -z[own].astype(np.float64)
+        undone = z if fitted.inverse is None else model.log_predictions(block, fitted.inverse)
+        total = 0.0
+        for i, explanation in enumerate((fitted.free, fitted.held)):
+            r, _ = model.posterior(explanation, undone, given)
+            total = total + model.wrong_odds(r, given)
+            r[~known[rows]] = 0
+            joints[i] += model.soft_counts(r, given)
+        share = block[own].copy()
+        block[own] = -1
+        best[rows] = block.argmax(1)
+        largest = block.max(1)
+        margin += np.log(np.maximum(largest, model.floor(k)))
+        contradicted[rows] = (largest > share) & known[rows]
+        margins[rows] = margin
+        tie = np.log(np.maximum(largest, TINY)) - np.log(np.maximum(share, TINY))
+        odds[rows] = (total + margin + 1e-4 * tie) / 3
+    count = max(int(known.sum()), 1)
+    free, held = (1 - joint.trace() / count for joint in joints)
+    joint = (1 - HELD_SHARE) * joints[0] + HELD_SHARE * joints[1]
+    rate = (1 - HELD_SHARE) * free + HELD_SHARE * held
+    odds[~known] = np.log(max(rate, 1e-9)) - np.log(max(1 - rate, 1e-9))
+    interval = _interval((*fitted.profile, free, held), contradicted[known].mean(), count)
+    return Decision(odds, margins, contradicted, best, joint, rate, free, held, interval)
+
+
+def _interval(rates: tuple[float, ...], contradicted: float, n: int) -> tuple[float, float]:
+    """Returns the interval that holds the rates, widened by two binomial standard deviations; its
+    end reaches part of the way to the fraction of contradicted labels."""
+    low, high = min(rates), max(rates)
+    low -= 2 * np.sqrt(low * (1 - low) / n)
+    high += 2 * np.sqrt(max(high, 1 / n) * (1 - min(high, 1 - 1 / n)) / n)
+    high += max(REACH * (contradicted - high), 0)
+    return float(max(low, 0)), float(min(high, 1))
