@@ -10,15 +10,13 @@ import numpy as np
 
 from jaxrobust.audit import checks, sources, validation
 from jaxrobust.audit.cross_validation import out_of_sample
-from jaxrobust.audit.sources import Source
+from jaxrobust.audit.sources import Source, limited, score_of
 from jaxrobust.errors import check
 
 # How much a source counts in the combination. A network that has not seen a label makes mistakes of
 # its own, which look like wrong labels; dynamics show how the label itself was learned.
 RELIANCE = {"dynamics": 3.0}  # others 1
 NONE_BELOW = 0.002  # a noise rate that is as good as none
-SCORED = 20_000  # examples that the scores' shift is found from
-LIMIT = 12.0  # that a source's log-odds approach: none is surer than that
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,28 +218,6 @@ def combine(odds: dict[str, np.ndarray]) -> np.ndarray:
     A mean, not a sum: the sources tell of the same examples, learned by the same kind of network.
     """
     return np.asarray(_mean({name: limited(values) for name, values in odds.items()}))
-
-
-def limited(odds: np.ndarray) -> np.ndarray:
-    """Returns log-odds within `LIMIT`, in the same order."""
-    return LIMIT * np.tanh(odds / LIMIT)
-
-
-def score_of(odds: np.ndarray, rate: float) -> np.ndarray:
-    """Returns scores [N]: the logistic function of the negative suspicion, shifted so that their
-    mean is 1 - rate."""
-    low, high = -40.0, 40.0
-    some = odds
-    if len(odds) > SCORED:
-        some = np.random.default_rng(0).choice(odds, SCORED)
-    for _ in range(50):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _logistic(some + middle).mean() < rate else (low, middle)
-    return _logistic(-odds - (low + high) / 2)
-
-
-def _logistic(a: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-np.clip(a, -60, 60)))
 
 
 def _suggest(

@@ -17,6 +17,8 @@ from jaxrobust.audit import evidence as ev
 from jaxrobust.audit.evidence import Evidence
 from jaxrobust.audit.validation import Given
 
+LIMIT = 12.0  # that a source's log-odds approach: none is surer than that
+SCORED = 20_000  # examples that the scores' shift is found from
 WEAK = 0.6  # fraction of contradicted labels
 DIFFER = 0.05  # of the two rates
 CONFIDENT = 0.12  # by which the mean confidence exceeds the agreement with the given labels
@@ -107,26 +109,59 @@ def of_training(p: np.ndarray, labels: np.ndarray, seed: int) -> Source:
     """Returns what predictions [N, P, K], averaged over P growing beginnings of a training, say.
 
     A network learns right labels first and wrong ones, if at all, later; how much later depends on
-    the loss and the schedule. So one of the P is chosen (`mixture.choose`). The predictions are of
-    a network that has seen the labels: what it has memorized does not show, so the interval extends
-    to the rate of the mixture and to all labels that were contradicted.
+    the loss and the schedule. So one of the P is chosen (`mixture.choose`). The network has seen
+    the labels: what it begins to memorize looks right to the noise model, but not yet to the
+    mixture, which compares examples with each other. So both count: the suspicion is the mean of
+    their log-odds; the rate is the mixture's, but no more than is contradicted and no less than the
+    noise model's; and the interval holds both and all that the earliest predictions contradict.
     """
-    k = p.shape[2]
+    n, k = len(labels), p.shape[2]
     candidates = ev.from_training(p, labels)
     i = mixture.choose(candidates, labels, k, seed)
-    chosen = np.ascontiguousarray(p[:, i])
-    source = of_predictions(chosen, labels, seed)
-    odds = mixture.odds_of(candidates[i], labels, k, seed)
-    known = np.isfinite(chosen[:, 0])
-    contradicted = float((source.margin[known] > 0).mean())
-    low, high = mixture.interval(candidates[i], odds, labels, k, seed)
-    low, high = min(low, source.interval[0]), max(high, source.interval[1], contradicted)
-    first = p[np.isfinite(p[:, 0, 0]), 0]
-    agree = float((first.argmax(1) == labels[np.isfinite(p[:, 0, 0])]).mean()) if len(first) else 0
-    if agree > MEMORIZED and p.shape[1] > 1:
-        return source._replace(interval=(low, max(high, 0.5)),
-                               codes=(*source.codes, "memorized"))
-    return source._replace(interval=(low, high))
+    source = of_predictions(np.ascontiguousarray(p[:, i]), labels, seed)
+    mixed = mixture.odds_of(candidates[i], labels, k, seed)
+    against = _contradicted(p[:, i], labels)
+    rate = max(source.rate, min(float(mixture.probability(mixed).mean()), against))
+    odds = (limited(mixed) + limited(source.odds)) / 2
+    early = _contradicted(p[:, 0], labels)
+    early += 2 * np.sqrt(max(early, 1 / n) * (1 - min(early, 1 - 1 / n)) / n)
+    low, high = source.interval[0], max(source.interval[1], early, rate)
+    codes = source.codes
+    if _contradicted(p[:, 0], labels) < 1 - MEMORIZED and p.shape[1] > 1:
+        high, codes = max(high, 0.5), (*codes, "memorized")
+    wrong = 1 - score_of(odds, rate)
+    joint = np.bincount(source.best.astype(np.int64) * k + labels, wrong, k * k).reshape(k, k)
+    joint[np.arange(k), np.arange(k)] += np.bincount(labels, 1 - wrong, k)
+    return source._replace(odds=odds, rate=rate, interval=(min(low, rate), min(high, 1.0)),
+                           joint=joint, codes=codes)
+
+
+def _contradicted(p: np.ndarray, labels: np.ndarray) -> float:
+    """Returns the fraction of labels than which the prediction [N, K] names another class."""
+    known = np.isfinite(p[:, 0])
+    return float((p[known].argmax(1) != labels[known]).mean()) if known.any() else 0.0
+
+
+def limited(odds: np.ndarray) -> np.ndarray:
+    """Returns log-odds within `LIMIT`, in the same order."""
+    return LIMIT * np.tanh(odds / LIMIT)
+
+
+def score_of(odds: np.ndarray, rate: float) -> np.ndarray:
+    """Returns scores [N]: the logistic function of the negative suspicion, shifted so that their
+    mean is 1 - rate."""
+    low, high = -40.0, 40.0
+    some = odds
+    if len(odds) > SCORED:
+        some = np.random.default_rng(0).choice(odds, SCORED)
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _logistic(some + middle).mean() < rate else (low, middle)
+    return _logistic(-odds - (low + high) / 2)
+
+
+def _logistic(a: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-np.clip(a, -60, 60)))
 
 
 def _codes(d: decision.Decision, p: np.ndarray, labels: np.ndarray) -> tuple[str, ...]:

@@ -113,6 +113,8 @@ def find(config: ConfigDict, record: Manifest, found: Evidence) -> Audited:
         "noise_matrix": None if issues.noise_matrix is None else issues.noise_matrix.tolist(),
         "held_out": _held_out(config, record, found),
         "truth": None,
+        "codes": list(issues.codes),
+        "notes": list(issues.notes),
     }
     summary["doubt"] = _doubt(summary)
     if record.truth_known:
@@ -135,7 +137,8 @@ def sentence(summary: dict[str, Any]) -> str:
         if truth["auprc"] is not None:
             text += f"; area under the precision-recall curve {truth['auprc']:.3f}"
         text += "."
-    return text + (f"\n{summary['doubt']}" if summary.get("doubt") else "")
+    lines = [text, *summary.get("notes", ())]
+    return "\n".join([*lines, summary["doubt"]] if summary.get("doubt") else lines)
 
 
 def _held_out(config: ConfigDict, record: Manifest, found: Evidence) -> dict[str, Any] | None:
@@ -155,7 +158,7 @@ def _doubt(summary: dict[str, Any]) -> str | None:
     held_out = summary["held_out"]
     if "prediction" in summary["sources"] or held_out is None:
         return None
-    if held_out["noise_rate_interval"][0] <= summary["noise_rate_interval"][1]:
+    if held_out["noise_rate_interval"][0] <= summary["noise_rate"] + 0.02:
         return None
     return (
         f"Of the validation labels, never trained on, about {100 * held_out['noise_rate']:.0f} % "
