@@ -138,7 +138,8 @@ def confused(x, true, density, rate: float, rng: np.random.Generator) -> np.ndar
     low, high = 0.0, 1e6
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (middle, high) if (middle * weight).clip(0, 0.8).mean() < rate else (low, middle)
+        few = (middle * weight).clip(0, 0.8).mean() < rate
+        low, high = (middle, high) if few else (low, middle)
     flip = rng.random(len(true)) < (low * weight).clip(0, 0.8)
     s = s.copy()
     s[np.arange(len(true)), true] = 0

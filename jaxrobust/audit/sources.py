@@ -132,8 +132,8 @@ def of_training(p: np.ndarray, labels: np.ndarray, seed: int) -> Source:
     wrong = 1 - score_of(odds, rate)
     joint = np.bincount(source.best.astype(np.int64) * k + labels, wrong, k * k).reshape(k, k)
     joint[np.arange(k), np.arange(k)] += np.bincount(labels, 1 - wrong, k)
-    return source._replace(odds=odds, rate=rate, interval=(float(min(low, rate)), float(min(high, 1.0))),
-                           joint=joint, codes=codes)
+    interval = (float(min(low, rate)), float(min(high, 1.0)))
+    return source._replace(odds=odds, rate=rate, interval=interval, joint=joint, codes=codes)
 
 
 def _contradicted(p: np.ndarray, labels: np.ndarray) -> float:

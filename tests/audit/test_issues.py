@@ -312,7 +312,8 @@ def test_wrong_input_is_one_line(arguments, message):
 
 
 def test_wrong_labels_are_one_line():
-    for labels, message in [([], "empty"), ([0, 0], "one class only"), ([[0, 1]], "multi-label"), (np.zeros((2, 2, 2), int), "must be"),
+    for labels, message in [([], "empty"), ([0, 0], "one class only"), ([[0, 1]], "multi-label"),
+                            (np.zeros((2, 2, 2), int), "must be"),
                             ([0, -1, 1], "Label 1 is -1, outside the classes 0..1"),
                             (["a", "a"], "one class only"), ([0.5, 1], "not whole")]:
         with pytest.raises(UserError, match=message):
