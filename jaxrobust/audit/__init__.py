@@ -5,5 +5,6 @@ weights; the trainer calls it at the end of every run.
 """
 
 from jaxrobust.audit.issues import LabelIssues, find_label_issues
+from jaxrobust.audit.recorder import Recorder
 
-__all__ = ["LabelIssues", "find_label_issues"]
+__all__ = ["LabelIssues", "Recorder", "find_label_issues"]

@@ -42,6 +42,15 @@ CHECKS: dict[str, Check] = {
         "A class has fewer than 10 examples: what is said of its labels is uncertain.",
         "Review its examples by hand.",
     ),
+    "duplicates_in_conflict": Check(
+        "Some examples are the same, or nearly, and have different labels: one of each pair is "
+        "certainly wrong.",
+        "See `duplicates`; decide which label is right, and keep one of the two.",
+    ),
+    "sampled_neighbors": Check(
+        "There are more than 50,000 examples: neighbors were sought in a random sample of so many.",
+        "Near duplicates may be missed; exact ones are not.",
+    ),
     "memorized": Check(
         "The network names nearly every given label from the beginning of its training, as one "
         "does that has memorized them: wrong labels would not show.",

@@ -10,6 +10,8 @@ import numpy as np
 
 from jaxrobust.audit import checks, sources, validation
 from jaxrobust.audit.cross_validation import out_of_sample
+from jaxrobust.audit.neighbors import Duplicates
+from jaxrobust.audit.recorder import Recorder
 from jaxrobust.audit.sources import Source, limited, score_of
 from jaxrobust.errors import check
 
@@ -19,7 +21,7 @@ RELIANCE = {"dynamics": 3.0}  # others 1
 NONE_BELOW = 0.002  # a noise rate that is as good as none
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class LabelIssues:
     """Label issues of N examples of K classes; columns are named as cleanlab names them.
 
@@ -43,6 +45,8 @@ class LabelIssues:
       noise_rate, noise_rate_interval: estimated fraction of wrong labels, with a 95 % interval.
       codes: codes of the checks that something was found by, see `checks.CHECKS`.
       notes: the same in words, a line each: cause, remedy, code.
+      duplicates: pairs of examples with the same features, where features were given; see
+        `neighbors.Duplicates`. Where their labels differ, one of the two is certainly wrong.
     """
 
     index: np.ndarray
@@ -59,6 +63,7 @@ class LabelIssues:
     noise_rate: float
     noise_rate_interval: tuple[float, float]
     notes: tuple[str, ...] = ()
+    duplicates: Duplicates | None = None
     codes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -106,6 +111,8 @@ def find_label_issues(
     x: Any = None,
     folds: int = 5,
     groups: Any = None,
+    recorder: Recorder | None = None,
+    features: Any = None,
     training_probabilities: Any = None,
     curves: Any = None,
     weights: Any = None,
@@ -132,6 +139,11 @@ def find_label_issues(
       x: the N examples, for `model`.
       folds: number of folds, stratified by class, for `model`.
       groups: N groups (patients, sources) that no fold may part, for `model`.
+      recorder: what a training recorded of its own examples, see `Recorder`; stands for
+        `training_probabilities`.
+      features: [N, D], embeddings or scaled columns in which alike examples are near to each other:
+        what the labels of the nearest neighbors say, and duplicates with different labels (see
+        `neighbors`).
       training_probabilities: [N, K] or [N, P, K], predictions averaged over the epochs of a
         training on these labels, or cumulatively over its first 1/P, 2/P, ... P/P, or any P growing
         beginnings (an eighth, a quarter, a half, all); NaN where unknown.
@@ -163,6 +175,9 @@ def find_label_issues(
     check(pred_probs is None or probabilities is None,
           "pred_probs and probabilities are two names of the same argument: pass one.")
     check(pred_probs is None or model is None, "Pass pred_probs or model, not both.")
+    if recorder is not None:
+        check(training_probabilities is None, "Pass recorder or training_probabilities, not both.")
+        training_probabilities = recorder.probabilities
     given = validation.read(
         labels, probabilities if pred_probs is None else pred_probs, training_probabilities,
         curves, weights, class_names, paths, index, crowd)
@@ -171,12 +186,21 @@ def find_label_issues(
         p = out_of_sample(model, x, given.labels, len(given.class_names), folds=folds,
                           groups=groups, seed=seed)
         given = given._replace(probabilities=p)
-    found = sources.read(given, seed)
-    check(bool(found), "Give predictions, a model, curves or weights: there is no evidence.")
-    return _decide(given, found)
+    found, pairs = sources.read(given, seed), None
+    if features is not None:
+        check(len(features) == len(given.labels),
+              f"There are {len(features)} rows of features for {len(given.labels)} labels.")
+        found["neighbors"], pairs = sources.of_features(
+            features, given.labels, len(given.class_names), seed
+        )
+    check(bool(found), "Give predictions, a model, a recorder, features, curves or weights: there "
+          "is no evidence.")
+    return _decide(given, found, pairs)
 
 
-def _decide(given: validation.Given, found: dict[str, Source]) -> LabelIssues:
+def _decide(
+    given: validation.Given, found: dict[str, Source], pairs: Duplicates | None = None
+) -> LabelIssues:
     """Combines the sources: suspicion, rate, flags, suggestions, noise matrix, interval, notes."""
     codes, k, n = given.labels, len(given.class_names), len(given.labels)
     odds = combine({name: source.odds for name, source in found.items()})
@@ -202,6 +226,7 @@ def _decide(given: validation.Given, found: dict[str, Source]) -> LabelIssues:
                 for name, source in found.items()},
         noise_matrix=matrix, noise_rate=rate, noise_rate_interval=(low, high),
         codes=_codes(rate, found), notes=tuple(map(checks.line, _codes(rate, found))),
+        duplicates=pairs,
     )
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxrobust.audit import decision, mixture, noise_model
+from jaxrobust.audit import decision, mixture, neighbors, noise_model
 from jaxrobust.audit import evidence as ev
 from jaxrobust.audit.evidence import Evidence
 from jaxrobust.audit.validation import Given
@@ -103,6 +103,26 @@ def of_annotators(agreement: np.ndarray, labels: np.ndarray) -> Source:
     margin = np.log(np.maximum(others.max(1), 1e-12)) - np.log(p[np.arange(n), labels])
     return Source(odds, rate, (max(rate - spread, 0.0), min(rate + spread, 1.0)), margin,
                   others.argmax(1).astype(np.int32), noise_model.soft_counts(p, labels))
+
+
+def of_features(
+    features: np.ndarray, labels: np.ndarray, k: int, seed: int
+) -> tuple[Source, neighbors.Duplicates]:
+    """Returns what the labels of the nearest neighbors say, and the duplicates among the examples.
+
+    Where there are more than `neighbors.REFERENCES` examples, neighbors and near duplicates are
+    sought among a random sample of so many; exact duplicates among all.
+    """
+    nearest = neighbors.nearest(features, seed=seed)
+    p = neighbors.label_probabilities(nearest, labels, k)
+    pairs = neighbors.duplicates(features, labels, nearest)
+    source = of_predictions(p, labels, seed)
+    codes = source.codes
+    if pairs.conflict.any():
+        codes = (*codes, "duplicates_in_conflict")
+    if nearest.references < len(labels):
+        codes = (*codes, "sampled_neighbors")
+    return source._replace(codes=codes), pairs
 
 
 def of_training(p: np.ndarray, labels: np.ndarray, seed: int) -> Source:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxrobust.audit import neighbors
+from jaxrobust.audit import find_label_issues, neighbors
 from jaxrobust.errors import UserError
 
 
@@ -81,3 +81,19 @@ def test_above_the_limit_a_stated_sample_is_searched():
 def test_wrong_features_are_one_line(x, says):
     with pytest.raises(UserError, match=says):
         neighbors.nearest(x)
+
+
+def test_features_are_evidence_and_duplicates_in_conflict_are_named():
+    x, true = blobs(600)
+    wrong = np.arange(600) % 10 == 0
+    labels = np.where(wrong, (true + 1) % 3, true)
+    x[0] = x[2]  # 0 is labeled wrongly, 2 rightly.
+    found = find_label_issues(labels, features=x)
+    suspect = set(found.indices)
+    planted = set(np.flatnonzero(wrong))
+    assert len(planted - suspect) <= 2 and len(suspect - planted) <= 6
+    assert "duplicates_in_conflict" in found.codes
+    assert [0, 2] in found.duplicates.pairs[found.duplicates.conflict].tolist()
+    assert "neighbors" in found.scores
+    with pytest.raises(UserError, match="5 rows of features for 600 labels"):
+        find_label_issues(labels, features=x[:5])

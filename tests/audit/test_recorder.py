@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrobust.audit.recorder import Recorder
+from jaxrobust.audit import Recorder, find_label_issues
 from jaxrobust.audit.scoring import auroc
 from jaxrobust.errors import UserError
 from jaxrobust.training import dynamics
@@ -110,3 +110,20 @@ def test_partial_fit_of_scikit_learn_finds_wrong_labels():
         recorder.update(np.arange(len(x)), model.predict_proba(x / 16))
     given = recorder.probabilities[:, -1][np.arange(len(x)), labels]
     assert auroc(~wrong, given) > 0.97
+
+
+def test_find_label_issues_takes_a_recorder():
+    true = np.arange(400) % 4
+    wrong = np.arange(400) % 10 == 0
+    labels, recorder = np.where(wrong, (true + 1) % 4, true), Recorder(400, 4)
+    rng = np.random.default_rng(0)
+    for epoch in range(8):  # Learns the truth first, then the wrong labels too.
+        trust = 0.9 if epoch > 4 else 0.0
+        p = 0.7 * (trust * np.eye(4)[labels] + (1 - trust) * np.eye(4)[true]) + 0.3 / 4
+        p += 0.02 * rng.random(p.shape)
+        recorder.update(np.arange(400), p / p.sum(1, keepdims=True))
+    found = find_label_issues(labels, recorder=recorder)
+    assert set(found.indices) == set(np.flatnonzero(wrong)) and list(found.scores) == ["dynamics"]
+    same = find_label_issues(labels, training_probabilities=recorder.probabilities)
+    np.testing.assert_array_equal(found.label_score, same.label_score)
+    assert found != same and found == found  # Compared by identity: no array is asked for truth.
