@@ -96,6 +96,18 @@ SCHEMA: dict[str, Any] = {
         ),
         "data_dir": Setting(None, "folder in which TFDS keeps its prepared data sets", str),
         "label_key": Setting(None, "column or TFDS feature that holds the given labels", str),
+        "label_column": Setting(
+            None, "column of a CSV file that holds the labels (default: label, or the last)", str
+        ),
+        "group_column": Setting(
+            None,
+            "column of a CSV file, or array of an .npz file, that names each example's group "
+            "(patient, video): no split or fold separates a group",
+            str,
+        ),
+        "unlabeled": Setting(
+            None, "label or class folder that means 'not labeled': these examples are left out", str
+        ),
         "labels_file": Setting(
             None, "file of labels (.npy, .csv, noise.npz) that replace those of the data set", str
         ),
@@ -116,9 +128,9 @@ SCHEMA: dict[str, Any] = {
         "test_fraction": Setting(
             None,
             "fraction of the data held out as test set, where the data set has none of "
-            "its own (default 0.2; for digits 0.3)",
+            "its own; 0: none (default 0.2; for digits 0.3)",
             float,
-            between(0, 1, closed="()"),
+            between(0, 1, closed="[)"),
         ),
         "num_classes": Setting(
             None, "number of classes to keep, the first ones (mini-WebVision: 50)", int, at_least(2)

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxrobust.data.class_labels import left_out_note
+from jaxrobust.data.table import Table
 from jaxrobust.errors import UserError, check
 
 
@@ -16,17 +18,20 @@ class Examples(NamedTuple):
     """One split of a data set.
 
     Attributes:
-      x: uint8 [N, H, W, C] or float32 [N, D]; or, where that would not fit, an object with
-        `len`, `[i]`, `shape` and `dtype` that reads an example when asked.
+      x: uint8 [N, H, W, C] or float32 [N, D]; a `Table` of mixed columns; or, where that would
+        not fit, an object with `len`, `[i]`, `shape` and `dtype` that reads an example when asked.
       labels: int32 [N], the labels given to training.
       ids: N names (paths, TFDS ids), or None.
       rows: int64 [N], each example's row in the source's own order, or None for 0 ... N-1.
+      groups: int64 [N], numbers of groups (patients, bursts, copies of a file) that no split may
+        separate, the same in all splits; or None.
     """
 
     x: Any
     labels: np.ndarray
     ids: list[str] | None = None
     rows: np.ndarray | None = None
+    groups: np.ndarray | None = None
 
 
 class Source(NamedTuple):
@@ -122,18 +127,19 @@ class View:
 
 
 def in_memory(x: Any) -> bool:
-    """Returns whether `x` is an array that is wholly in memory."""
-    return isinstance(x, np.ndarray) and not isinstance(x, np.memmap)
+    """Returns whether `x` is an array or a table that is wholly in memory."""
+    return isinstance(x, (np.ndarray, Table)) and not isinstance(x, np.memmap)
 
 
 def take(examples: Examples, positions: np.ndarray) -> Examples:
     """Returns the examples at `positions`; of data that is not in memory, a view."""
-    x, labels, ids, rows = examples
+    x, labels, ids, rows, groups = examples
     return Examples(
         x[positions] if in_memory(x) else View(x, positions),
         labels[positions],
         None if ids is None else [ids[i] for i in positions],
         positions.astype(np.int64) if rows is None else rows[positions],
+        None if groups is None else groups[positions],
     )
 
 
@@ -147,64 +153,27 @@ def thumbnails(x: Any, positions: np.ndarray, side: int = 32) -> np.ndarray:
     return np.stack([thin(np.asarray(x[int(i)])) for i in positions])
 
 
-def encode(
-    raw: dict[str, np.ndarray], names: tuple[str, ...] = ()
-) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """Numbers the classes of several sets of labels together.
-
-    Class names are the distinct labels, in numerical order if all of them are integers, else
-    alphabetically; a class that occurs in one split only is a class all the same.
-
-    Args:
-      raw: labels by split: integers, whole floats, booleans or strings, [N] each.
-      names: classes that exist even if no example has them.
-
-    Returns:
-      int32 labels by split, and the class names.
+def labeled_only(loaded: Loaded) -> Loaded:
+    """Leaves out the examples without a label (code -1), with a note for each split.
 
     Raises:
-      UserError: a label that is empty, missing or not whole; fewer than two classes.
+      UserError: none of the training examples has a label, or an example has one, but no true
+        label where true labels are known (names its row).
     """
-    tidy = {split: _tidy(np.asarray(values), split) for split, values in raw.items()}
-    text = any(v.dtype.kind in "US" for v in tidy.values()) or bool(names)
-    if text:
-        tidy = {split: v.astype(str) for split, v in tidy.items()}
-    together = np.concatenate([*tidy.values(), *([np.asarray(names, str)] if names else [])])
-    classes, codes = np.unique(together, return_inverse=True)
-    codes = codes.astype(np.int32)
-    if text and (order := _numerical_order(classes)) is not None:
-        codes = np.argsort(order).astype(np.int32)[codes]
-        classes = classes[order]
-    check(len(classes) >= 2, f"All labels are {str(classes[0])!r}: one class cannot be learned.")
-    ends = np.cumsum([len(v) for v in tidy.values()])
-    parts = np.split(codes, ends)[: len(tidy)]
-    return dict(zip(tidy, parts, strict=True)), tuple(str(c) for c in classes)
-
-
-def _tidy(values: np.ndarray, split: str) -> np.ndarray:
-    check(values.ndim == 1, f"Labels of {split} must be [N]; got shape {list(values.shape)}.")
-    if values.dtype.kind == "b":
-        return values.astype(np.int64)
-    if values.dtype.kind == "f":
-        wrong = np.flatnonzero(~np.isfinite(values) | (values != np.round(values)))
-        if len(wrong):
-            raise UserError(
-                f"Label of {split} example {wrong[0]} is {values[wrong[0]]}, not a class."
-            )
-        return values.astype(np.int64)
-    if values.dtype.kind in "US":
-        values = np.char.strip(values.astype(str))
-        empty = np.flatnonzero(values == "")
-        check(not len(empty), f"Label of {split} example {empty[:1].tolist()} is missing.")
-        return values
-    check(values.dtype.kind in "iu", f"Labels of {split} have type {values.dtype}.")
-    return values
-
-
-def _numerical_order(classes: np.ndarray) -> np.ndarray | None:
-    """The order of class names by value, if they are distinct integers."""
-    try:
-        values = classes.astype(np.int64)
-    except ValueError:
-        return None
-    return np.argsort(values) if len(np.unique(values)) == len(values) else None
+    splits, notes, truth = dict(loaded.splits), list(loaded.notes), loaded.true_labels
+    for split, examples in loaded.splits.items():
+        missing = examples.labels < 0
+        if not missing.any():
+            continue
+        check(not missing.all() or split != "train", "No training example has a label.")
+        notes.append(left_out_note(split, missing, rows_of(examples)))
+        kept = np.flatnonzero(~missing)
+        splits[split] = take(examples, kept)
+        if missing.all():
+            del splits[split]
+        if split == "train" and truth is not None:
+            truth = truth[kept]
+    if truth is not None and (truth < 0).any():
+        row = rows_of(splits["train"])[np.argmax(truth < 0)]
+        raise UserError(f"The example of row {row} has a given label, but no true label.")
+    return loaded._replace(splits=splits, true_labels=truth, notes=tuple(notes))

@@ -70,7 +70,7 @@ def _from_npy(path: Path, source: Source) -> np.ndarray:
 
 
 def _from_csv(path: Path, source: Source, truth: np.ndarray) -> np.ndarray:
-    columns = csv_columns.read(path)
+    columns = csv_columns.read(path).columns
     label = csv_columns.column(columns, _LABEL, path)
     key = next((name for name in _KEY if name in columns), None)
     values = codes(columns[label], source.class_names, path)

@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxrobust import files
 from jaxrobust.data.examples import Source, View, in_memory, rows_of
+from jaxrobust.data.table import Table
 from jaxrobust.errors import UserError, check
 
 
@@ -91,13 +92,16 @@ def fingerprint(source: Source, sample: int = 64, max_bytes: int = 1 << 30) -> s
     of image files, so that the decoder's version does not matter.
     """
     digest = hashlib.sha256()
-    x, labels, ids, _ = source.train
+    x, labels, ids, *_ = source.train
     digest.update(repr((x.shape[1:], len(labels), source.class_names)).encode())
     for array in (labels, rows_of(source.train), source.true_labels):
         if array is not None:
             digest.update(np.ascontiguousarray(array, np.int64))
     digest.update("\n".join(ids or ()).encode())
-    if in_memory(x) and x.nbytes <= max_bytes:
+    if isinstance(x, Table):
+        for chunk in x.chunks():
+            digest.update(chunk)
+    elif in_memory(x) and x.nbytes <= max_bytes:
         digest.update(np.ascontiguousarray(x))
     else:
         for i in np.unique(np.linspace(0, len(labels) - 1, sample).astype(np.int64)):
@@ -144,9 +148,7 @@ def load(path: str | Path) -> Manifest:
             for part in _PARTS
         }
         fields = {
-            name: arrays[name].item()
-            for name in Manifest._fields
-            if name not in (*_PARTS, *_NAMES)
+            name: arrays[name].item() for name in Manifest._fields if name not in (*_PARTS, *_NAMES)
         }
         arrays.setdefault("feature_names", np.array((), str))  # older runs have none
         fields |= {name: tuple(map(str, arrays[name])) for name in _NAMES}

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxrobust.data import label_noise, labels_file, manifest, splits
+from jaxrobust.data import label_noise, labels_file, manifest, splits, tabular
 from jaxrobust.data.examples import Examples, Source, positions, rows_of, take
 from jaxrobust.data.manifest import Manifest, Rows
+from jaxrobust.data.table import Table
 from jaxrobust.data.training_pool import Pool
 from jaxrobust.errors import check, choose
 
@@ -24,6 +25,8 @@ class Part(NamedTuple):
       true_labels: int32 [N]; the same as given if the truth is not known.
       index: int64 [N], rows in the source's own order (test: in its test split's order).
       ids: N names, or None.
+      table: of tables, the rows as they were before `Prepared.encoder` turned them into x.
+      groups: int64 [N], see `Examples`, or None.
     """
 
     x: Any
@@ -31,6 +34,8 @@ class Part(NamedTuple):
     true_labels: np.ndarray
     index: np.ndarray
     ids: list[str] | None
+    table: Table | None = None
+    groups: np.ndarray | None = None
 
 
 class Prepared(NamedTuple):
@@ -46,6 +51,7 @@ class Prepared(NamedTuple):
       truth_known: whether true labels are known (see `Manifest`).
       validation_kind: `noisy` or `clean` hold-out, `own` split of the source, or `none`.
       warnings: lines to tell the user.
+      encoder: of tables, what turns rows into features, fitted on the training part; or None.
     """
 
     train: Part
@@ -57,6 +63,7 @@ class Prepared(NamedTuple):
     truth_known: bool
     validation_kind: str
     warnings: list[str]
+    encoder: tabular.Encoder | None = None
 
 
 def prepare(
@@ -222,21 +229,36 @@ def _assemble(source: Source, record: Manifest, notes: list[str]) -> Prepared:
         validation_kind=record.validation_kind,
         warnings=[],
     )
+    prepared = _encoded(prepared)
+    notes += [] if prepared.encoder is None else prepared.encoder.notes
     return prepared._replace(warnings=[*notes, *_warnings(prepared)])
+
+
+def _encoded(prepared: Prepared) -> Prepared:
+    """Turns tables into features, by an encoder that the training part has been fitted to."""
+    if not isinstance(prepared.train.x, Table):
+        return prepared
+    encoder = tabular.fit(prepared.train.x)
+    parts = {
+        name: part._replace(x=encoder.transform(part.x), table=part.x)
+        for name in ("train", "metadata", "validation", "test")
+        if (part := getattr(prepared, name)) is not None
+    }
+    return prepared._replace(encoder=encoder, **parts)
 
 
 def _part(examples: Examples, rows: Rows | None) -> Part | None:
     if rows is None:
         return None
-    x, _, ids, _ = take(examples, positions(rows_of(examples), rows.index))
-    return Part(x, rows.given_labels, rows.true_labels, rows.index, ids)
+    x, _, ids, _, groups = take(examples, positions(rows_of(examples), rows.index))
+    return Part(x, rows.given_labels, rows.true_labels, rows.index, ids, groups=groups)
 
 
 def _whole(examples: Examples | None) -> Part | None:
     if examples is None:
         return None
-    x, labels, ids, _ = examples
-    return Part(x, labels, labels, rows_of(examples), ids)
+    x, labels, ids, _, groups = examples
+    return Part(x, labels, labels, rows_of(examples), ids, groups=groups)
 
 
 def _warnings(prepared: Prepared) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from jaxrobust.data import splits
-from jaxrobust.data.examples import Examples, Loaded, Source, take
+from jaxrobust.data.examples import Examples, Loaded, Source, labeled_only, take
 from jaxrobust.data.readers import arrays, folder, tfds
 from jaxrobust.errors import check
 
@@ -19,6 +19,9 @@ def load(
     path: str | None = None,
     data_dir: str | None = None,
     label_key: str | None = None,
+    label_column: str | None = None,
+    group_column: str | None = None,
+    unlabeled: str | None = None,
     image_size: int | None = None,
     on_unreadable: str = "error",
     test_fraction: float | None = None,
@@ -37,9 +40,14 @@ def load(
       data_dir: where TFDS keeps prepared data sets.
       label_key: which labels are given to training, where there are several; the usual ones
         are then the truth.
+      label_column: column of the labels in a CSV file (default: see `arrays.load_csv`).
+      group_column: column of a CSV file, or array of an .npz file, that names each example's group
+        (patient, video); no split separates a group.
+      unlabeled: label or class folder that means "not labeled".
       image_size: images from files: shorter side resized to it, then the central square.
       on_unreadable: `error`, or `skip` images that cannot be decoded.
-      test_fraction: share held out where there is no test split; 0.3 of digits, else 0.2.
+      test_fraction: fraction held out where there is no test split; 0 for none. Default: 0.3 of
+        digits, else 0.2.
       num_classes: keep the first classes only (mini-WebVision: 50).
       max_bytes: images that would take more memory are decoded when asked for.
 
@@ -51,17 +59,30 @@ def load(
     else:
         check(path is None, f"path is for folder, npz and csv; {name!r} takes a data_dir.")
     images = {"image_size": image_size, "on_unreadable": on_unreadable, "max_bytes": max_bytes}
+    roles = {"group_column": group_column, "unlabeled": unlabeled}
+    check(
+        label_column is None or name in ("csv", "folder"),
+        f"data.label_column is for CSV files; {name!r} has no columns.",
+    )
+    check(
+        group_column is None or name in OWN[1:],
+        f"data.group_column is for folder, npz and csv; {name!r} has no groups.",
+    )
     if name == "digits":
         check(path is None and label_key is None, "digits takes neither a path nor a label key.")
         loaded = _digits()
     elif name == "npz":
-        loaded = arrays.load_npz(path, label_key=label_key, max_bytes=max_bytes)
+        loaded = arrays.load_npz(path, label_key=label_key, max_bytes=max_bytes, **roles)
     elif name == "csv":
-        loaded = arrays.load_csv(path, label_key=label_key)
+        loaded = arrays.load_csv(path, label_key=label_key, label_column=label_column, **roles)
     elif name == "folder":
-        loaded = folder.load(path, label_key=label_key, num_classes=num_classes, **images)
+        loaded = folder.load(
+            path, label_key=label_key, label_column=label_column, num_classes=num_classes,
+            **roles, **images,
+        )  # fmt: skip
     else:
         loaded = tfds.load(name, data_dir=data_dir, label_key=label_key, **images)
+    loaded = labeled_only(loaded)
     if num_classes is not None:
         loaded = _first_classes(loaded, num_classes)
     if test_fraction is None:
@@ -101,6 +122,19 @@ def _first_classes(loaded: Loaded, num_classes: int) -> Loaded:
     )
 
 
+def _shared_groups(train: Examples, *others: Examples | None) -> list[str]:
+    """Returns a note if a data set's own splits separate groups."""
+    own = [e.groups for e in others if e is not None and e.groups is not None]
+    shared = (
+        0
+        if train.groups is None or not own
+        else len(np.intersect1d(train.groups, np.concatenate(own)))
+    )
+    if not shared:
+        return []
+    return [f"{shared} groups (or images that occur more than once) are in training and test both."]
+
+
 def _with_test(name: str, loaded: Loaded, fraction: float) -> Source:
     train, truth = loaded.splits["train"], loaded.true_labels
     test, validation = loaded.splits.get("test"), loaded.splits.get("validation")
@@ -108,24 +142,39 @@ def _with_test(name: str, loaded: Loaded, fraction: float) -> Source:
     shapes = {tuple(split.x.shape[1:]) for split in loaded.splits.values()}
     check(
         len(shapes) == 1,
-        f"{name}: examples of the splits differ in shape, {sorted(shapes)}: choose an image size.",
+        f"{name}: examples of the splits differ in shape, {sorted(shapes)}: choose an image size, "
+        "--config.data.image_size=64.",
     )
     if test is None and validation is not None:
         test, validation = validation, None
         notes.append("No test split: the validation split is the test.")
-    if test is None:
-        check(0 < fraction < 1, f"test_fraction={fraction:g} is outside (0, 1).")
+    check(0 <= fraction < 1, f"test_fraction={fraction:g} is outside [0, 1).")
+    if test is None and fraction > 0:
         strata = train.labels if truth is None else truth
         total = round(fraction * len(strata))
         with splits.on_cpu():
             key = splits.key_for(0, splits.TEST)
-            out = splits.stratified(strata, total, len(loaded.class_names), key, leave=1)
-        check(out.any(), f"{name}: {len(strata)} examples are too few to hold out a test share.")
+            out = splits.stratified(
+                strata, total, len(loaded.class_names), key, leave=1, groups=train.groups
+            )
+        check(
+            out.any(),
+            f"{name}: {len(strata)} examples are too few to hold out a test set: set "
+            "--config.data.test_fraction=0 to train on all.",
+        )
         test = take(train._replace(labels=strata), np.flatnonzero(out))
         train = take(train, np.flatnonzero(~out))
         truth = None if truth is None else truth[~out]
         notes.append(f"No test split: {len(test.labels)} examples held out, the same every time.")
+    notes += _shared_groups(train, test, validation)
     return Source(
-        name, train, test, validation, loaded.class_names, truth, loaded.num_rows, tuple(notes),
+        name,
+        train,
+        test,
+        validation,
+        loaded.class_names,
+        truth,
+        loaded.num_rows,
+        tuple(notes),
         loaded.feature_names,
     )

@@ -67,11 +67,75 @@ def quotas(counts: np.ndarray, total: int, leave: int = 0) -> np.ndarray:
 
 
 def stratified(
-    labels: np.ndarray, total: int, num_classes: int, key: jax.Array, leave: int = 0
+    labels: np.ndarray,
+    total: int,
+    num_classes: int,
+    key: jax.Array,
+    leave: int = 0,
+    groups: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Returns bool [N], a random choice of `total` examples, the same share of every class."""
-    counts = np.bincount(labels, minlength=num_classes)
-    return random_rank(labels, key) < quotas(counts, total, leave)[labels]
+    """Returns bool [N], a random choice of `total` examples, the same fraction of every class.
+
+    Args:
+      labels: int [N].
+      total: how many to choose; with groups as near to it as they allow.
+      num_classes: K.
+      key: random key.
+      leave: how many of each class to leave at least.
+      groups: int [N]; examples of a group are chosen all or none. A group counts for the class
+        that is most frequent in it.
+    """
+    if groups is None:
+        counts = np.bincount(labels, minlength=num_classes)
+        return random_rank(labels, key) < quotas(counts, total, leave)[labels]
+    group, own, sizes, before = _in_random_order(labels, groups, key)
+    counts = np.bincount(own, sizes, num_classes).astype(np.int64)
+    quota = quotas(counts, total, leave)[own]
+    chosen = (before + sizes / 2 <= quota) & (before + sizes <= counts[own] - leave)
+    return chosen[group]
+
+
+def fold_of(
+    labels: np.ndarray, folds: int, key: jax.Array, groups: np.ndarray | None = None
+) -> np.ndarray:
+    """Returns int64 [N], the fold of each example; every class is spread evenly over the folds.
+
+    Args:
+      labels: int [N].
+      folds: how many.
+      key: random key.
+      groups: int [N]; examples of a group are in one fold.
+    """
+    if groups is None:
+        rank, sizes = random_rank(labels, key), np.bincount(labels)
+        start = np.cumsum(sizes) - sizes  # classes go on where the one before ended: equal folds
+        return (rank + start[labels]) % folds
+    group, own, sizes, before = _in_random_order(labels, groups, key)
+    counts = np.bincount(own, sizes)
+    return np.floor((before + sizes / 2) / counts[own] * folds).astype(np.int64)[group]
+
+
+def _in_random_order(
+    labels: np.ndarray, groups: np.ndarray, key: jax.Array
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Orders groups at random within their classes.
+
+    Returns:
+      Each example's group [N] from 0; and for each group its most frequent class, its size, and
+      how many examples of the groups of its class come before it.
+    """
+    _, group = np.unique(groups, return_inverse=True)
+    pairs, number = np.unique(np.stack([group, labels]), axis=1, return_counts=True)
+    last = np.lexsort((pairs[1], number, pairs[0]))  # a group's most frequent label comes last
+    own = np.zeros(group.max() + 1, np.int64)
+    own[pairs[0][last]] = pairs[1][last]
+    sizes = np.bincount(group)
+    order = np.lexsort((random_rank(own, key), own))
+    ends = np.cumsum(sizes[order])
+    first = np.searchsorted(own[order], own[order])  # of the group's class
+    before = np.empty(len(own), np.int64)
+    before[order] = ends - sizes[order] - (ends - sizes[order])[first]
+    return group, own, sizes, before
 
 
 def balanced(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import numbers
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ MAX_DENSE_BYTES = 4 << 30  # of a sparse matrix made dense, as float64
 MISSING = frozenset(
     (
         "", "?", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND",
-        "1.#QNAN", "<NA>", "N/A", "NA", "NULL", "NaN", "NaT", "None", "n/a", "nan", "null", "none",
+        "1.#QNAN", "<NA>", "N/A", "NA", "NULL", "NaN", "NaT", "None", "n/a", "nan", "null",
     )
 )  # fmt: skip
 """Texts that stand for a missing value: those of pandas' readers, and `?`."""
@@ -67,13 +67,32 @@ class Table:
     def size(self) -> int:
         return len(self) * len(self.columns)
 
-    def __getitem__(self, rows: Any) -> Table:
-        rows = [rows] if isinstance(rows, numbers.Integral) else rows
+    @property
+    def nbytes(self) -> int:
+        """Memory of the cells, texts counted as pointers."""
+        return 8 * self.size
+
+    def __getitem__(self, rows: Any) -> Any:
+        """Returns the table of some rows; of a single number, that row as objects [D]."""
+        if isinstance(rows, numbers.Integral):
+            return np.array([v[rows] for v in self.columns.values()], object)
         return self._with({n: v[rows] for n, v in self.columns.items()}, self.rows[rows])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        """The values [N, D]: float64 where all are numbers, else objects."""
-        return np.stack(list(self.columns.values()), axis=1).astype(dtype or None)
+        """The cells [N, D]: float64 where all are numbers, else objects."""
+        cells = np.stack(list(self.columns.values()), axis=1)
+        return cells if dtype is None else cells.astype(dtype)
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yields bytes that identify names and cells, for a digest."""
+        for name, values in self.columns.items():
+            yield name.encode()
+            if values.dtype.kind == "f":
+                yield np.ascontiguousarray(values).tobytes()
+            else:
+                yield "\0".join("\1" if v is None else v for v in values).encode(
+                    errors="surrogateescape"
+                )
 
     def _with(self, columns: Mapping[str, np.ndarray], rows: np.ndarray) -> Table:
         kinds = {name: self.kinds[name] for name in columns}
@@ -199,7 +218,8 @@ def _listed(values: Any) -> np.ndarray:
         return np.asarray(values.to_numpy())
     values = list(values)
     array = np.empty(len(values), object)
-    array[:] = values
+    for i, value in enumerate(values):  # at once, equally long lists would become an axis
+        array[i] = value
     return array
 
 

@@ -13,16 +13,18 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jaxrobust.data import column_types
 from jaxrobust.data.column_types import Column
+from jaxrobust.data.readers import csv_columns
 from jaxrobust.data.table import Table, from_array, from_frame
 from jaxrobust.errors import UserError, check, choose, nearest
 
-__all__ = ["Encoder", "Table", "fit", "from_array", "from_arrays", "from_frame"]
+__all__ = ["Encoder", "Table", "fit", "from_array", "from_arrays", "from_frame", "read_csv"]
 
 SCALINGS = ("robust", "standard", "quantile")
 MAX_CATEGORIES = 64  # of a column, the rare ones' group included
@@ -148,6 +150,12 @@ class Encoder:
         plain = {k: v for k, v in fields.items() if k not in arrays}
         plain["columns"] = [dataclasses.asdict(c) for c in self.columns]
         return {"encoder": np.array(json.dumps(plain))} | arrays
+
+
+def read_csv(path: str | Path) -> Table:
+    """Returns all columns of a CSV file as a table; see `csv_columns.read`. Raises `UserError`."""
+    sheet = csv_columns.read(path)
+    return csv_columns.table(sheet, list(sheet.columns), path)
 
 
 def from_arrays(arrays: Mapping[str, np.ndarray]) -> Encoder:

@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jaxrobust.data import flip_maps, label_noise, long_tail, splits
+from jaxrobust.data import flip_maps, label_noise, long_tail, splits, tabular
 from jaxrobust.data.examples import Source, in_memory, thumbnails
 from jaxrobust.data.manifest import Rows
 from jaxrobust.errors import check
@@ -31,6 +31,7 @@ class Pool:
         self.given = source.train.labels.copy()
         self.true = self.given.copy() if source.true_labels is None else source.true_labels
         self.free = np.arange(len(self.given))
+        self.groups = source.train.groups
 
     def _key(self, purpose: int) -> jax.Array:
         return splits.key_for(self.seed, purpose)
@@ -38,6 +39,17 @@ class Pool:
     def _take_out(self, chosen: np.ndarray) -> np.ndarray:
         out, self.free = self.free[chosen], self.free[~chosen]
         return out
+
+    def _drop_groups_of(self, out: np.ndarray) -> None:
+        """Leaves out what shares a group with examples that are held out."""
+        if self.groups is None:
+            return
+        shared = np.isin(self.groups[self.free], self.groups[out])
+        if shared.any():
+            self.free = self.free[~shared]
+            self.notes.append(
+                f"{shared.sum()} training examples share a group with metadata and are left out."
+            )
 
     def keep(self, total: int) -> None:
         """Keeps a stratified subset of `total` examples."""
@@ -52,6 +64,7 @@ class Pool:
         out = self._take_out(
             splits.balanced(labels, per_class, self.names, self._key(splits.METADATA))
         )
+        self._drop_groups_of(out)
         if clean:
             self.given[out] = self.true[out]
         return out
@@ -60,8 +73,10 @@ class Pool:
         """Holds out a share of every true class (clean) or given class."""
         labels = (self.true if clean else self.given)[self.free]
         total = round(fraction * len(labels))
+        key, groups = self._key(splits.VALIDATION), self.groups
+        groups = None if groups is None else groups[self.free]
         out = self._take_out(
-            splits.stratified(labels, total, len(self.names), self._key(splits.VALIDATION), leave=1)
+            splits.stratified(labels, total, len(self.names), key, leave=1, groups=groups)
         )
         check(
             len(out) > 0,
@@ -109,6 +124,7 @@ class Pool:
         if kind == "instance":
             x = self.source.train.x
             x = x[self.free] if in_memory(x) else thumbnails(x, self.free)
+            x = tabular.fit(x).transform(x) if isinstance(x, tabular.Table) else x
             noisy = label_noise.instance_dependent(x, true, rate, num_classes, key)
         else:
             flip_map = None

@@ -16,13 +16,12 @@ from jaxrobust.runs.experiment import Experiment, assemble
 from jaxrobust.runs.fit import fit
 
 
-def assign(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
-    """Returns int [N], the fold of each example; every class is spread evenly over the folds."""
+def assign(
+    labels: np.ndarray, folds: int, seed: int, groups: np.ndarray | None = None
+) -> np.ndarray:
+    """Returns int [N], the fold of each example; see `splits.fold_of`."""
     with splits.on_cpu():
-        rank = splits.random_rank(labels, splits.key_for(seed, splits.FOLDS))
-    sizes = np.bincount(labels)
-    start = np.cumsum(sizes) - sizes  # Classes go on where the one before ended: equal folds.
-    return (rank + start[labels]) % folds
+        return splits.fold_of(labels, folds, splits.key_for(seed, splits.FOLDS), groups)
 
 
 def check_folds(experiment: Experiment, folds: int) -> None:
@@ -35,7 +34,7 @@ def check_folds(experiment: Experiment, folds: int) -> None:
     data = experiment.data
     labels = data.train.labels
     check(2 <= folds <= len(labels), f"audit.folds={folds}: use 2 to {len(labels)}.")
-    fold = assign(labels, folds, experiment.config.seed)
+    fold = assign(labels, folds, experiment.config.seed, data.train.groups)
     one = np.asarray(data.train.x[0])[None]  # What is checked depends on the labels alone.
     if data.metadata is not None:
         data = data._replace(metadata=data.metadata._replace(x=one))
@@ -59,7 +58,7 @@ def out_of_sample(
     check_folds(experiment, folds)
     config, data = experiment.config, experiment.data
     labels = data.train.labels
-    fold = assign(labels, folds, config.seed)
+    fold = assign(labels, folds, config.seed, data.train.groups)
     found = np.zeros((len(labels), len(data.class_names)), np.float32)
     for k in range(folds):
         say(f"Fold {k + 1} of {folds}.")

@@ -59,7 +59,9 @@ def load_source(config: ConfigDict) -> Source:
     """Loads the data set that a configuration names, as it is. Raises `UserError`."""
     d = config.data
     return sources.load(
-        d.name, path=d.path, data_dir=d.data_dir, label_key=d.label_key, image_size=d.image_size,
+        d.name, path=d.path, data_dir=d.data_dir, label_key=d.label_key,
+        label_column=d.label_column, group_column=d.group_column, unlabeled=d.unlabeled,
+        image_size=d.image_size,
         on_unreadable=d.on_unreadable, test_fraction=d.test_fraction, num_classes=d.num_classes,
     )
 
@@ -116,6 +118,8 @@ def assemble(
     )
     layout = make_layout(batch_size, config.train.devices)
     scale = statistics(data.train.x)
+    if data.encoder is not None:  # which scales the features itself
+        scale = (np.zeros_like(scale[0]), np.ones_like(scale[1]))
     views, view = make_views(config, data, *scale)
     network = make_network(config, num_classes) if network is None else network
     example = _example(data.train.x, batch_size)

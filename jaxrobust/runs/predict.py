@@ -82,7 +82,7 @@ def predict(
     params, batch_stats = arrays["selected"] if which == "selected" else last
     x, names = load_inputs(
         inputs, like=np.asarray(experiment.data.train.x[0]).shape,
-        feature_names=experiment.data.manifest.feature_names,
+        encoder=experiment.data.encoder,
     )
     p = np.asarray(jax.nn.softmax(experiment.forward(params, batch_stats, x)))
     output = Path(output or Path(workdir) / "predictions.csv")

@@ -24,11 +24,14 @@ from jaxrobust.training.sharding import is_first
 
 
 def write_start(experiment, workdir: Path) -> None:
-    """Writes config.json, environment.json and noise.npz."""
+    """Writes config.json, environment.json noise.npz and, of tables, columns.npz (see `tabular`)."""
     if not is_first():
         return
     workdir.mkdir(parents=True, exist_ok=True)
     manifest.save(experiment.data.manifest, workdir / "noise.npz")
+    if experiment.data.encoder is not None:
+        with files.whole(workdir / "columns.npz", "wb") as file:
+            np.savez(file, **experiment.data.encoder.to_arrays())
     write_json(workdir / "environment.json", environment())
     _replace(workdir / "config.json", configuration.to_json(experiment.config))
 

@@ -1,9 +1,9 @@
-"""Numbering classes, taking examples, statistics."""
+"""Taking examples, statistics."""
 
 import numpy as np
 import pytest
 
-from jaxrobust.data.examples import Examples, View, encode, positions, rows_of, take, thumbnails
+from jaxrobust.data.examples import Examples, View, positions, rows_of, take, thumbnails
 from jaxrobust.errors import UserError
 
 
@@ -18,60 +18,6 @@ class Lazy:
     def __getitem__(self, i):
         self.reads += 1
         return np.full((40, 50, 3), i, np.uint8)
-
-
-@pytest.mark.parametrize(
-    "labels, names, codes",
-    [
-        ([3, 7, 3, 10], ("3", "7", "10"), [0, 1, 0, 2]),
-        (["b", "a", "b", "c"], ("a", "b", "c"), [1, 0, 1, 2]),
-        (["10", "9", "10", "8"], ("8", "9", "10"), [2, 1, 2, 0]),
-        (["001", "002", "001", "010"], ("001", "002", "010"), [0, 1, 0, 2]),
-        (["1", "01", "1", "2"], ("01", "1", "2"), [1, 0, 1, 2]),
-        ([2.0, -1.0, 2.0, 5.0], ("-1", "2", "5"), [1, 0, 1, 2]),
-        ([True, False, True, True], ("0", "1"), [1, 0, 1, 1]),
-        ([" a", "b ", "a", "b"], ("a", "b"), [0, 1, 0, 1]),
-    ],
-)
-def test_class_names_are_the_distinct_labels_in_order(labels, names, codes):
-    found, class_names = encode({"train": np.array(labels)})
-    assert class_names == names
-    assert found["train"].dtype == np.int32
-    np.testing.assert_array_equal(found["train"], codes)
-
-
-def test_a_class_absent_from_training_is_kept():
-    codes, names = encode({"train": np.array([0, 2]), "test": np.array([1, 2, 5])})
-    assert names == ("0", "1", "2", "5")
-    np.testing.assert_array_equal(codes["train"], [0, 2])
-    np.testing.assert_array_equal(codes["test"], [1, 2, 3])
-
-
-def test_a_class_without_examples_can_be_named():
-    codes, names = encode({"train": np.array(["b", "d"])}, names=("a", "b", "c", "d"))
-    assert names == ("a", "b", "c", "d")
-    np.testing.assert_array_equal(codes["train"], [1, 3])
-
-
-def test_numbers_in_one_split_and_text_in_another_are_the_same_classes():
-    codes, names = encode({"train": np.array([1, 2]), "test": np.array(["2", "1"])})
-    assert names == ("1", "2")
-    np.testing.assert_array_equal(codes["test"], [1, 0])
-
-
-@pytest.mark.parametrize(
-    "labels, message",
-    [
-        ([0.0, 1.5, 2.0], "example 1 is 1.5"),
-        ([0.0, np.nan, 2.0], "example 1 is nan"),
-        (["a", "", "b"], r"example \[1\] is missing"),
-        ([4, 4, 4], "All labels are '4'"),
-        ([[0, 1], [1, 0]], r"must be \[N\]"),
-    ],
-)
-def test_labels_that_are_no_classes_are_refused(labels, message):
-    with pytest.raises(UserError, match=message):
-        encode({"train": np.array(labels)})
 
 
 def test_taking_from_memory_copies_and_from_disk_reads_nothing():

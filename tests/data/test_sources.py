@@ -52,7 +52,8 @@ def test_the_test_share_can_be_chosen(tmp_path):
         assert len(source.test.labels) == count and len(source.train.labels) == 40 - count
         np.testing.assert_array_equal(source.test.x[:, 0, 0, 0], source.test.rows)
         np.testing.assert_array_equal(source.train.rows % 4, source.train.labels)
-    for fraction in (0, 1, 0.001):
+    assert sources.load("npz", path=path, test_fraction=0).test is None
+    for fraction in (-0.1, 1, 0.001):
         with pytest.raises(UserError, match="test"):
             sources.load("npz", path=path, test_fraction=fraction)
 

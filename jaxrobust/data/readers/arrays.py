@@ -8,25 +8,35 @@ from typing import Any
 import numpy as np
 
 from jaxrobust import files
-from jaxrobust.data.examples import Examples, Loaded, encode
+from jaxrobust.data.class_labels import encode
+from jaxrobust.data.examples import Examples, Loaded
 from jaxrobust.data.readers import csv_columns
+from jaxrobust.data.table import Table, from_array, is_missing, text
 from jaxrobust.errors import check, nearest
 
 _SUFFIXES = {"train": "", "validation": "_valid", "test": "_test"}
 
 
-def load_npz(path: str | None, *, label_key: str | None, max_bytes: int) -> Loaded:
+def load_npz(
+    path: str | None,
+    *,
+    label_key: str | None,
+    max_bytes: int,
+    group_column: str | None = None,
+    unlabeled: str | None = None,
+) -> Loaded:
     """Reads arrays: images or features, and labels.
 
     `path` is a .npz file with the arrays `x, y` and optionally `x_valid, y_valid, x_test,
     y_test`, or a folder of such arrays in .npy files (`x.npy`, `y.npy`, ...), of which a large
     `x` stays on disk. Images are [N, H, W] or [N, H, W, C]: integers 0 ... 255 or floats in
-    [0, 1] or [0, 255], which are rounded to uint8; features are [N, D], turned to float32.
-    Labels are integers or strings. With a `label_key`, that array is given to training and `y`
-    is the truth.
+    [0, 1] or [0, 255], which are rounded to uint8; features are [N, D], turned to float32, or to a
+    `Table` where that would lose something (offsets, missing values, beyond float32's range).
+    Labels are integers or strings; see `class_labels`. With a `label_key`, that array is given to
+    training and `y` is the truth. With a `group_column`, that array names each example's group.
 
     Raises:
-      UserError: an array is missing, lengths differ, pixels out of range, a value not finite
+      UserError: an array is missing, lengths differ, pixels out of range, an infinite value
         (names the example), channels first.
     """
     check(path is not None, "An npz data set needs a path.")
@@ -34,18 +44,16 @@ def load_npz(path: str | None, *, label_key: str | None, max_bytes: int) -> Load
     arrays = _arrays(file, max_bytes)
     given = label_key or "y"
     for key in ("x", given):
-        check(
-            key in arrays,
-            f"{path} has no array {key!r}; it has {', '.join(sorted(arrays)) or 'none'}."
-            f"{nearest(key, arrays)}",
-        )
-    splits, raw = {}, {}
+        _array(arrays, key, path)
+    splits, raw, groups = {}, {}, {}
     for split, suffix in _SUFFIXES.items():
         x_key = "x" + suffix
         y_key = given if split == "train" else "y" + suffix
         if x_key not in arrays:
             continue
         check(y_key in arrays, f"{path} has {x_key!r} but not {y_key!r}.")
+        if group_column is not None and (split == "train" or group_column + suffix in arrays):
+            groups[split] = _array(arrays, group_column + suffix, path)
         splits[split], raw[split] = as_examples(arrays[x_key], x_key, path), arrays[y_key]
         check(
             len(splits[split]) == len(raw[split]),
@@ -59,11 +67,41 @@ def load_npz(path: str | None, *, label_key: str | None, max_bytes: int) -> Load
         )
     shapes = {x.shape[1:] for x in splits.values()}
     check(len(shapes) == 1, f"{path}: the splits' examples differ in shape: {shapes}.")
-    labels, names = encode(raw)
+    for split, named in groups.items():
+        check(
+            len(named) == len(raw[split]),
+            f"{path}: {group_column!r} names {len(named)} groups of {len(raw[split])} examples.",
+        )
+    labels, names = encode(raw, unlabeled=unlabeled)
+    numbers = group_numbers(groups)
     examples = {
-        split: Examples(x, labels[split], None, np.arange(len(x))) for split, x in splits.items()
+        split: Examples(x, labels[split], None, np.arange(len(x)), numbers.get(split))
+        for split, x in splits.items()
     }
     return Loaded(examples, names, labels.get("truth"), len(splits["train"]))
+
+
+def _array(arrays: dict[str, Any], key: str, path: Any) -> np.ndarray:
+    check(
+        key in arrays,
+        f"{path} has no array {key!r}; it has {', '.join(sorted(arrays)) or 'none'}."
+        f"{nearest(key, arrays)}",
+    )
+    return arrays[key]
+
+
+def group_numbers(named: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Numbers groups, given by name or number for each split, alike in all splits: int64 [N].
+
+    A missing name is a group of its own.
+    """
+    first, numbers = {}, {}
+    for split, values in named.items():
+        numbers[split] = np.zeros(len(values), np.int64)
+        for i, value in enumerate(values.tolist()):
+            key = (split, i) if is_missing(value) else text(value)
+            numbers[split][i] = first.setdefault(key, len(first))
+    return numbers
 
 
 def _arrays(file: Path, max_bytes: int) -> dict[str, Any]:
@@ -79,14 +117,19 @@ def _read_npy(file: Path, max_bytes: int) -> np.ndarray:
     return mapped if mapped.nbytes > max_bytes and mapped.dtype == np.uint8 else np.array(mapped)
 
 
-def as_examples(x: np.ndarray, key: str, path: str) -> np.ndarray:
+def as_examples(x: np.ndarray, key: str, path: str) -> np.ndarray | Table:
     """Returns images as uint8 [N, H, W, C] or features as float32 [N, D]; see `load_npz`.
 
     Args:
       x: array named `key` in `path` (for messages).
 
+    Returns:
+      The examples; features that float32 would not hold to a thousandth of their standard
+      deviation, or of which some are missing (NaN), as a `Table` of the columns x0, x1, ...
+
     Raises:
-      UserError: another shape or type, pixels out of range, NaN (names the example).
+      UserError: another shape or type, pixels out of range, infinity or (in images) NaN: names
+        the example.
     """
     check(
         x.dtype.kind in "uifb" and x.ndim in (2, 3, 4) and x.size > 0,
@@ -94,11 +137,11 @@ def as_examples(x: np.ndarray, key: str, path: str) -> np.ndarray:
         f"{x.dtype} {list(x.shape)}.",
     )
     if x.dtype.kind == "f":
-        finite = np.isfinite(x).all(axis=tuple(range(1, x.ndim)))
-        bad = np.flatnonzero(~finite)
+        wrong = np.isinf(x) if x.ndim == 2 else ~np.isfinite(x)
+        bad = np.flatnonzero(wrong.any(axis=tuple(range(1, x.ndim))))
         check(not len(bad), f"{path}: example {bad[:1].tolist()} of {key!r} holds NaN or infinity.")
     if x.ndim == 2:
-        return x.astype(np.float32)
+        return x.astype(np.float32) if _fits_float32(x) else from_array(x, f"{path}: {key!r}")
     if x.ndim == 4:
         check(
             x.shape[-1] in (1, 3),
@@ -109,53 +152,100 @@ def as_examples(x: np.ndarray, key: str, path: str) -> np.ndarray:
     return x if x.ndim == 4 else x[:, :, :, None]
 
 
+def _fits_float32(x: np.ndarray) -> bool:
+    """Returns whether features keep what they say in float32."""
+    if x.dtype.kind == "f" and np.isnan(x).any():
+        return False
+    if x.dtype.itemsize <= 2 or x.dtype == np.float32:
+        return True
+    with np.errstate(over="ignore", invalid="ignore"):
+        largest, spread = np.abs(x.astype(np.float64)).max(0), x.std(0, dtype=np.float64)
+    changing = spread > 0
+    error = largest * np.finfo(np.float32).eps
+    return bool((largest < 1e37).all() and (error <= 1e-3 * spread)[changing].all())
+
 
 def _pixels(x: np.ndarray, key: str, path: str) -> np.ndarray:
+    """Returns uint8 pixels of integers 0 ... 255 or floats in [0, 255] or [0, 1].
+
+    Floats are taken for [0, 1] if none exceeds 1.1 (and so may overshoot a little, as resizing
+    with bicubic or Lanczos filters does) unless all are whole; overshoots are clipped.
+    """
     if x.dtype == np.uint8:
         return x
     low, high = x.min(), x.max()
+    floats = x.dtype.kind == "f"
+    unit = x.dtype.kind == "b" or (floats and high <= 1.1)
+    if floats and high > 1 and unit:
+        unit = bool((x != np.round(x)).any())
+    slack = (0.1 if unit else 2.0) if floats else 0
     check(
-        low >= 0 and high <= 255,
+        low >= -slack and high <= (1 if unit else 255) + slack,
         f"{path}: pixels of {key!r} lie in [{low:g}, {high:g}]; use [0, 255] or [0, 1].",
     )
-    scale = 255 if high <= 1 and x.dtype.kind in "fb" else 1
-    return np.round(x * scale).astype(np.uint8)
+    return np.clip(np.round(x * (255 if unit else 1)), 0, 255).astype(np.uint8)
 
 
-def load_csv(path: str | None, *, label_key: str | None) -> Loaded:
-    """Reads a table: one example a row, features in columns.
+def load_csv(
+    path: str | None,
+    *,
+    label_key: str | None,
+    label_column: str | None = None,
+    group_column: str | None = None,
+    unlabeled: str | None = None,
+) -> Loaded:
+    """Reads a table: one example per row, mixed features in columns; see `tabular`.
 
-    The label is the column `label`, or else the last one; a column `split` (train, validation,
-    test) and a column `id` are understood; all others are numeric features. With a `label_key`,
-    that column is given to training and `label`, if there is one, is the truth.
+    The label is the column `label_column`, or else `label`, `class`, `target`, or the last; a
+    column `split` (train, validation, test) and a column `id` are understood; all others but the
+    group are features. With a `label_key`, that column is given to training and the label, if
+    there is one, is the truth.
 
     Raises:
-      UserError: names a column that is not numeric, or row and column of a missing or infinite
-        value.
+      UserError: see `csv_columns.read`; a column that is not there; a label column of which
+        nearly every row is a class of its own.
     """
-    check(path is not None, "A csv data set needs a path.")
-    columns = csv_columns.read(path)
-    own = "label" if "label" in columns else list(columns)[-1]
-    given = csv_columns.column(columns, (label_key or own,), path)
-    features = csv_columns.features(columns, given)
-    x = csv_columns.table(columns, features, path)
+    check(path is not None, "A csv data set needs a path: set --config.data.path=FILE.")
+    sheet = csv_columns.read(path)
+    columns, notes = sheet.columns, list(sheet.notes)
+    own = csv_columns.label_column(columns, label_column, path)
+    given = own if label_key is None else csv_columns.column(columns, (label_key,), path)
+    named = label_column is not None or own.lower() in csv_columns.LABELS
+    truth = columns[own] if given != own and named else None
+    csv_columns.check_classes(columns[given], given, path)
+    if label_key is None and not named:
+        notes.append(
+            f"The labels are the last column, {own!r}; --config.data.label_column=NAME takes "
+            "another."
+        )
+    group = group_column and csv_columns.column(columns, (group_column,), path)
+    roles = {given, "split", "id", group} | ({own} if truth is not None else set())
+    features = [name for name in columns if name not in roles]
+    x = csv_columns.table(sheet, features, path)
     where = np.full(len(x), "train")
     if "split" in columns:
         where = csv_columns.splits(columns["split"], path)
     check("train" in where, f"{path}: no row belongs to the split 'train'.")
     rows = {str(split): np.flatnonzero(where == split) for split in np.unique(where)}
-    truth = columns["label"] if given != "label" and "label" in columns else None
     raw = {
         split: (columns[given] if truth is None or split == "train" else truth)[r]
         for split, r in rows.items()
     }
     if truth is not None:
         raw["truth"] = truth[rows["train"]]
-    labels, names = encode(raw)
+    labels, names = encode(raw, unlabeled=unlabeled)
+    groups = group_numbers({"all": columns[group]})["all"] if group else None
+    ids = columns.get("id")
     splits = {
         split: Examples(
-            x[r], labels[split], columns["id"][r].tolist() if "id" in columns else None, r
+            x[r],
+            labels[split],
+            None if ids is None else ids[r].tolist(),
+            r,
+            None if groups is None else groups[r],
         )
         for split, r in rows.items()
     }
-    return Loaded(splits, names, labels.get("truth"), len(x), feature_names=tuple(features))
+    return Loaded(
+        splits, names, labels.get("truth"), len(x), tuple(notes), feature_names=tuple(features)
+    )

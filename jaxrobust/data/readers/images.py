@@ -1,19 +1,44 @@
-"""Image files: decoded all at once if they are small, one by one when asked for if not."""
+"""Decoder of image files: all at once if they fit in memory, one by one when asked for if not."""
 
 from __future__ import annotations
 
+import functools
 import io
+import os
+import stat
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 from jaxrobust.data.examples import View
 from jaxrobust.errors import UserError, check, choose
 
-_UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+FORMATS = (
+    "PNG", "JPEG", "MPO", "GIF", "WEBP", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF",
+)  # fmt: skip
+"""What is decoded, whatever a file is called: decoders that only decode."""
+MAX_FILE_BYTES = 1 << 30
+MAX_PIXELS = 178_956_970  # where Pillow speaks of a decompression bomb
+_TYPES = frozenset(
+    ".png .apng .jpg .jpeg .jpe .jfif .mpo .gif .webp .bmp .dib .tif .tiff .ppm .pgm .pbm .pnm "
+    ".jp2 .j2k".split()
+)
+_AVIF, _HEIF = frozenset((".avif", ".avifs")), frozenset((".heic", ".heif"))
+_MAGIC = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*")
+_SKIP = "--config.data.on_unreadable=skip leaves out images that cannot be read."
 _THREADS = 8
+
+
+_ORIENTATION = 0x0112
+
+
+def _reason(error: Exception) -> str:
+    """Returns an exception of a decoder as a few words."""
+    if isinstance(error, UnidentifiedImageError):
+        return "it is no image of a known type"
+    return str(error).partition("\n")[0].strip(" .") or type(error).__name__
 
 
 class UnreadableImage(UserError):
@@ -43,7 +68,7 @@ class LazyImages:
         channels: int | None = None,
     ):
         self.read, self.names, self.size = read, names, size
-        self.channels = channels or self._look_for_colour()
+        self.channels = channels or self._look_for_color()
         self.shape = (
             len(names),
             *(self._first_size() if size is None else (size, size)),
@@ -60,50 +85,156 @@ class LazyImages:
     def __getitem__(self, i: int) -> np.ndarray:
         try:
             array = decode(self.read(i), self.size, self.channels)
-        except _UNREADABLE as error:
-            raise UnreadableImage(f"Image {self.names[i]} cannot be read: {error}") from None
+        except Exception as error:  # Pillow's decoders raise nearly anything
+            raise UnreadableImage(
+                f"Image {self.names[i]} cannot be read: {_reason(error)}. {_SKIP}"
+            ) from None
         check(
             array.shape == self.shape[1:],
             f"Image {self.names[i]} is {array.shape[0]} x {array.shape[1]}, others are "
-            f"{self.shape[1]} x {self.shape[2]}: choose an image size to resize to.",
+            f"{self.shape[1]} x {self.shape[2]}: choose an image size to resize to, "
+            "e.g. --config.data.image_size=64.",
         )
         return array
 
     def _opened(self, i: int) -> Image.Image | None:
         try:
-            return Image.open(io.BytesIO(self.read(i)))
-        except _UNREADABLE:
+            return _open(self.read(i))
+        except Exception:
             return None
 
     def _first_size(self) -> tuple[int, int]:
         for i in range(len(self)):
             if (image := self._opened(i)) is not None:
-                return image.height, image.width
+                turned = image.getexif().get(_ORIENTATION, 1) in range(5, 9)
+                return (image.width, image.height) if turned else (image.height, image.width)
         raise UserError(f"None of the {len(self)} images can be read, e.g. {self.names[0]}.")
 
-    def _look_for_colour(self, sample: int = 1000) -> int:
+    def _look_for_color(self, sample: int = 1000) -> int:
         picked = np.unique(np.linspace(0, len(self) - 1, min(len(self), sample)).astype(int))
         images = (self._opened(int(i)) for i in picked)
-        grey = [image.mode in ("1", "L", "I;16") for image in images if image is not None]
-        return 1 if grey and all(grey) else 3
+        gray = [image.mode[0] in "1LIF" and image.mode != "LAB" for image in images if image]
+        return 1 if gray and all(gray) else 3
+
+
+def types() -> frozenset[str]:
+    """Returns the suffixes of the image types that are read, in lower case.
+
+    AVIF where Pillow has it, HEIC where the package pillow-heif is installed.
+    """
+    more = _AVIF if features.check("avif") else frozenset()
+    return _TYPES | more | (_HEIF if _has_heif() else frozenset())
+
+
+@functools.cache
+def _has_heif() -> bool:
+    try:
+        import pillow_heif
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener()
+    return True
+
+
+def looks_like_image(path: str) -> bool:
+    """Returns whether a file begins as a PNG, JPEG, GIF, BMP, TIFF or WebP does."""
+    with open(path, "rb") as file:
+        head = file.read(12)
+    return head.startswith(_MAGIC) or (head[:4] == b"RIFF" and head[8:] == b"WEBP")
+
+
+def read_file(path: str) -> bytes:
+    """Returns the bytes of an image file. Raises `OSError` if it is no regular file, or too big."""
+    with open(path, "rb", opener=_nonblocking) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError("it is no regular file")
+        if status.st_size > MAX_FILE_BYTES:
+            raise OSError(f"it has {status.st_size / 2**20:.0f} MiB, too much for an image")
+        return file.read()
+
+
+def _nonblocking(path: str, flags: int) -> int:
+    """Opens without waiting for the other end of a pipe."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _open(data: bytes) -> Image.Image:
+    """Opens an image of one of the types allowed; others (PostScript, WMF) start other programs."""
+    _has_heif()
+    image = Image.open(io.BytesIO(data), formats=[f for f in FORMATS if f in _known_formats()])
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(f"{image.width} x {image.height} are too many pixels")
+    return image
+
+
+@functools.cache
+def _known_formats() -> frozenset[str]:
+    Image.init()
+    return frozenset(Image.OPEN)
 
 
 def decode(data: bytes, size: int | None, channels: int) -> np.ndarray:
-    """Decodes one image to uint8 [H, W, C]; see `LazyImages` for `size`."""
-    with Image.open(io.BytesIO(data)) as image:
+    """Decodes one image to uint8 [H, W, C] as an image viewer shows it.
+
+    Turned as its EXIF orientation says; of an animation the first frame; transparent parts over
+    white; CMYK and other color spaces as Pillow converts them; deep gray as `_gray` says.
+
+    Args:
+      data: the file's bytes; one of `FORMATS`.
+      size: see `LazyImages`.
+      channels: 1 or 3.
+    """
+    with _open(data) as image:
         if size is not None:
             image.draft(None, (size, size))  # lets JPEG decode at a fraction of its size
-        if image.mode == "I;16":
-            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-        if image.mode == "P" and "transparency" in image.info:
-            image = image.convert("RGBA")
+        turned = _upright(image)
         mode = "L" if channels == 1 else "RGB"
-        if image.mode != mode:
-            image = image.convert(mode)
-        if size is not None and image.size != (size, size):
-            image = _square(image, size)
-        array = np.array(image)
+        flat = _gray(turned) if turned.mode[0] in "IF" else _opaque(turned)
+        if flat.mode != mode:
+            flat = flat.convert(mode)
+        if size is not None and flat.size != (size, size):
+            flat = _square(flat, size)
+        array = np.array(flat)
     return array if array.ndim == 3 else array[:, :, None]
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    image.load()
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # metadata are damaged, not the picture
+        return image
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    """Lays what is transparent over white."""
+    if "A" not in image.mode and "a" not in image.mode and "transparency" not in image.info:
+        return image
+    image = image.convert("RGBA")
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, image)
+
+
+def _gray(image: Image.Image) -> Image.Image:
+    """Scales gray of 16 bits, 32 bits or floats to 8 bits.
+
+    16 bits: v / 257. 32 bits: as they are if none exceeds 255, v / 257 if none exceeds 65535, else
+    from their least to their greatest value. Floats: 255 v if all lie in [0, 1], else as 32 bits.
+    What is negative or beyond the end is clipped, NaN is black.
+    """
+    values = np.nan_to_num(np.asarray(image).astype(np.float64))
+    high = values.max(initial=0)
+    if image.mode.startswith("I;16"):
+        values = values / 257
+    elif image.mode == "F" and high <= 1 and values.min(initial=0) >= 0:
+        values = values * 255
+    elif high > 65535:
+        low = values.min()
+        values = (values - low) / (high - low) * 255
+    elif high > 255:
+        values = values / 257
+    return Image.fromarray(np.round(values).clip(0, 255).astype(np.uint8))
 
 
 def _square(image: Image.Image, size: int) -> Image.Image:

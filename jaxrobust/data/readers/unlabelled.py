@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jaxrobust import files
+from jaxrobust.data import column_types
 from jaxrobust.data.readers import arrays as tables
-from jaxrobust.data.readers import csv_columns, folder, images
+from jaxrobust.data.readers import csv_columns, images, walk
+from jaxrobust.data.table import Table, from_array
+from jaxrobust.data.tabular import Encoder
 from jaxrobust.errors import UserError, check
 
 
 def load_inputs(
-    path: str | Path, like: tuple[int, ...], feature_names: Sequence[str] = ()
+    path: str | Path, like: tuple[int, ...], encoder: Encoder | None = None
 ) -> tuple[Any, list[str]]:
     """Reads examples to predict.
 
     Args:
       path: an image, a folder of images (with or without sub-folders), an .npy array, an .npz
-        with the array `x`, or a .csv table.
-      like: shape of one example of the run, [H, W, C] or [D]; images are resized to it.
-      feature_names: columns of a table that the run was trained on, in order; without them all
-        but `label`, `split` and `id` are features.
+        with the array `x`, or a table in a .csv or .tsv file.
+      like: shape of one example as the network takes it, [H, W, C] or [F]; images are resized.
+      encoder: of a run that was trained on a table. The columns of a file are found by name,
+        those of an array by place. Without an encoder all columns but `label`, `split` and `id`
+        must be numbers.
 
     Returns:
-      The examples, uint8 [N, H, W, C] (perhaps decoded when asked for) or float32 [N, D], and
+      The examples, uint8 [N, H, W, C] (perhaps decoded when asked for) or float32 [N, F], and
       a name for each.
 
     Raises:
@@ -36,13 +40,14 @@ def load_inputs(
     """
     path = Path(path).expanduser()
     check(path.exists(), f"--input={path}: no such file or folder.")
-    if path.suffix in (".npy", ".npz"):
-        arrays = files.read_npz(path) if path.suffix == ".npz" else {"x": files.read_npy(path)}
+    suffix = path.suffix.lower()
+    if suffix in (".npy", ".npz"):
+        arrays = files.read_npz(path) if suffix == ".npz" else {"x": files.read_npy(path)}
         check("x" in arrays, f"{path} has no array 'x'.")
-        x = tables.as_examples(arrays["x"], "x", str(path))
+        x = _array(arrays["x"], path, encoder)
         names = [str(i) for i in range(len(x))]
-    elif path.suffix == ".csv":
-        x, names = _table(path, feature_names)
+    elif suffix in csv_columns.SUFFIXES:
+        x, names = _table(path, encoder)
     else:
         x, names = _images(path, like)
     if tuple(x.shape[1:]) != tuple(like):
@@ -53,20 +58,52 @@ def load_inputs(
     return x, names
 
 
-def _table(path: Path, feature_names: Sequence[str]) -> tuple[np.ndarray, list[str]]:
-    columns = csv_columns.read(path)
-    x = csv_columns.table(columns, feature_names or csv_columns.features(columns), path)
-    ids = columns["id"].tolist() if "id" in columns else [str(i) for i in range(len(x))]
-    return x, ids
+def _array(x: np.ndarray, path: Path, encoder: Encoder | None) -> np.ndarray:
+    if encoder is not None:
+        check(
+            x.ndim == 2 and x.shape[1] == len(encoder.inputs) and x.dtype.kind in "biuf",
+            f"{path}: 'x' has shape {list(x.shape)}; the run was trained on a table of "
+            f"{len(encoder.inputs)} columns.",
+        )
+        return encoder.transform(from_array(x, str(path), encoder.inputs))
+    x = tables.as_examples(x, "x", str(path))
+    return _numbers(x) if isinstance(x, Table) else x
+
+
+def _table(path: Path, encoder: Encoder | None) -> tuple[np.ndarray, list[str]]:
+    sheet = csv_columns.read(path)
+    names = [n for n in sheet.columns if n not in ("label", "split", "id")]
+    if encoder is not None:
+        names = [name for name in encoder.inputs if name in sheet.columns] or names
+    x = csv_columns.table(sheet, names, path)
+    ids = sheet.columns["id"].tolist() if "id" in sheet.columns else [str(i) for i in range(len(x))]
+    return _numbers(x) if encoder is None else encoder.transform(x), ids
+
+
+def _numbers(table: Table) -> np.ndarray:
+    """Returns a table of numbers as float32 [N, D]; raises `UserError` naming what is none."""
+    parts, wrong = [], []
+    for name in table.columns:
+        column = column_types.Column(name=name, kind="number", series=(name,))
+        numbers, problem = column_types.series(column, table)
+        missing = np.flatnonzero(np.isnan(numbers[:, 0]))
+        if not problem and len(missing):
+            problem = f"column {name!r}, row {missing[0]} (from 0): no number"
+        parts.append(numbers)
+        wrong += [problem] if problem else []
+    check(not wrong, f"{table.origin}: {'; '.join(wrong)}.")
+    return np.concatenate(parts, axis=1).astype(np.float32)
 
 
 def _images(path: Path, like: tuple[int, ...]) -> tuple[Any, list[str]]:
     check(len(like) == 3, f"{path}: the run was trained on tables of {list(like)}, not on images.")
-    found = [path] if path.is_file() else sorted(
-        p for p in path.rglob("*") if p.suffix.lower() in folder.IMAGE_TYPES
-    )
-    check(bool(found), f"{path} holds no images.")
-    names = [str(p if path.is_file() else p.relative_to(path)) for p in found]
+    left_out = walk.LeftOut(str(path))
+    found = [str(path)] if path.is_file() else walk.images_below(str(path), left_out)
+    check(bool(found), " ".join([f"{path} holds no images.", *left_out.notes()]))
+    base = path.parent if path.is_file() else path
+    names = [
+        walk.printable(str(path) if path.is_file() else os.path.relpath(p, base)) for p in found
+    ]
     height, width, channels = like
     check(height == width, f"The run was trained on images of {height} x {width}; use an .npy.")
-    return images.LazyImages(lambda i: found[i].read_bytes(), names, height, channels), names
+    return images.LazyImages(lambda i: images.read_file(found[i]), names, height, channels), names

@@ -3,7 +3,10 @@
 import numpy as np
 import pytest
 
+from jaxrobust.data import sources, tabular
+from jaxrobust.data.prepare import prepare
 from jaxrobust.data.readers import arrays as tables
+from jaxrobust.data.table import Table
 from jaxrobust.errors import UserError
 
 GIB = 1 << 30
@@ -82,11 +85,15 @@ def nan_at(shape, where):
         ({"x": X.transpose(0, 3, 1, 2), "y": Y}, "transpose it"),
         ({"x": X.astype(int) + 1, "y": Y}, r"in \[1, 256\]"),
         ({"x": X / 255 - 0.5, "y": Y}, "use .0, 255. or .0, 1."),
-        ({"x": nan_at((6, 5), (3, 2)), "y": Y}, r"example \[3\] of 'x' holds NaN"),
+        (
+            {"x": nan_at((6, 5), (3, 2)) + [0, 0, np.inf, 0, 0], "y": Y},
+            r"example \[0\] of 'x' holds",
+        ),
         ({"x": nan_at((6, 4, 4, 1), (2, 0, 0, 0)), "y": Y}, r"example \[2\]"),
         ({"x": np.zeros(6), "y": Y}, "got float64"),
         ({"x": X, "y": np.array([0, 1, None, 2, 0, 1])}, "cannot be read"),
-        ({"x": X, "y": np.array([0, 1, np.nan, 2, 0, 1])}, "example 2 is nan"),
+        ({"x": X, "y": np.array([0, 1, np.inf, 2, 0, 1])}, "row 2 is inf, no finite number"),
+        ({"x": X, "y": np.eye(3)[[0, 1, 2, 0, 1, 2]]}, "argmax"),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(tmp_path, arrays, message):
@@ -108,17 +115,61 @@ def test_a_file_that_is_no_npz_is_named(tmp_path):
         tables.load_npz(str(tmp_path / "empty"), label_key=None, max_bytes=GIB)
 
 
+def test_features_that_float32_would_flatten_stay_a_table(tmp_path):
+    x = np.random.default_rng(0).normal(size=(6, 3))
+    for far in (x + 1e9, x * 1e200, nan_at((6, 3), (1, 2)) + x):
+        got = npz(tmp_path, x=far, y=Y).splits["train"].x
+        assert isinstance(got, Table)
+        np.testing.assert_array_equal(np.asarray(got), far)
+        assert np.isfinite(tabular.fit(got).transform(got)).all()
+
+
+@pytest.mark.parametrize("high", [1.004, 1.09])
+def test_floats_a_little_above_one_are_clipped_not_taken_for_bytes(tmp_path, high):
+    x = np.linspace(0, 1, 6 * 16).reshape(6, 4, 4, 1).astype(np.float32)
+    x[0, 0, 0, 0], x[1, 0, 0, 0] = high, -0.01
+    got = npz(tmp_path, x=x, y=Y).splits["train"].x
+    np.testing.assert_array_equal(got, np.round(np.clip(x, 0, 1) * 255))
+    dark = np.round(x)
+    dark[0, 0, 0, 0], dark[1, 0, 0, 0] = 2, 0  # bytes 0, 1 and 2 as floats
+    np.testing.assert_array_equal(npz(tmp_path, x=dark, y=Y).splits["train"].x, dark)
+
+
+def test_groups_of_an_npz_are_numbered_alike_in_all_splits(tmp_path):
+    np.savez(
+        tmp_path / "data.npz", x=X, y=Y, who=np.array(list("aabbcc")),
+        x_test=X[:2], y_test=Y[:2], who_test=np.array(list("cz")),
+    )  # fmt: skip
+    loaded = tables.load_npz(
+        str(tmp_path / "data.npz"), label_key=None, max_bytes=GIB, group_column="who"
+    )
+    assert loaded.splits["train"].groups.tolist() == [0, 0, 1, 1, 2, 2]
+    assert loaded.splits["test"].groups.tolist() == [2, 3]
+    path = str(tmp_path / "data.npz")
+    with pytest.raises(UserError, match="no array 'whom'.*'who'"):
+        tables.load_npz(path, label_key=None, max_bytes=9, group_column="whom")
+
+
+PRICES = "a,price\n" + "".join(f"1,{i}.5\n" for i in range(30))
+
+
+def numbers(loaded):
+    x = loaded.splits["train"].x
+    return tabular.fit(x).transform(x, "trees")
+
+
 def test_a_table(tmp_path):
     loaded = table(tmp_path, "a,label,b,id\n1,yes,2.5,p\n3,no,-4e1,q\n0,yes,0,r\n")
     train = loaded.splits["train"]
-    np.testing.assert_allclose(train.x, [[1, 2.5], [3, -40], [0, 0]])
+    np.testing.assert_allclose(numbers(loaded), [[1, 2.5], [3, -40], [0, 0]])
     assert loaded.class_names == ("no", "yes") and train.ids == ["p", "q", "r"]
     np.testing.assert_array_equal(train.labels, [1, 0, 1])
 
 
 def test_the_last_column_is_the_label_if_none_has_its_name(tmp_path):
     loaded = table(tmp_path, "\ufeffa,b,kind\n1,2,7\n3,4,9\n")
-    np.testing.assert_allclose(loaded.splits["train"].x, [[1, 2], [3, 4]])
+    np.testing.assert_allclose(numbers(loaded), [[1, 2], [3, 4]])
+    assert "last column, 'kind'" in loaded.notes[0]
     assert loaded.feature_names == ("a", "b")
     assert loaded.class_names == ("7", "9")
 
@@ -144,17 +195,13 @@ def test_a_second_label_column_is_given_and_label_is_the_truth(tmp_path):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("a,b,label\n1,2,x\n1,,y\n", r"row 1 \(from 0\), column 'b': missing"),
-        ("a,b,label\n1,2,x\n1,nan,y\n", r"row 1 \(from 0\), column 'b': nan"),
-        ("a,b,label\n1,inf,x\n1,2,y\n", r"row 0 \(from 0\), column 'b': inf"),
-        ("a,b,label\n1,2,x\n1,red,y\n", "column 'b' is not numeric .row 1 reads 'red'"),
         ("a,b,label\n1,2,x\n1,y\n", "row 1 .* has 2 values, the header has 3"),
-        ("a,b,label\n1,2,x\n1,2,\n", r"example \[1\] is missing"),
-        ("a,a,label\n1,2,x\n1,2,y\n", "a name of its own"),
+        ("a,a,label\n1,2,x\n1,2,y\n", "more than once: 'a'"),
         ("a,label,split\n1,x,train\n2,y,tset\n", "unknown split 'tset'"),
         ("a,label,split\n1,x,test\n2,y,test\n", "split 'train'"),
         ("a,label\n", "no rows"),
         ("label\nx\ny\n", "no feature columns"),
+        (PRICES, "'price' has 30 distinct.*label_column"),
     ],
 )
 def test_tables_that_do_not_fit_are_refused(tmp_path, text, message):
@@ -162,6 +209,46 @@ def test_tables_that_do_not_fit_are_refused(tmp_path, text, message):
         table(tmp_path, text)
 
 
-def test_a_missing_label_column_is_named(tmp_path):
+def test_missing_and_unknown_label_columns_are_named(tmp_path):
     with pytest.raises(UserError, match="no column 'nosiy'.*'noisy'"):
         table(tmp_path, "a,label,noisy\n1,x,y\n", label_key="nosiy")
+    text = "age,kind,place\n" + "".join(f"{i}.5,{i % 2},{i % 3}\n" for i in range(30))
+    (tmp_path / "data.csv").write_text(text)
+    with pytest.raises(UserError, match="could hold labels: 'kind', 'place'. Did you mean 'kind'"):
+        tables.load_csv(str(tmp_path / "data.csv"), label_key=None, label_column="kinds")
+    found = tables.load_csv(str(tmp_path / "data.csv"), label_key=None, label_column="kind")
+    assert found.class_names == ("0", "1") and found.feature_names == ("age", "place")
+
+
+@pytest.mark.parametrize("missing", ["", "NA", "nan", "NaN", "None", "NULL", "-1", "todo"])
+def test_rows_without_a_label_are_left_out_with_a_count(tmp_path, missing):
+    rows = "".join(f"{i}.5,{missing if i % 5 == 3 else i % 2}\n" for i in range(20))
+    (tmp_path / "data.csv").write_text("a,label\n" + rows)
+    source = sources.load("csv", path=tmp_path / "data.csv", unlabeled="todo", test_fraction=0)
+    assert source.class_names == ("0", "1") and len(source.train.labels) == 16
+    assert source.train.rows.tolist() == [i for i in range(20) if i % 5 != 3]
+    assert "4 of 20 examples of train have no label and are left out (rows 3, 8, 13, 18)" in (
+        " ".join(source.notes)
+    )
+
+
+def test_groups_of_a_table_are_no_feature(tmp_path):
+    (tmp_path / "data.csv").write_text("a,who,label\n1,p,x\n2,q,y\n3,p,x\n4,,y\n5,,x\n")
+    loaded = tables.load_csv(str(tmp_path / "data.csv"), label_key=None, group_column="who")
+    assert loaded.splits["train"].groups.tolist() == [0, 1, 0, 2, 3]
+    assert loaded.feature_names == ("a",)
+
+
+def test_a_mixed_table_is_prepared_with_an_encoder_of_the_training_rows(tmp_path):
+    rows = "".join(f"{i * 7 % 40},{'red' if i % 3 else ''},c{i % 2}\n" for i in range(60))
+    (tmp_path / "data.csv").write_text("size;color;label\n".replace(";", ",") + rows)
+    source = sources.load("csv", path=tmp_path / "data.csv")
+    data = prepare(source, seed=0, noise_kind="instance", noise_rate=0.2)
+    assert data.encoder.feature_names == ("size", "color=(missing)")
+    for part in (data.train, data.validation, data.test):
+        assert part.x.dtype == np.float32 and part.x.shape == (len(part.labels), 2)
+        np.testing.assert_array_equal(part.x, data.encoder.transform(part.table))
+    median = np.median(data.encoder.transform(data.train.table, "trees")[:, 0])
+    assert data.encoder.center[0] == median
+    other = prepare(source._replace(train=source.train._replace(x=source.train.x[::-1])), seed=0)
+    assert other.manifest.fingerprint != data.manifest.fingerprint

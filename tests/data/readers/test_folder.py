@@ -47,7 +47,8 @@ def test_split_folders_and_a_class_only_in_the_test(tmp_path):
         write(tmp_path / name)
     (tmp_path / "train/empty").mkdir()
     loaded = load(tmp_path)
-    assert loaded.class_names == ("a", "b", "c", "empty")
+    assert loaded.class_names == ("a", "b", "c")
+    assert loaded.notes == ("Left out: 1 folders without images (e.g. train/empty).",)
     assert {k: v.ids for k, v in loaded.splits.items()} == {
         "train": ["train/a/1.png", "train/b/2.png"],
         "validation": ["val/a/3.png"],
@@ -104,7 +105,7 @@ def test_unusual_kinds_of_images(tmp_path):
     palette.save(tmp_path / "palette.png", transparency=b"\x00\xff")
     read = {p.stem: images.decode(p.read_bytes(), None, 3)[0, 0] for p in tmp_path.iterdir()}
     np.testing.assert_array_equal(read["deep"], [0x12] * 3)
-    np.testing.assert_array_equal(read["alpha"], [1, 2, 3])
+    np.testing.assert_array_equal(read["alpha"], [251] * 3)  # nearly transparent, over white
     np.testing.assert_array_equal(read["palette"], [50, 60, 70])
 
 
@@ -128,7 +129,10 @@ def test_an_unreadable_image_is_named_or_skipped(tree, max_bytes):
     np.testing.assert_array_equal(train.labels, [0, 1, 2])
     np.testing.assert_array_equal([train.x[i][0, 0, 0] for i in range(3)], [10, 20, 40])
     np.testing.assert_array_equal(train.rows, [1, 3, 4])
-    assert loaded.notes == ("Skipped 2 unreadable images of train: a/1.png, b/4.jpg.",)
+    assert loaded.notes == (
+        "Left out: 1 .txt files (e.g. c/notes.txt).",
+        "Skipped 2 unreadable images of train: a/1.png, b/4.jpg.",
+    )
     assert loaded.num_rows == 5
 
 
@@ -222,7 +226,7 @@ def test_list_files_as_webvision_has_them(tmp_path):
 def test_animal10n_as_shipped_is_told_to_be_listed_and_its_lists_are_read(tmp_path):
     for name in ("training/0_1.jpg", "training/1_2.jpg", "testing/1_0.jpg"):
         write(tmp_path / name)
-    with pytest.raises(UserError, match="holds testing, training, and these no folder a class"):
+    with pytest.raises(UserError, match="has testing/, training/ but no class sub-folders"):
         load(tmp_path)
     for split in ("training", "testing"):
         lines = [f"{split}/{path.name} {path.name[0]}" for path in (tmp_path / split).iterdir()]
@@ -242,7 +246,7 @@ def test_a_class_may_be_called_train(tmp_path):
     "content, message",
     [
         ("a/1.png 0\na/9.png 1\n", r"a/9\.png, which does not exist"),
-        ("x/1.png 0\na/2.PNG 1\n", r"x/1\.png, which is in none of"),
+        ("x/1.png 0\nx/2.png 1\n", r"x/1\.png, which is in none of"),
         ("a/1.png 0\nodd\n", r"line 1 \(from 0\) does not read"),
         ("\n", "is empty"),
     ],
@@ -254,7 +258,7 @@ def test_lists_that_do_not_fit_are_refused(tree, content, message):
 
 
 def test_folders_that_do_not_fit_are_refused(tmp_path, tree):
-    with pytest.raises(UserError, match="one folder of images a class; it holds no folder"):
+    with pytest.raises(UserError, match="one folder of images per class; it holds no folder"):
         load(tree / "c")
     (tmp_path / "none/x").mkdir(parents=True)
     (tmp_path / "none/y").mkdir()

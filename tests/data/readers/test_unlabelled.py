@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
+from jaxrobust.data import tabular
 from jaxrobust.data.readers.unlabelled import load_inputs
+from jaxrobust.data.table import from_frame
 from jaxrobust.errors import UserError
 
 X = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
@@ -37,21 +39,37 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
 
 
 def test_columns_of_a_table_are_found_by_name(tmp_path):
+    trained = tabular.fit(from_frame({"a": [1.0, 3, 5], "b": [2.0, 4, 7], "gone": [1, 1, 1]}))
     path = tmp_path / "a.csv"
     path.write_text("kind,b,id,a\nx,2,p,1\ny,4,q,3\n")
-    x, names = load_inputs(path, like=(2,), feature_names=("a", "b"))
-    np.testing.assert_array_equal(x, [[1, 2], [3, 4]])
+    x, names = load_inputs(path, like=(2,), encoder=trained)
+    wanted = trained.transform(from_frame({"a": [1.0, 3], "b": [2.0, 4]}))
+    np.testing.assert_array_equal(x, wanted)
     assert names == ["p", "q"]
-    with pytest.raises(UserError, match="has no column 'c'; it has 'kind', 'b', 'id', 'a'"):
-        load_inputs(path, like=(3,), feature_names=("a", "c", "b"))
-    with pytest.raises(UserError, match="column 'kind' is not numeric"):
-        load_inputs(path, like=(1,), feature_names=("kind",))
+    path.write_text("kind,b\nx,2\ny,4\n")
+    with pytest.raises(UserError, match="lacks the columns 'a'"):
+        load_inputs(path, like=(2,), encoder=trained)
+
+
+def test_columns_of_an_array_are_found_by_place(tmp_path):
+    x = np.random.default_rng(0).normal(size=(9, 3)) + 1e9
+    encoder = tabular.fit(from_frame(x))
+    np.save(tmp_path / "a.npy", x[:4])
+    np.testing.assert_array_equal(
+        load_inputs(tmp_path / "a.npy", (3,), encoder)[0], encoder.transform(from_frame(x[:4]))
+    )
+    np.save(tmp_path / "b.npy", x[:4, :2])
+    with pytest.raises(UserError, match="table of 3 columns"):
+        load_inputs(tmp_path / "b.npy", (3,), encoder)
 
 
 def test_a_table_for_a_run_without_names_is_taken_as_it_is(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("b,label,a\n2,x,1\n4,y,3\n")
     np.testing.assert_array_equal(load_inputs(path, like=(2,))[0], [[2, 1], [4, 3]])
+    path.write_text("b,label,a\n2,x,red\n4,y,3\n")
+    with pytest.raises(UserError, match="column 'a', row 0 .* no number|should hold numbers"):
+        load_inputs(path, like=(2,))
     path.write_text("id,label\n2,x\n4,y\n")
     with pytest.raises(UserError, match="a.csv has no feature columns beside 'id', 'label'"):
         load_inputs(path, like=(2,))
