@@ -24,7 +24,7 @@ from jaxrobust.training.sharding import is_first
 
 
 def write_start(experiment, workdir: Path) -> None:
-    """Writes config.json, environment.json noise.npz and, of tables, columns.npz (see `tabular`)."""
+    """Writes config.json, environment.json, noise.npz and, of a table, columns.npz."""
     if not is_first():
         return
     workdir.mkdir(parents=True, exist_ok=True)

@@ -61,5 +61,5 @@ def test_columns_of_a_table_are_found_by_name(tmp_path):
     assert texts[0] == texts[1]
     found = [line.split(",")[1] for line in texts[0].splitlines()[1:]]
     assert np.mean(np.array(found) == kinds) > 0.9
-    with pytest.raises(UserError, match="less.csv has no column 'c'"):
+    with pytest.raises(UserError, match="less.csv lacks the columns .c."):
         predict.predict(tmp_path / "w", tmp_path / "less.csv")

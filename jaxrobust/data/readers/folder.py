@@ -228,7 +228,7 @@ def _grouped(listings: dict[str, _Listing], content: np.ndarray) -> dict[str, _L
 
 
 def _content(paths: list[str]) -> np.ndarray:
-    """Returns int64 [N], equal for files of equal bytes; files of a size of their own are not read."""
+    """Returns int64 [N], equal for files of equal bytes; a size of its own needs no reading."""
     real = [os.path.realpath(path) for path in paths]
     sizes = {path: os.path.getsize(path) for path in dict.fromkeys(real)}
     number = Counter(sizes.values())

@@ -48,7 +48,7 @@ def test_split_folders_and_a_class_only_in_the_test(tmp_path):
     (tmp_path / "train/empty").mkdir()
     loaded = load(tmp_path)
     assert loaded.class_names == ("a", "b", "c")
-    assert loaded.notes == ("Left out: 1 folders without images (e.g. train/empty).",)
+    assert loaded.notes[0] == "Left out: 1 folders without images (e.g. train/empty)."
     assert {k: v.ids for k, v in loaded.splits.items()} == {
         "train": ["train/a/1.png", "train/b/2.png"],
         "validation": ["val/a/3.png"],
