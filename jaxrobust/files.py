@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -14,8 +16,14 @@ import numpy as np
 from jaxrobust.errors import UserError, check
 
 _UNREADABLE = (
-    ValueError, OSError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error
+    ValueError, OSError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error,
+    MemoryError, OverflowError, TypeError, SyntaxError, NotImplementedError,
 )
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0
+}
+_SMALL = 2 << 30  # bytes up to which an archive may hold any multiple of its own size
+_MOST_PACKED = 500
 
 
 @contextmanager
@@ -53,16 +61,62 @@ def read_npz(path: str | Path, wrong: str = "is not an .npz file") -> dict[str, 
       wrong: what to say of a file that is not what it should be: "PATH is not an .npz file".
 
     Raises:
-      UserError: no such file, no .npz, damaged, or with pickled objects.
+      UserError: no such file, no .npz, damaged, with pickled objects or members that are no
+        arrays; more than memory holds, or more than 500 times its own size (and 2 GiB). Checked
+        before anything is unpacked.
     """
     path = Path(path)
     check(path.is_file(), f"No such file: {str(path)!r}.")
     check(zipfile.is_zipfile(path), f"{path} {wrong}.")
     try:
+        _check_archive(path)
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except _UNREADABLE as error:
         raise UserError(f"{path} {wrong}: it cannot be read ({error}).") from None
+
+
+def _check_archive(path: Path) -> None:
+    """Checks what the members of an .npz file claim to hold; see `read_npz`."""
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        total, own = sum(member.file_size for member in members), path.stat().st_size
+        check(
+            total <= _SMALL or total <= _MOST_PACKED * own,
+            f"it would unpack to {total / 2**30:.0f} GiB, {total // max(own, 1)} times its size",
+        )
+        _check_memory(total)
+        for member in members:
+            with archive.open(member) as file:
+                _check_header(file, member.file_size, f"array {member.filename!r}")
+
+
+def _check_memory(size: int) -> None:
+    try:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # a system that does not say
+        return
+    check(
+        size <= memory,
+        f"it would take {size / 2**30:.0f} GiB of memory; this machine has "
+        f"{memory / 2**30:.0f} GiB",
+    )
+
+
+def _check_header(file: IO[bytes], size: int, what: str) -> None:
+    """Checks that a file of `size` bytes in .npy format holds as many numbers as it claims."""
+    check(file.read(6) == b"\x93NUMPY", f"{what} is not in NumPy's .npy format")
+    version = tuple(file.read(2))
+    if version not in _HEADERS:
+        return
+    shape, _, dtype = _HEADERS[version](file)
+    check(not dtype.hasobject, f"Object arrays, which are pickled, are not read: {what}")
+    claimed = math.prod(shape) * dtype.itemsize
+    check(
+        claimed <= size,
+        f"{what} claims to hold {'x'.join(map(str, shape))} numbers, {claimed:.3g} bytes, but "
+        f"has {size}",
+    )
 
 
 def read_npy(path: str | Path, kind: str = "", *, mapped: bool = False) -> np.ndarray:
@@ -78,6 +132,13 @@ def read_npy(path: str | Path, kind: str = "", *, mapped: bool = False) -> np.nd
     check(path.is_file(), f"No such file: {str(path)!r}.")
     check(not zipfile.is_zipfile(path), f"{kind}{path} cannot be read as .npy: it is an archive.")
     try:
+        with path.open("rb") as file:
+            start, size = file.read(6), path.stat().st_size
+            file.seek(0)
+            if start == b"\x93NUMPY":
+                _check_header(file, size, "it")
+        if not mapped:
+            _check_memory(size)
         return np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
     except _UNREADABLE as error:
         raise UserError(f"{kind}{path} cannot be read as .npy: {error}.") from None

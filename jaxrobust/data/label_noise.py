@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -109,7 +110,7 @@ def _read(path: str | Path) -> np.ndarray:
         raise UserError(f"Noise matrix {path} cannot be read: {error}") from None
 
 
-def _checked(matrix: np.ndarray, num_classes: int) -> np.ndarray:
+def _checked(matrix: np.ndarray, num_classes: int, tolerance: float = 1e-6) -> np.ndarray:
     matrix = np.asarray(matrix, np.float64)
     check(
         matrix.shape == (num_classes, num_classes),
@@ -118,7 +119,7 @@ def _checked(matrix: np.ndarray, num_classes: int) -> np.ndarray:
     )
     check(bool((matrix >= 0).all()), "The noise matrix has entries that are negative or NaN.")
     rows, columns = matrix.sum(1), matrix.sum(0)
-    wrong = np.flatnonzero(np.abs(rows - 1) > 1e-6)
+    wrong = np.flatnonzero(np.abs(rows - 1) > tolerance)
     if len(wrong):
         hint = (
             " Its columns do: transpose it (rows are true classes, as T[true, given])."
@@ -131,7 +132,6 @@ def _checked(matrix: np.ndarray, num_classes: int) -> np.ndarray:
     return matrix / rows[:, None]
 
 
-@jax.jit
 def corrupt(labels: jax.Array, matrix: jax.Array, key: jax.Array) -> jax.Array:
     """Draws a given label for every true one: P(given | true) = matrix[true, given].
 
@@ -139,13 +139,51 @@ def corrupt(labels: jax.Array, matrix: jax.Array, key: jax.Array) -> jax.Array:
     O(N + K^2) and not O(N K). A class of probability 0 is never drawn.
 
     Args:
-      labels: int [N], true labels.
+      labels: int [N], true labels in 0 ... K-1.
       matrix: [K, K], row-stochastic `T[true, given]`.
       key: JAX random key.
 
     Returns:
       int32 [N], given labels.
+
+    Raises:
+      UserError: other shapes or types; and unless they are traced (inside jit, where only shapes
+        and types are known), labels outside 0 ... K-1 or a matrix that is not row-stochastic.
     """
+    labels, matrix = (_as_array(a) for a in (labels, matrix))
+    check(
+        matrix.ndim == 2 and matrix.shape[0] == matrix.shape[1] and matrix.dtype.kind in "fiu",
+        f"The noise matrix must be numbers [K, K]; got {matrix.dtype} {list(matrix.shape)}.",
+    )
+    if not isinstance(matrix, jax.core.Tracer):
+        _checked(matrix, len(matrix), tolerance=1e-2)  # rows are normalized below
+    _check_labels(labels, len(matrix))
+    return _corrupt(labels, matrix, key)
+
+
+def _as_array(values: Any) -> Any:
+    return values if isinstance(values, jax.Array) else np.asarray(values)
+
+
+def _check_labels(labels: Any, num_classes: int) -> None:
+    """Raises `UserError` unless labels are whole numbers [N] in 0 ... K-1 (traced: [N])."""
+    check(
+        labels.ndim == 1 and labels.dtype.kind in "iu",
+        f"Labels must be whole numbers [N]; got {labels.dtype} {list(labels.shape)}.",
+    )
+    if isinstance(labels, jax.core.Tracer):
+        return
+    labels = np.asarray(labels)
+    wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
+    if len(wrong):
+        raise UserError(
+            f"Label {wrong[0]} (from 0) is {labels[wrong[0]]}; {num_classes} classes are numbered "
+            f"0..{num_classes - 1}."
+        )
+
+
+@jax.jit
+def _corrupt(labels: jax.Array, matrix: jax.Array, key: jax.Array) -> jax.Array:
     labels, matrix = jnp.asarray(labels, jnp.int32), jnp.asarray(matrix, jnp.float32)
     num_classes = matrix.shape[0]
     cumulative = jnp.cumsum(matrix, axis=1)
@@ -186,13 +224,23 @@ def instance_dependent(
       int32 [N], given labels.
 
     Raises:
-      UserError: a rate outside [0, 1); x and labels of different length.
+      UserError: a rate outside [0, 1); x and labels of different length; labels that are no whole
+        numbers in 0 ... K-1; examples that are no finite numbers.
 
     References:
       Xia et al. 2020, algorithm 2 (https://arxiv.org/abs/2006.07836).
     """
     check(0 <= rate < 1, f"Noise rate {rate:g} is outside [0, 1).")
+    x, labels = np.asarray(x), np.asarray(labels)
+    _check_labels(labels, num_classes)
+    check(num_classes >= 2, f"Label noise needs two classes; num_classes={num_classes}.")
+    check(
+        x.ndim >= 2 and x.dtype.kind in "biuf",
+        f"Examples must be numbers [N, ...]; got {x.dtype} {list(x.shape)}.",
+    )
     check(len(x) == len(labels), f"{len(x)} examples but {len(labels)} labels.")
+    finite = x.dtype.kind != "f" or bool(np.isfinite(x).all())
+    check(finite, "Examples hold NaN or infinity.")
     rate_key, draw_key, weight_key = (jax.random.fold_in(key, i) for i in range(3))
     ends = ((end - rate) / spread for end in (0.0, 1.0))
     normal = jax.random.truncated_normal(rate_key, *ends, labels.shape, jnp.float32)

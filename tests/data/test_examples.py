@@ -42,8 +42,10 @@ def test_rows_are_found_in_any_order():
     np.testing.assert_array_equal(positions(rows, np.array([4, 7, 4, 9])), [3, 0, 3, 2])
     np.testing.assert_array_equal(positions(rows, np.array([], int)), [])
     np.testing.assert_array_equal(positions(np.array([3, 1, 3]), np.array([3])), [0])
-    for wanted, message in [([4, 5], r"1 of 2 rows are missing, e\.g\. row \[5\]"),
-                            ([10, 1, 7], "2 of 3 rows are missing")]:
+    for wanted, message in [
+        ([4, 5], r"1 of 2 rows are missing, e\.g\. row \[5\]"),
+        ([10, 1, 7], "2 of 3 rows are missing"),
+    ]:
         with pytest.raises(UserError, match=message):
             positions(rows, np.array(wanted))
 

@@ -118,7 +118,7 @@ def test_a_class_of_probability_0_is_never_drawn(monkeypatch):
     given = label_noise.corrupt(np.zeros(50_000, int), t, jax.random.key(0))
     assert set(np.asarray(given).tolist()) == {0, 1}
     monkeypatch.setattr(jax.random, "uniform", lambda key, shape, dtype: np.zeros(shape, dtype))
-    draw = label_noise.corrupt.__wrapped__  # not compiled: nothing of this draw is kept
+    draw = label_noise._corrupt.__wrapped__  # not compiled: nothing of this draw is kept
     t = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
     np.testing.assert_array_equal(draw(np.arange(3), t, jax.random.key(0)), [2, 1, 0])
 
@@ -266,3 +266,46 @@ def test_the_usual_map_is_chosen_by_class_names():
     assert flip_maps.usual(flip_maps.CIFAR100_CLASSES) is flip_maps.CIFAR100_FLIPS
     with pytest.raises(UserError, match="'0:1'"):
         flip_maps.usual([str(c) for c in range(10)])
+
+
+@pytest.mark.parametrize(
+    ("labels", "matrix", "message"),
+    [
+        ([-1, 1, 2], np.eye(3), r"Label 0 \(from 0\) is -1; 3 classes are numbered 0..2"),
+        ([0, 1, 3], np.eye(3), "Label 2 .* is 3"),
+        (np.eye(3), np.eye(3), r"whole numbers \[N\]; got float64 \[3, 3\]"),
+        ([0.0, 1.7], np.eye(3), "whole numbers"),
+        (["a"], np.eye(3), "whole numbers"),
+        ([0], np.full((3, 5), 0.2), r"\[K, K\]; got float64 \[3, 5\]"),
+        ([0], np.full((3, 3), 7.0), "Row 0 of the noise matrix sums to 21"),
+        ([0], np.full((3, 3), np.nan), "negative or NaN"),
+        ([0], [[0.5, 1], [0.5, 0]], "transpose"),
+    ],
+)
+def test_corrupt_refuses_what_cannot_be_right(labels, matrix, message):
+    with pytest.raises(UserError, match=message):
+        label_noise.corrupt(labels, matrix, jax.random.key(0))
+
+
+def test_corrupt_is_traceable_and_checks_shapes_while_traced():
+    labels, matrix, key = np.arange(3), np.full((3, 3), 1 / 3), jax.random.key(0)
+    plain = label_noise.corrupt(labels, matrix, key)
+    np.testing.assert_array_equal(jax.jit(label_noise.corrupt)(labels, matrix, key), plain)
+    with pytest.raises(UserError, match="whole numbers"):
+        jax.jit(label_noise.corrupt)(np.eye(3), matrix, key)
+
+
+@pytest.mark.parametrize(
+    ("x", "labels", "message"),
+    [
+        (np.zeros((3, 2)), np.array([-1, 0, 1]), "Label 0 .* is -1"),
+        (np.zeros((3, 2)), np.array([0, 0, 2]), "Label 2 .* is 2"),
+        (np.zeros((3, 2)), np.array([0.5, 0, 1]), "whole numbers"),
+        (np.full((2, 2), np.nan), np.array([0, 1]), "NaN"),
+        (np.array([["a"], ["b"]]), np.array([0, 1]), "must be numbers"),
+        (np.zeros(2), np.array([0, 1]), "must be numbers"),
+    ],
+)
+def test_instance_noise_refuses_what_cannot_be_right(x, labels, message):
+    with pytest.raises(UserError, match=message):
+        label_noise.instance_dependent(x, labels, 0.4, 2, jax.random.key(0))

@@ -61,3 +61,31 @@ def test_each_purpose_has_its_own_key_whatever_the_default_generator():
         assert int(jax.random.bits(splits.key_for(1, 0))) in bits
     finally:
         jax.config.update("jax_default_prng_impl", before)
+
+
+def test_groups_are_chosen_all_or_none_and_in_about_the_share_asked_for():
+    rng = np.random.default_rng(0)
+    groups = rng.integers(0, 120, 600)
+    labels = (groups % 3).astype(np.int32)
+    labels[rng.random(600) < 0.1] = 0
+    key = splits.key_for(0, splits.TEST)
+    out = splits.stratified(labels, 150, 3, key, leave=1, groups=groups)
+    assert not np.isin(groups[out], groups[~out]).any()
+    assert 130 <= out.sum() <= 160 and np.bincount(labels[out], minlength=3).min() > 20
+    fold = splits.fold_of(labels, 5, key, groups)
+    assert max(len(set(fold[groups == g])) for g in range(120)) == 1
+    assert np.bincount(fold, minlength=5).min() > 90
+
+
+def test_groups_of_one_are_examples():
+    labels = np.random.default_rng(1).integers(0, 4, 200)
+    key = splits.key_for(0, splits.TEST)
+    out = splits.stratified(labels, 60, 4, key, groups=np.arange(200))
+    wanted = splits.quotas(np.bincount(labels), 60)
+    assert np.abs(np.bincount(labels[out], minlength=4) - wanted).max() <= 1
+
+
+def test_a_class_of_one_group_is_never_held_out_whole():
+    labels, groups = np.repeat([0, 1], 50), np.r_[np.zeros(50, int), np.arange(1, 51)]
+    out = splits.stratified(labels, 30, 2, splits.key_for(0, 5), leave=1, groups=groups)
+    assert not out[:50].any() and out[50:].any()
