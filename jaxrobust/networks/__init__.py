@@ -25,6 +25,7 @@ NETWORKS = Registry({
     "wrn28_10": "jaxrobust.networks.resnet:wrn28_10",
     "resnet50": "jaxrobust.networks.resnet:resnet50",
     "vgg19_bn": "jaxrobust.networks.vgg:vgg19_bn",
+    "efficientnet_lite0": "jaxrobust.networks.efficientnet:efficientnet_lite0",
     "inception_resnet_v2": "jaxrobust.networks.inception:inception_resnet_v2",
 })
 """The networks by name: `(num_classes, *, dtype, axis_name, **sizes) -> Network`; see `make`.

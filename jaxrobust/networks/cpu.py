@@ -137,6 +137,93 @@ def _conv_as_product(x, kernel, stride, padding):
     return jnp.concatenate(patches, axis=-1) @ kernel.reshape(-1, kernel.shape[-1])
 
 
+class DepthwiseConv(nn.Module):
+    """`depthwise_conv2d` as a linen module without bias: kernel [k, k, 1, C].
+
+    Attributes:
+      kernel: k.
+      stride: of both axes.
+      padding: zeros before and after, on both axes.
+      dtype: of the computation; the kernel is at least float32.
+      kernel_init: initializer; the fan is that of one channel.
+    """
+
+    kernel: int
+    stride: int
+    padding: tuple[int, int]
+    dtype: jnp.dtype = jnp.float32
+    kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shape = (self.kernel, self.kernel, 1, x.shape[-1])
+        exact = jnp.promote_types(self.dtype, jnp.float32)
+        kernel = self.param("kernel", _per_channel(self.kernel_init), shape, exact)
+        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+        return depthwise_conv2d(x, kernel, self.stride, self.padding)
+
+
+def _per_channel(kernel_init):
+    """The initializer of one channel's kernel [k, k, 1, 1], drawn for C channels."""
+    def init(key, shape, dtype):
+        one = jax.vmap(lambda k: kernel_init(k, (*shape[:3], 1), dtype)[..., 0], out_axes=-1)
+        return one(jax.random.split(key, shape[3]))
+    return init
+
+
+def depthwise_conv2d(
+    x: jax.Array, kernel: jax.Array, stride: int, padding: tuple[int, int]
+) -> jax.Array:
+    """Cross-correlation of each channel of x [B, H, W, C] with its kernel [k, k, 1, C].
+
+    On CPU, XLA takes such a convolution one number after the other. There it is the sum of k * k
+    products of a shifted map with a row of the kernel, in one loop.
+
+    Args:
+      x: [B, H, W, C].
+      kernel: [k, k, 1, C].
+      stride: of both axes.
+      padding: zeros before and after, on both axes.
+
+    Returns:
+      [B, H', W', C].
+    """
+    if not active():
+        return jax.lax.conv_general_dilated(
+            x, kernel, (stride, stride), [padding] * 2, feature_group_count=x.shape[-1],
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+    size = kernel.shape[0]
+    x = jnp.pad(x, [(0, 0), padding, padding, (0, 0)])
+    down, across = ((n - size) // stride * stride + 1 for n in x.shape[1:3])
+    terms = [
+        x[:, i : i + down : stride, j : j + across : stride] * kernel[i, j].reshape(1, 1, 1, -1)
+        for i in range(size) for j in range(size)
+    ]
+    return sum(terms[1:], terms[0])
+
+
+class PointwiseConv(nn.Module):
+    """1 x 1 convolution of stride 1, without bias, as one product of matrices: kernel [1, 1, C, D].
+
+    Attributes:
+      channels: D.
+      dtype: of the computation; the kernel is at least float32.
+      kernel_init: initializer.
+    """
+
+    channels: int
+    dtype: jnp.dtype = jnp.float32
+    kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shape = (1, 1, x.shape[-1], self.channels)
+        exact = jnp.promote_types(self.dtype, jnp.float32)
+        kernel = self.param("kernel", self.kernel_init, shape, exact)
+        return x.astype(self.dtype) @ kernel[0, 0].astype(self.dtype)
+
+
 def spread(values: jax.Array, x: jax.Array, train: bool) -> jax.Array:
     """Returns values [C] in a shape to compute with x [B, ..., C].
 

@@ -29,11 +29,18 @@ def parameter_dtype(dtype: Dtype) -> Dtype:
 
 
 def layers(
-    dtype: Dtype, axis_name: str | None, kernel_init: Callable, epsilon: float = 1e-5
+    dtype: Dtype, axis_name: str | None, kernel_init: Callable, **norm: Any
 ) -> tuple[Layer, Layer]:
-    """Returns `(conv, norm)`: a convolution without bias and batch norm, dtype and all given."""
+    """Returns `(conv, norm)`: a convolution without bias and batch norm, dtype and all given.
+
+    Args:
+      dtype: of the computation.
+      axis_name: see `BatchNorm`.
+      kernel_init: initializer of the convolutions' kernels.
+      **norm: other attributes of `BatchNorm`, such as `epsilon`.
+    """
     conv = partial(Conv, dtype=dtype, kernel_init=kernel_init)
-    return conv, partial(BatchNorm, dtype=dtype, axis_name=axis_name, epsilon=epsilon)
+    return conv, partial(BatchNorm, dtype=dtype, axis_name=axis_name, **norm)
 
 
 class BatchNorm(nn.Module):

@@ -30,6 +30,7 @@ FULL = {
     "wrn28_10": ((32, 32, 3), 10, 36_479_194),
     "resnet50": ((224, 224, 3), 1000, 25_557_032),
     "vgg19_bn": ((64, 64, 3), 10, 20_035_018),
+    "efficientnet_lite0": ((224, 224, 3), 1000, 4_652_008),
     "inception_resnet_v2": ((299, 299, 3), 1000, 55_843_464),
 }
 
@@ -231,7 +232,8 @@ def test_a_table_or_a_tiny_image_is_refused_with_the_shape(name):
 
 @pytest.mark.parametrize(
     "name, smallest, sizes",
-    [("vgg19_bn", 32, {}), ("inception_resnet_v2", 75, {"blocks": (1, 1, 1)})],
+    [("vgg19_bn", 32, {}), ("efficientnet_lite0", 32, {}),
+     ("inception_resnet_v2", 75, {"blocks": (1, 1, 1)})],
 )
 def test_the_smallest_image(name, smallest, sizes):
     network = networks.make(name, 10, **sizes)
