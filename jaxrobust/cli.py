@@ -1,12 +1,248 @@
-"""What the command line needs beside the configuration: its flags, its help, its mistakes."""
+"""Flags, help, error lines, and one function per `--mode`.
+
+JAX and the rest of the package are imported by the functions that use them, so that help and
+mistakes in a flag are answered at once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from absl import flags
+from ml_collections import config_flags
+
+from jaxrobust import config as configuration
 from jaxrobust.config import find, recipes, settings, unknown_key
-from jaxrobust.errors import UserError, check, nearest
+from jaxrobust.errors import RunError, UserError, check, nearest, report
+from jaxrobust.process import say, tell
+
+STRINGS = {"workdir": None, "mode": "train", "distributed": None, "input": None, "output": None,
+           "which": "selected", "write_corrected": None, "sweep": None}
+FLAGS = ("config", "dry_run", *STRINGS)
+_DATA = ("data.path", "data.data_dir", "data.labels_file", "data.manifest")
+_SPEED = ("data.residency", "data.workers", "eval.batch_size", "train.devices")
+TAKES = {
+    "evaluate": (*_DATA, *_SPEED),
+    "predict": (*_DATA, *_SPEED, "data.on_unreadable"),
+    "audit": (*_DATA, *_SPEED, "audit.folds"),
+}
+"""Settings that a mode takes for a run that is there: where its data are now, and what changes no
+result. All others are the run's own."""
+
+
+def run(argv: list[str]) -> int:
+    """Does what a command line says.
+
+    Args:
+      argv: the program's name and its arguments.
+
+    Returns:
+      The exit code: 0; 1 for a run that failed, 2 for wrong use, 130 for Ctrl-C, 143 for SIGTERM.
+    """
+    if any(a in ("-h", "--help", "-help") for a in argv[1:]):
+        print(usage())
+        return 0
+    try:
+        return command(parse(argv))
+    except (UserError, RunError, OSError) as error:
+        return report(error)
+    except KeyboardInterrupt:
+        say("Stopped.")
+        return 130
+
+
+def command(values: flags.FlagValues) -> int:
+    """Runs the command of parsed flags; returns the exit code."""
+    if values.mode == "predict":
+        check(values.input, "Name what to predict: --input=FOLDER, .npy, .npz or .csv.")
+    _start_jax(values.distributed)
+    if values.sweep:
+        from jaxrobust.runs import sweep
+
+        return sweep.run(values.sweep, Path(values.workdir), given(values), values.dry_run)
+    if values.dry_run:
+        from jaxrobust.runs import predict as inference
+
+        print(inference.describe(values.config))
+        return 0
+    return MODES[values.mode](values, Path(values.workdir))
+
+
+def _start_jax(distributed: str | None) -> None:
+    """Joins the other processes, if there are any, and finds the devices.
+
+    Raises:
+      UserError: the platform of JAX_PLATFORMS is not there.
+    """
+    import jax
+
+    from jaxrobust.training import sharding
+
+    if distributed:
+        sharding.start_processes(distributed)
+    try:
+        jax.devices()
+    except RuntimeError as error:
+        wanted = os.environ.get("JAX_PLATFORMS")
+        named = f"JAX_PLATFORMS={wanted}: " if wanted else ""
+        raise UserError(
+            f"{named}JAX has no such device here ({str(error).splitlines()[0]}). "
+            "Leave JAX_PLATFORMS out, or set it to cpu."
+        ) from None
+
+
+def train(values: flags.FlagValues, workdir: Path) -> int:
+    """`--mode=train`: trains, or goes on, and prints the results."""
+    from jaxrobust.runs import audit as auditing
+    from jaxrobust.runs import results
+    from jaxrobust.runs.train import FILES, check_workdir
+    from jaxrobust.runs.train import train as run_training
+    from jaxrobust.training.signals import Interrupted
+
+    finished = check_workdir(configuration.validate(values.config), workdir) is not None
+    try:
+        outcome = run_training(values.config, workdir)
+    except Interrupted as stop:
+        say(stop.farewell())
+        return stop.code
+    if finished:
+        tell(f"{workdir} is finished already; its results:")
+    tell(results.table({workdir.name: outcome}))
+    if "audit" in outcome:
+        tell(auditing.sentence(outcome["audit"]))
+    names = ("results.json", "metrics.jsonl", "noise.npz", "checkpoints", "tensorboard", "figures",
+             *FILES)
+    found = [str(workdir / n) for n in dict.fromkeys(names) if (workdir / n).exists()]
+    tell("Wrote " + ", ".join(found) + ".")
+    return 0
+
+
+def evaluate(values: flags.FlagValues, workdir: Path) -> int:
+    """`--mode=evaluate`: measures the last and the selected parameters again."""
+    from jaxrobust.runs import predict as inference
+    from jaxrobust.runs import results
+
+    measured = inference.evaluate(workdir, run_settings(values, workdir), say=say, save=False)
+    print(results.table({workdir.name: measured}))
+    try:
+        results.write_json(workdir / "evaluation.json", measured)
+    except OSError as error:
+        say(f"note: {workdir / 'evaluation.json'} was not written: {error.strerror or error}.")
+        return 0
+    print(f"Wrote {workdir / 'evaluation.json'}.")
+    return 0
+
+
+def predict(values: flags.FlagValues, workdir: Path) -> int:
+    """`--mode=predict`: predicts the classes of new examples."""
+    from jaxrobust.runs import predict as inference
+
+    path = inference.predict(
+        workdir, values.input, values.output, values.which, run_settings(values, workdir), say=say
+    )
+    tell(f"Wrote {path}.")
+    return 0
+
+
+def audit(values: flags.FlagValues, workdir: Path) -> int:
+    """`--mode=audit`: finds the label issues of a finished run again."""
+    from jaxrobust.audit import export
+    from jaxrobust.runs import audit as auditing
+    from jaxrobust.training.signals import Interrupted
+
+    corrected = values.write_corrected
+    if corrected:
+        export.check_target(corrected)
+    chosen = run_settings(values, workdir)
+    folds = chosen.pop("audit.folds", None)
+    try:
+        found = auditing.remake(workdir, folds, say=say, settings=chosen)
+    except Interrupted as stop:
+        say(f"Stopped by {stop}. Nothing was written.")
+        return stop.code
+    tell(auditing.sentence(found.summary))
+    tell("Wrote " + ", ".join(str(workdir / name) for name in auditing.FILES) + ".")
+    if corrected:
+        changed, note = auditing.write_corrected(workdir, found.issues, corrected, chosen)
+        if note:
+            say(f"note: {note}")
+        tell(f"Wrote {corrected}: {changed} labels replaced. Give it to another run: "
+             f"--config.data.labels_file={corrected} --config.data.noise.kind=none "
+             "--config.data.noise.rate=0")
+    return 0
+
+
+MODES: dict[str, Callable[[flags.FlagValues, Path], int]] = {
+    "train": train, "evaluate": evaluate, "predict": predict, "audit": audit,
+}
+
+
+def given(values: flags.FlagValues) -> dict[str, Any]:
+    """Returns the settings that the command line gave (`--config.SETTING=VALUE`), by full name."""
+    found = {key: values[f"config.{key}"] for key, _ in settings() if f"config.{key}" in values}
+    return {key: flag.value for key, flag in found.items() if flag.present}
+
+
+def run_settings(values: flags.FlagValues, workdir: Path) -> dict[str, Any]:
+    """Returns the settings that a mode is to use instead of the workdir's own.
+
+    Raises:
+      UserError: there is no run; or the command line gives a setting, or a configuration, that
+        differs from the run's own and that the mode does not take.
+    """
+    from jaxrobust.runs import workdir as workdirs
+
+    own = configuration.flat(workdirs.read_config(workdir))
+    named = configuration.flat(values.config) if values.config_name else given(values)
+    changed = {key: value for key, value in named.items() if value != own.get(key)}
+    takes = TAKES[values.mode]
+    for key, value in changed.items():
+        check(
+            key in takes,
+            f"{key}={value!r} was given, but --mode={values.mode} uses the run's own settings "
+            f"({key}={own.get(key)!r} in {workdir}). It takes {', '.join(takes)}.",
+        )
+    if values.mode == "audit" and "audit.folds" in given(values):
+        changed["audit.folds"] = given(values)["audit.folds"]
+    return changed
+
+
+def parse(argv: list[str]) -> flags.FlagValues:
+    """Parses a command line into flags.
+
+    Returns:
+      The flags by name; `config` is the configuration with overrides, `config_name` what --config
+      named, or None.
+
+    Raises:
+      UserError: one line that names the wrong flag, setting or value, and the nearest right one.
+    """
+    name, rest = split_argv(argv)
+    check_flags(rest)
+    values = flags.FlagValues()
+    for flag, default in STRINGS.items():
+        flags.DEFINE_string(flag, default, "see --help", flag_values=values)
+    flags.DEFINE_string("config_name", name, "what --config named", flag_values=values)
+    flags.DEFINE_boolean("dry_run", False, "show what would be done, and stop", flag_values=values)
+    config = configuration.load(name) if name else configuration.default_config()
+    try:
+        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=rest)
+        left = values(rest)[1:]
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise explain(error, rest) from None
+    check(not left, f"Unexpected argument {left[0]!r}; flags begin with --." if left else "")
+    check(values.mode in MODES,
+          f"--mode={values.mode}: one of {', '.join(MODES)}.{nearest(values.mode, MODES)}")
+    check(values.which in ("selected", "last"), f"--which={values.which}: selected or last.")
+    check((name is None) != (values.sweep is None) or values.mode != "train",
+          "Name a configuration: --config=digits_dal, a .py file or a config.json; or a --sweep.")
+    if values.workdir is None and values.mode == "train" and name:
+        values.workdir = default_workdir(name)
+    check(values.dry_run or values.workdir, "Name a folder for the run: --workdir=runs/NAME.")
+    return values
 
 
 def split_argv(argv: list[str]) -> tuple[str | None, list[str]]:
@@ -22,23 +258,51 @@ def split_argv(argv: list[str]) -> tuple[str | None, list[str]]:
     return name, rest
 
 
-def explain(error: Exception, argv: list[str], flags: Sequence[str]) -> UserError:
+def check_flags(argv: list[str]) -> None:
+    """Checks the names of the flags of a command line without its `--config`.
+
+    Raises:
+      UserError: a flag or a setting that does not exist; names the nearest that does.
+    """
+    known = dict(settings())
+    for word in argv[1:]:
+        flag = word.lstrip("-").partition("=")[0]
+        if not word.startswith("-") or not flag[:1].isalpha():  # a value: a negative number
+            continue
+        key = flag.removeprefix("no") if flag.startswith("noconfig.") else flag
+        if key.startswith("config."):
+            key = key.removeprefix("config.")
+            if key not in known:
+                raise unknown_key(key)
+        elif flag not in FLAGS and flag != "nodry_run":
+            raise UserError(f"Unknown flag --{flag}.{_nearest_flag(flag, list(known))}")
+
+
+def _nearest_flag(flag: str, keys: list[str]) -> str:
+    """Returns " Did you mean …?" for a flag that does not exist: settings may lack their prefix."""
+    inside = [k for k in keys if k == flag or k.endswith(f".{flag}")]
+    if inside:
+        return f" Did you mean {' or '.join(f'--config.{key}' for key in inside[:4])}?"
+    hint = nearest(flag, FLAGS)
+    if hint:
+        return hint
+    last = {key.rpartition(".")[2]: key for key in keys}
+    names = {f"--config.{key}": key for key in keys}
+    hint = nearest(flag, last) or nearest(f"--config.{flag}", names)
+    for name, key in last.items():
+        hint = hint.replace(f"'{name}'", f"'--config.{key}'")
+    return hint
+
+
+def explain(error: Exception, argv: list[str]) -> UserError:
     """Turns what absl or ml_collections said about a command line into one clear line."""
-    known = [key for key, _ in settings()]
+    known = dict(settings())
     for word in argv[1:]:
         flag, equals, value = word.lstrip("-").partition("=")
-        if not word.startswith("-"):
-            continue
-        if flag.startswith("config."):
-            key = flag.removeprefix("config.")
-            if key not in known:
-                return unknown_key(key)
-            if equals and key in str(error):
-                kind = dict(settings())[key].kind.__name__
-                return UserError(f"{key}={value!r}: expected {kind}.")
-        elif flag not in flags and not flag.startswith("no"):
-            return UserError(f"Unknown flag --{flag}.{nearest(flag, flags)}")
-    return UserError(str(error).splitlines()[0])
+        key = flag.removeprefix("config.")
+        if word.startswith("-") and equals and key in known and key in str(error):
+            return UserError(f"{key}={value!r}: expected {known[key].kind.__name__}.")
+    return UserError((str(error).splitlines() or [type(error).__name__])[0])
 
 
 def usage() -> str:
@@ -49,7 +313,9 @@ def usage() -> str:
         "  --sweep    a .py file with a grid of runs, instead of --config",
         "  --workdir  folder of the run (else runs/NAME); the same command again resumes it",
         "  --mode     train, evaluate, predict (--input=… [--output=…] [--which=selected|last]),",
-        "             audit ([--config.audit.folds=5] [--write_corrected=labels.csv])",
+        "             audit ([--config.audit.folds=5] [--write_corrected=labels.csv]); the last",
+        "             three use the workdir's own settings, and --config.data.path= for data that",
+        "             have moved",
         "  --distributed=auto (TPU, Slurm) or HOST:PORT,COUNT,ID: one of several processes",
         "  --dry_run  show configuration, data and sizes; train nothing, write nothing",
         "",

@@ -6,10 +6,8 @@ the folder that holds the first workdir.
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
-from typing import Any
 
 from jaxrobust import files, process
 from jaxrobust.errors import RunError, UserError, check, report, writing
@@ -25,7 +23,7 @@ def compare(workdirs: list[Path]) -> str:
       UserError: no workdirs, or one without the results of a finished run.
     """
     check(len(workdirs) > 0, "Name the workdirs of finished runs.")
-    runs = zip(names(workdirs), map(_results, workdirs), strict=True)
+    runs = zip(names(workdirs), map(results.load, workdirs), strict=True)
     return results.table(dict(runs))
 
 
@@ -36,18 +34,6 @@ def names(workdirs: list[Path]) -> list[str]:
         str(workdir) if found.count(name) > 1 else name
         for workdir, name in zip(workdirs, found, strict=True)
     ]
-
-
-def _results(workdir: Path) -> dict[str, Any]:
-    path = workdir / "results.json"
-    check(path.is_file(), f"{workdir} holds no finished run (no results.json).")
-    try:
-        found = json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON: {error}") from None
-    right = isinstance(found, dict) and found.keys() >= {"last", "selected", "selection_split"}
-    check(right, f"{path} does not hold the results of a run.")
-    return found
 
 
 def draw(workdirs: list[Path], path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Reading, overriding, checking and writing a run's configuration."""
+"""Loading, overriding, validating and writing of a run's configuration."""
 
 from __future__ import annotations
 
@@ -8,10 +8,27 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict, config_dict
 
+from jaxrobust import files
 from jaxrobust.errors import UserError, check, choose, nearest
 from jaxrobust.schema import SCHEMA, Setting
+
+XLA_OPTIONS = frozenset((
+    "xla_allow_excess_precision xla_backend_optimization_level xla_cpu_enable_fast_math "
+    "xla_cpu_enable_fast_min_max xla_cpu_experimental_xnn_fusion_type "
+    "xla_cpu_experimental_ynn_fusion_type xla_cpu_experimental_onednn_fusion_type "
+    "xla_cpu_experimental_xnn_graph_fusion_mode xla_cpu_max_isa "
+    "xla_cpu_parallel_codegen_split_count xla_cpu_prefer_vector_width xla_cpu_use_onednn "
+    "xla_cpu_use_xnnpack xla_disable_hlo_passes xla_gpu_autotune_level "
+    "xla_gpu_deterministic_ops xla_gpu_enable_command_buffer "
+    "xla_gpu_enable_latency_hiding_scheduler xla_gpu_enable_triton_gemm "
+    "xla_gpu_exclude_nondeterministic_ops xla_gpu_triton_gemm_any "
+    "xla_llvm_disable_expensive_passes xla_tpu_scoped_vmem_limit_kib"
+).split())
+"""Compiler options that a configuration may hold: none of them names a file. A `config.json` may
+come from somebody else; whatever else XLA can do is for the environment variable XLA_FLAGS."""
 
 
 def default_config() -> ConfigDict:
@@ -80,6 +97,8 @@ def override(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
 
 
 def _cast(key: str, setting: Setting, value: Any) -> Any:
+    if isinstance(value, np.generic):
+        value = value.item()
     if value is None and setting.default is None:
         return None
     if setting.kind is float and isinstance(value, int) and not isinstance(value, bool):
@@ -98,7 +117,7 @@ def validate(config: ConfigDict) -> ConfigDict:
     Raises:
       UserError: names the setting, its value and what it takes.
     """
-    values = _flat(config.to_dict())
+    values = flat(config)
     for key, setting in settings():
         check(key in values, f"The configuration lacks {key!r}.")
         value = values.pop(key)
@@ -138,6 +157,13 @@ def _check_together(config: ConfigDict) -> None:
         f"eval.few_below={config.eval.few_below} must not exceed "
         f"eval.many_above={config.eval.many_above}.",
     )
+    for option in config.train.xla_options:
+        name = option.partition("=")[0]
+        check(
+            name in XLA_OPTIONS,
+            f"train.xla_options={option!r}: not among the compiler options that a configuration "
+            f"may set.{nearest(name, XLA_OPTIONS)} Set it in the environment: XLA_FLAGS=--{option}",
+        )
     warm, epochs = config.optimizer.warmup_epochs, config.train.epochs
     check(warm < epochs, f"optimizer.warmup_epochs={warm} must be below train.epochs={epochs}.")
     check(
@@ -148,14 +174,19 @@ def _check_together(config: ConfigDict) -> None:
         check(loss.q_start <= loss.q_end, "loss.q_start must not exceed loss.q_end.")
 
 
+def flat(config: ConfigDict) -> dict[str, Any]:
+    """Returns every setting of a configuration by its full name ("data.noise.rate")."""
+    return _flat(config.to_dict())
+
+
 def _flat(values: dict, prefix: str = "") -> dict[str, Any]:
-    flat = {}
+    found = {}
     for name, value in values.items():
         if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
+            found |= _flat(value, f"{prefix}{name}.")
         else:
-            flat[prefix + name] = value
-    return flat
+            found[prefix + name] = value
+    return found
 
 
 def difference(old: ConfigDict, new: ConfigDict) -> list[str]:
@@ -182,12 +213,7 @@ def load(name: str) -> ConfigDict:
     text, _, argument = name.partition(":")
     path = find(text)
     if path.suffix == ".json":
-        try:
-            values = json.loads(path.read_text())
-        except ValueError as error:
-            raise UserError(f"{path} is not valid JSON: {error}") from None
-        check(isinstance(values, dict), f"{path} does not hold a configuration.")
-        return from_mapping(values)
+        return from_mapping(files.read_json(path))
     config = call(path, "get_config", *([argument] if argument else []))
     check(isinstance(config, ConfigDict), f"{path}: get_config() must return a ConfigDict.")
     return config

@@ -1,12 +1,13 @@
-"""The errors that the program turns into one line and an exit code."""
+"""Errors that the command line turns into one line and an exit code."""
 
 from __future__ import annotations
 
 import difflib
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from jaxrobust import process
 
 
 class UserError(ValueError):
@@ -44,7 +45,7 @@ def report(error: UserError | RunError | OSError) -> int:
     line = str(error)
     if isinstance(error, OSError) and error.strerror:
         line = f"{error.filename or 'Input or output'}: {error.strerror}."
-    print(f"{'error' if wrong_use else 'failed'}: {line}", file=sys.stderr)
+    process.say(f"{'error' if wrong_use else 'failed'}: {line}")
     return 2 if wrong_use else 1
 
 

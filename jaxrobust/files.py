@@ -1,9 +1,13 @@
-"""Files that are written whole or not at all, and arrays that are read with one clear error."""
+"""Atomic writes that survive a power loss, and readers of arrays and JSON with one-line errors."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import json
 import math
 import os
+import secrets
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -15,6 +19,7 @@ import numpy as np
 
 from jaxrobust.errors import UserError, check
 
+_NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EROFS}
 _UNREADABLE = (
     ValueError, OSError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error,
     MemoryError, OverflowError, TypeError, SyntaxError, NotImplementedError,
@@ -28,14 +33,18 @@ _MOST_PACKED = 500
 
 @contextmanager
 def whole(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """Opens a file to write that takes the place of `path` once all of it is written.
+    """Opens a file to write that takes the place of `path` once all of it is written and synced.
 
-    Until then, and where writing fails, what was there stays. What is no regular file
-    (`/dev/stdout`, a pipe) is written to directly.
+    Until then, and where writing fails, what was there stays. Of several writers at once each
+    writes a whole file, and the last to finish wins. A symbolic link is replaced, not followed.
+    What is no regular file (`/dev/stdout`, a pipe) is written to directly.
 
     Args:
-      path: of the file; the new one grows beside it as `NAME.partial`.
+      path: of the file; the new one grows next to it as `.NAME.PID.RANDOM.partial`.
       mode: "w" for UTF-8 text, with lines as they are given, or "wb".
+
+    Raises:
+      OSError: the file or its folder cannot be written.
     """
     path = Path(path)
     text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
@@ -43,15 +52,57 @@ def whole(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
         with path.open(mode, **text) as file:
             yield file
         return
-    partial = path.with_name(path.name + ".partial")
-    file = partial.open(mode, **text)
+    partial = path.with_name(f".{path.name[:40]}.{os.getpid()}.{secrets.token_hex(4)}.partial")
+    try:
+        file = partial.open(mode, **text)
+    except OSError as error:  # It is `path` that the caller knows.
+        raise type(error)(error.errno, error.strerror, str(path)) from None
     try:
         with file:
             yield file
-        partial.replace(path)
+            file.flush()
+            sync(file.fileno())
+        os.replace(partial, path)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+    sync_folder(path.parent)
+
+
+def sync(descriptor: int) -> None:
+    """Waits until a file is on the disk; where its file system has no such thing, does nothing."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
+
+
+def sync_folder(folder: str | Path) -> None:
+    """Waits until the names of the files of a folder are on the disk, where the system can."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def read_json(path: str | Path) -> dict[str, Any]:
+    """Returns the object that a JSON file holds.
+
+    Raises:
+      UserError: no such file, or damaged: no UTF-8, no JSON, or no object.
+    """
+    path = Path(path)
+    check(path.is_file(), f"No such file: {str(path)!r}.")
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path} is damaged: it is not valid JSON ({line}).") from None
+    check(isinstance(found, dict), f"{path} is damaged: it does not hold a JSON object.")
+    return found
 
 
 def read_npz(path: str | Path, wrong: str = "is not an .npz file") -> dict[str, np.ndarray]:

@@ -1,9 +1,10 @@
-"""What concerns a whole process: how its memory is kept, who may speak, and how it ends."""
+"""Process-wide setup: allocator, import path, output streams, log levels, exit codes."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import io
 import logging
 import os
 import sys
@@ -19,9 +20,53 @@ _KEEP = {_ARENA_MAX: 1, _MMAP_MAX: 0, _TRIM_THRESHOLD: 2**31 - 1, _TOP_PAD: 2**2
 def prepare() -> None:
     """Makes the process ready to run the command line; before anything starts a thread."""
     keep_freed_memory()
+    search_here_last()
+    open_streams()
     for name in ("asyncio", "concurrent.futures"):  # Orbax's tasks; we say it in a line.
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    sys.path.insert(0, str(Path.cwd()))
+
+
+def search_here_last() -> None:
+    """Moves the current folder to the end of `sys.path`.
+
+    A recipe may import a module that lies there, but a file `matplotlib.py` among someone's data
+    must not take the place of the library. `python -m` puts the folder first.
+    """
+    here = str(Path.cwd())
+    if sys.path and sys.path[0] in ("", here) and not sys.flags.safe_path:
+        del sys.path[0]
+    if here not in sys.path:
+        sys.path.append(here)
+
+
+def open_streams() -> None:
+    """Lets standard output and error take any text, in silence where they are closed."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def say(text: str) -> None:
+    """Prints a line on the standard error stream; nobody to read it is no error."""
+    with contextlib.suppress(OSError, ValueError):
+        print(text, file=sys.stderr, flush=True)
+
+
+def tell(text: str) -> None:
+    """Prints what a command has found that is already in a file: nobody to read it is no error.
+
+    Where the standard output is closed, broken or full, it is told so on the standard error
+    stream and the command goes on.
+    """
+    try:
+        print(text, flush=True)
+    except (OSError, ValueError) as error:
+        if not isinstance(error, BrokenPipeError):
+            say(f"note: The standard output cannot be written ({error}).")
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")
 
 
 def keep_freed_memory() -> bool:
@@ -42,11 +87,20 @@ def end(command: Callable[[], int]) -> NoReturn:
     """Runs a command and ends the process with the exit code that it returns.
 
     A reader that has gone (`| head`) ends it as it ends any program: without a word, and with 141.
+    An output that cannot be written (a full disk) ends it with 1 and a line.
     """
+    output = sys.stdout
     try:
         code = command()
         sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
         code = 141
+    except OSError as error:
+        say(f"failed: The standard output cannot be written: {error.strerror or error}.")
+        code = 1
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # for the flush at exit
+        try:
+            output.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())
     sys.exit(code)

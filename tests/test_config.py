@@ -198,7 +198,7 @@ def test_overrides_reach_the_configuration():
 def test_broken_configuration_files_are_named(tmp_path):
     for name, text, message in [
         ("a.json", "{", "not valid JSON"),
-        ("b.json", "[1]", "does not hold a configuration"),
+        ("b.json", "[1]", "does not hold a JSON object"),
         ("c.py", "x = 1", "defines no get_config"),
         ("d.py", "def get_config():\n    return 1 / 0", "ZeroDivisionError"),
         ("e.py", "def get_config():\n    return {}", "must return a ConfigDict"),

@@ -34,11 +34,11 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path):
 
 
 def test_what_the_system_refuses_is_one_line(monkeypatch, capsys):
-    from jaxrobust.runs import commands
+    from jaxrobust import cli
 
     def full(values):
         raise OSError(28, "No space left on device", "w/config.json")
 
-    monkeypatch.setattr(commands, "run", full)
+    monkeypatch.setattr(cli, "command", full)
     assert main.run(["main", "--config=digits_dal", "--workdir=w"]) == 1
     assert capsys.readouterr().err == "failed: w/config.json: No space left on device.\n"

@@ -7,3 +7,5 @@ Modules are imported one by one, so that using one costs only what it needs:
 - `prepare`: source -> labels file -> imbalance -> noise -> disjoint parts, from one seed.
 - `manifest`: what was done, saved so that it can be checked and replayed.
 """
+
+from jaxrobust import files as files  # its place before other packages used it

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from jaxrobust.training import metrics
 
@@ -27,6 +29,15 @@ def canvas(width: float = 6.4, height: float = 4.0, rows: int = 1, columns: int 
 
 
 def save(figure: Figure, path: Path) -> Path:
+    """Writes a figure as PNG; its texts are never read as mathematics: a class may be "$x^$"."""
+    with rc_context({"text.usetex": False, "text.parse_math": False}):
+        for text in figure.findobj(Text):
+            text.set_parse_math(False)
+            text.set_usetex(False)
+        return _write(figure, path)
+
+
+def _write(figure: Figure, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
     return path

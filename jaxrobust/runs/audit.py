@@ -1,4 +1,4 @@
-"""The audit of a run: evidence kept in `evidence.npz`, label issues, weights and report made of it.
+"""Audit of a run: evidence kept in `evidence.npz`, label issues, weights and report made of it.
 
 All but the evidence can be made again, without the checkpoints, and without the data but for the
 pictures: `--mode=audit`.
@@ -6,7 +6,7 @@ pictures: `--mode=audit`.
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,24 +15,35 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxrobust import config as configuration
-from jaxrobust import files
+from jaxrobust import files, process
 from jaxrobust.audit import LabelIssues, export, find_label_issues
 from jaxrobust.audit.scoring import against_truth
 from jaxrobust.data import labels_file, manifest
 from jaxrobust.data.examples import rows_of
 from jaxrobust.data.manifest import Manifest
 from jaxrobust.data.prepare import Part, prepare
-from jaxrobust.errors import UserError, check
+from jaxrobust.errors import UserError, check, writing
 from jaxrobust.runs import cross_validation, rematch
 from jaxrobust.runs.evaluation import Evaluated, evaluate
 from jaxrobust.runs.experiment import Experiment, assemble, load_source
+from jaxrobust.runs.lock import locked
+from jaxrobust.runs.workdir import read_config
 from jaxrobust.training.dynamics import gathered
 from jaxrobust.training.metrics import class_groups
+from jaxrobust.training.signals import Interrupt
 
+MOST_CLASSES = 30
+"""So many classes at most have their [K, K] matrices in results.json."""
+FILES = ("label_issues.csv", "sample_weights.npz", "report.html")
 Evidence = dict[str, np.ndarray]
 """By name: `curves` [N, S], `training_probabilities` [N, P, K], `out_of_sample` [N, K],
 `weights_<method>` [N], `held_out` [V, K] (predictions of the validation examples), `paths` [N],
 `paths_metadata` [M], `paths_validation` [V]. Those that a run has not got are left out."""
+
+
+def small_matrix(matrix: Any) -> list | None:
+    """Returns a matrix [K, K] as lists, or None where it is too large for results.json."""
+    return None if matrix is None or len(matrix) > MOST_CLASSES else np.asarray(matrix).tolist()
 
 
 class Audited(NamedTuple):
@@ -49,10 +60,17 @@ def weights_source(method: str) -> str:
 
 def gather(
     experiment: Experiment, state, say=lambda line: None, *,
-    evaluated: dict[str, Evaluated] | None = None,
+    evaluated: dict[str, Evaluated] | None = None, pause: Callable = lambda *_: None,
 ) -> Evidence:
-    """Collects the evidence of a trained state, whose evaluation may be known; every process
-    takes part."""
+    """Collects the evidence of a trained state; every process takes part.
+
+    Args:
+      experiment: the run.
+      state: its last state.
+      say: called with a line per fold of a cross-validation.
+      evaluated: what `evaluate` gives for the state, if it is known.
+      pause: called now and then; may raise to leave.
+    """
     config, data = experiment.config, experiment.data
     everywhere = jax.jit(lambda tree: tree, out_shardings=experiment.layout.copies())
     seen = gathered(state._replace(memory={"dynamics": everywhere(state.memory["dynamics"])}))
@@ -70,8 +88,9 @@ def gather(
         found["held_out"] = np.asarray(jax.nn.softmax(evaluated["validation"].logits))
     if (config.audit.folds or 0) > 1:
         found["out_of_sample"] = cross_validation.out_of_sample(
-            experiment, config.audit.folds, say
+            experiment, config.audit.folds, say, pause
         )
+    pause()
     for name, part in (("paths", data.train), ("paths_metadata", data.metadata),
                        ("paths_validation", data.validation)):
         if part is not None and part.ids is not None:
@@ -110,7 +129,7 @@ def find(config: ConfigDict, record: Manifest, found: Evidence) -> Audited:
         "flagged": issues.num_issues,
         "expected": round(issues.noise_rate * len(issues)),
         "expected_interval": list(issues.num_issues_interval),
-        "noise_matrix": None if issues.noise_matrix is None else issues.noise_matrix.tolist(),
+        "noise_matrix": small_matrix(issues.noise_matrix),
         "held_out": _held_out(config, record, found),
         "truth": None,
         "codes": list(issues.codes),
@@ -120,7 +139,8 @@ def find(config: ConfigDict, record: Manifest, found: Evidence) -> Audited:
     if record.truth_known:
         counts = np.bincount(rows.given_labels, minlength=len(names))
         groups = class_groups(counts, config.eval.many_above, config.eval.few_below)
-        summary["truth"] = against_truth(issues, rows.true_labels, groups)
+        truth = against_truth(issues, rows.true_labels, groups)
+        summary["truth"] = truth | {"noise_matrix": small_matrix(truth["noise_matrix"])}
     return Audited(issues, summary)
 
 
@@ -184,7 +204,7 @@ def write(
     export.write_weights(audited.issues, workdir / "sample_weights.npz")
     page = report.render(
         audited.issues, name=workdir.resolve().name, results=results,
-        config=configuration.to_json(config), environment=_json(workdir / "environment.json"),
+        config=configuration.to_json(config), environment=_environment(workdir),
         true=true, curves=found.get("curves"), train=train, figures=workdir / "figures",
         features=record.feature_names,
     )
@@ -192,24 +212,52 @@ def write(
         file.write(page)
 
 
-def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text()) if path.is_file() else {}
+def _environment(workdir: Path) -> dict[str, Any]:
+    """Returns what environment.json says; nothing where it is damaged, with a note."""
+    path = workdir / "environment.json"
+    try:
+        return files.read_json(path) if path.is_file() else {}
+    except UserError as error:
+        process.say(f"note: {error}")
+        return {}
 
 
-def remake(workdir: str | Path, folds: int | None = None, say=lambda line: None) -> Audited:
+def remake(
+    workdir: str | Path, folds: int | None = None, say: Callable[[str], None] = lambda line: None,
+    settings: Mapping[str, Any] | None = None,
+) -> Audited:
     """Makes the audit of a finished run again, with out-of-sample predictions if asked.
 
+    Args:
+      workdir: of a finished run.
+      folds: of a cross-validation, or None to use the evidence there is.
+      say: called with a line per fold.
+      settings: by full name, instead of the run's own: where the data are now.
+
     Raises:
-      UserError: there is no finished run, or it has no evidence.
+      UserError: there is no finished run, it has no evidence, or another process works in it.
+      Interrupted: Ctrl-C or SIGTERM, before anything was written.
     """
-    from jaxrobust.runs.results import write_json
+    from jaxrobust.runs import results
 
     workdir = Path(workdir)
     check(
         (workdir / "results.json").is_file(),
         f"--workdir={workdir} holds no finished run (no results.json). Train first.",
     )
-    config = configuration.validate(configuration.load(str(workdir / "config.json")))
+    config = read_config(workdir, settings or {})
+    results.load(workdir)
+    with writing(workdir), locked(workdir), Interrupt("Stopping.") as interrupt:
+        return write_again(workdir, config, folds, say, interrupt.check)
+
+
+def write_again(
+    workdir: Path, config: ConfigDict, folds: int | None = None,
+    say: Callable[[str], None] = lambda line: None, pause: Callable = lambda *_: None,
+) -> Audited:
+    """Does what `remake` says in a workdir that is locked; `pause` as in `fit`."""
+    from jaxrobust.runs import results
+
     record = manifest.load(workdir / "noise.npz")
     path = workdir / "evidence.npz"
     found = load(path) if path.is_file() else {}
@@ -223,27 +271,40 @@ def remake(workdir: str | Path, folds: int | None = None, say=lambda line: None)
             train = rematch.by_name(source, found.get("paths"))
     except (UserError, OSError) as error:
         train = f"The examples could not be opened: {error}"
+    why = train if isinstance(train, str) else getattr(train, "note", "")
+    if why:
+        say(f"note: {why}")
     if folds:
-        why = train if isinstance(train, str) else getattr(train, "note", "")
         check(data is not None, f"Out-of-sample predictions need the data: {why}")
-        found["out_of_sample"] = cross_validation.out_of_sample(assemble(config, data), folds, say)
-        save(found, path)
+        found["out_of_sample"] = cross_validation.out_of_sample(
+            assemble(config, data), folds, say, pause
+        )
     check(
         any(not name.startswith(("paths", "held_out")) for name in found),
         f"{workdir} holds no evidence of its labels (evidence.npz). "
         "Make some: --config.audit.folds=5.",
     )
     audited = find(config, record, found)
-    results = _json(workdir / "results.json") | {"audit": audited.summary}
-    write(workdir, config, record, found, audited, results, train)
-    write_json(workdir / "results.json", results)
+    pause()
+    if folds:
+        save(found, path)
+    summary = results.load(workdir) | {"audit": audited.summary}
+    write(workdir, config, record, found, audited, summary, train)
+    results.write_json(workdir / "results.json", summary)
     return audited
 
 
 def write_corrected(
-    workdir: str | Path, issues: LabelIssues, path: str | Path
+    workdir: str | Path, issues: LabelIssues, path: str | Path,
+    settings: Mapping[str, Any] | None = None,
 ) -> tuple[int, str]:
     """Writes the labels of a run's data set, those found wrong replaced, as a labels file.
+
+    Args:
+      workdir: of a finished run.
+      issues: found by its audit.
+      path: of the labels file.
+      settings: by full name, instead of the run's own: where the data are now.
 
     Data that have changed since the run are no obstacle where examples have names: each label goes
     to the example of its name, those that the run did not have keep theirs.
@@ -255,7 +316,7 @@ def write_corrected(
       UserError: the data cannot be read, or have changed and their examples have no names.
     """
     workdir = Path(workdir)
-    config = configuration.load(str(workdir / "config.json"))
+    config = read_config(workdir, settings or {})
     record, d = manifest.load(workdir / "noise.npz"), config.data
     source = load_source(config)
     same = manifest.fingerprint(source) == record.fingerprint

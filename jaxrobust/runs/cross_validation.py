@@ -47,10 +47,17 @@ def check_folds(experiment: Experiment, folds: int) -> None:
 
 
 def out_of_sample(
-    experiment: Experiment, folds: int, say: Callable[[str], None] = lambda line: None
+    experiment: Experiment, folds: int, say: Callable[[str], None] = lambda line: None,
+    pause: Callable = lambda *_: None,
 ) -> np.ndarray:
     """Returns float32 [N, K], for each training example the prediction of a network that has not
     seen it: one trained in the same way, from the same seed, on the other folds.
+
+    Args:
+      experiment: the run; its training examples are predicted.
+      folds: how many networks are trained.
+      say: called with a line per fold.
+      pause: see `fit`.
 
     Raises:
       UserError: see `check_folds`; before the first fold is trained.
@@ -66,7 +73,7 @@ def out_of_sample(
         x = _rows(data.train.x, rest)
         x = np.asarray(x) if isinstance(x, jax.Array) else x
         part = assemble(config, _only(data, rest, x))
-        state, _ = fit(part)
+        state, _ = fit(part, pause)
         logits = part.forward(state.params, state.batch_stats, _rows(data.train.x, held))
         found[held] = np.asarray(jax.nn.softmax(logits))
     return found

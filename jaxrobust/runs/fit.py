@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 
 from jaxrobust.methods import TrainState
@@ -10,11 +12,18 @@ from jaxrobust.training.loop import Place, Runner
 from jaxrobust.training.programs import shared_jit
 
 
-def fit(experiment: Experiment) -> tuple[TrainState, list[dict[str, float]]]:
+def fit(
+    experiment: Experiment, pause: Callable = lambda *_: None
+) -> tuple[TrainState, list[dict[str, float]]]:
     """Trains in memory: no workdir, no checkpoints, no evaluation.
 
+    Args:
+      experiment: what is trained.
+      pause: called with state and progress after each compiled call and each epoch; may raise to
+        leave.
+
     Returns:
-      The state after the last epoch, and a row of training numbers for each epoch.
+      The state after the last epoch, and a row of training numbers per epoch.
 
     Raises:
       RunError: the loss is not finite.
@@ -22,7 +31,8 @@ def fit(experiment: Experiment) -> tuple[TrainState, list[dict[str, float]]]:
     state = init_state(experiment)
     place, runner, rows = Place(), make_runner(experiment), []
     while place.epoch < experiment.method.epochs:
-        state, row = runner.epoch(state, place, lambda *_: None)
+        state, row = runner.epoch(state, place, pause)
+        pause(state, place)
         rows.append({"epoch": place.epoch} | row)
     return state, rows
 

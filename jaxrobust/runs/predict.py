@@ -1,8 +1,8 @@
-"""What to do with a trained workdir: evaluate it, predict with it. And the dry run."""
+"""Use of a trained workdir: evaluation and prediction. And the dry run."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,56 +14,89 @@ from jaxrobust import config as configuration
 from jaxrobust import networks
 from jaxrobust.audit import export
 from jaxrobust.data.readers.unlabelled import load_inputs
-from jaxrobust.errors import UserError, check
+from jaxrobust.errors import check, writing
 from jaxrobust.runs import cross_validation, results
+from jaxrobust.runs import model as models
 from jaxrobust.runs.experiment import Experiment, assemble, make_views
 from jaxrobust.runs.fit import init_state
-from jaxrobust.training.checkpoints import Checkpoints
-from jaxrobust.training.saving import restore
+from jaxrobust.runs.workdir import check_data, read_config
+from jaxrobust.training.checkpoints import read
+from jaxrobust.training.saving import restored, target
+
+Say = Callable[[str], None]
 
 
-def open_workdir(workdir: str | Path) -> tuple[Experiment, dict[str, Any]]:
-    """Builds the experiment of a workdir and reads its newest checkpoint.
+def open_workdir(
+    workdir: str | Path, settings: Mapping[str, Any] | None = None, say: Say = lambda line: None
+) -> tuple[Experiment, dict[str, Any]]:
+    """Builds the experiment of a workdir and reads its newest checkpoint; changes nothing there.
+
+    Args:
+      workdir: of a run.
+      settings: by full name, instead of the run's own: where the data are now.
+      say: called with a line for each newer checkpoint that cannot be used, and one for an epoch
+        that is not the run's last.
 
     Returns:
       The experiment, and `{"state": TrainState, "place": Place, "selected": (params,
       batch_stats)}`; as long as no epoch has been selected, those of the state are.
 
     Raises:
-      UserError: there is no run, or no checkpoint yet.
+      UserError: there is no run, no checkpoint yet, or the data have changed since it began.
+      RunError: no checkpoint can be read.
     """
     workdir = Path(workdir)
-    path = workdir / "config.json"
-    check(path.is_file(), f"--workdir={workdir} holds no run (no config.json). Train first.")
-    experiment = assemble(configuration.validate(configuration.load(str(path))))
-    checkpoints = Checkpoints(workdir / "checkpoints")
-    try:
-        found = restore(checkpoints, init_state(experiment), experiment.config.eval.select)
-    finally:
-        checkpoints.close()
-    if found is None:
-        raise UserError(f"{workdir} holds no checkpoint yet. Train first.")
+    experiment = assemble(read_config(workdir, settings or {}))
+    model = models.load_model(workdir)
+    if model is not None:
+        check_data(workdir, model, experiment.data,
+                   "Put them back as they were, or name their place: --config.data.path=.")
+    wanted = target(init_state(experiment))
+    found = restored(read(workdir / "checkpoints", wanted), experiment.config.eval.select)
+    check(found is not None, f"{workdir} holds no checkpoint yet. Train first.")
+    check(
+        model is None or found.record == model.fingerprint,
+        f"The checkpoints of {workdir} belong to another run than its {models.NAME}.",
+    )
+    for line in [*found.problems, *_not_the_last(found.place.epoch, experiment.method.epochs)]:
+        say(f"note: {line}")
     selected = found.selection.of(found.state)
     return experiment, {"state": found.state, "place": found.place, "selected": selected}
 
 
-def evaluate(workdir: str | Path) -> dict[str, Any]:
-    """Measures a run's last and selected parameters again; writes evaluation.json.
+def _not_the_last(epoch: int, epochs: int) -> list[str]:
+    if epoch == epochs:
+        return []
+    return [f"These are the parameters of epoch {epoch} of {epochs}, not of the last."]
+
+
+def evaluate(
+    workdir: str | Path, settings: Mapping[str, Any] | None = None, say: Say = lambda line: None,
+    save: bool = True,
+) -> dict[str, Any]:
+    """Measures a run's last and selected parameters again.
+
+    Args:
+      workdir: of a run.
+      settings, say: see `open_workdir`.
+      save: whether evaluation.json is written.
 
     Returns:
       Of what results.json holds: selection_split, selection_metric, last, selected.
     """
-    experiment, run = open_workdir(workdir)
+    experiment, run = open_workdir(workdir, settings, say)
     measured, _ = results.measure_run(experiment, **run)
-    results.write_json(Path(workdir) / "evaluation.json", measured)
+    if save:
+        results.write_json(Path(workdir) / "evaluation.json", measured)
     return measured
 
 
 def predict(
     workdir: str | Path, inputs: str | Path, output: str | Path | None = None,
-    which: str = "selected",
+    which: str = "selected", settings: Mapping[str, Any] | None = None,
+    say: Say = lambda line: None,
 ) -> Path:
-    """Predicts classes of new examples with a trained run.
+    """Predicts classes of new examples with a trained run; needs nothing but its workdir.
 
     Args:
       workdir: of a run.
@@ -72,21 +105,31 @@ def predict(
         order, and others; of the shape that the run was trained on.
       output: the CSV to write; default `predictions.csv` in the workdir.
       which: selected or last parameters; the same if no epoch was selected.
+      settings: by full name, instead of the run's own: how examples are read.
+      say: see `open_workdir`.
 
     Returns:
       The path of the CSV: example, predicted class name, its probability, then every class's.
+
+    Raises:
+      UserError, RunError: see `open_workdir`; or inputs that cannot be read, or are of another
+        shape.
     """
-    experiment, arrays = open_workdir(workdir)
-    state = arrays["state"]
-    last = (state.params, state.batch_stats)
-    params, batch_stats = arrays["selected"] if which == "selected" else last
+    workdir = Path(workdir)
+    config = read_config(workdir, settings or {})
+    output = Path(output or workdir / "predictions.csv")
+    check(output.parent.is_dir(), f"--output={output}: no folder {str(output.parent)!r}.")
+    check(not output.is_dir(), f"--output={output} is a folder: name a file.")
+    predictor = models.open_predictor(workdir, config, which)
+    for line in predictor.problems:
+        say(f"note: {line} These are the parameters of epoch {predictor.epoch}.")
     x, names = load_inputs(
-        inputs, like=np.asarray(experiment.data.train.x[0]).shape,
-        encoder=experiment.data.encoder,
+        inputs, like=predictor.model.shape, encoder=predictor.model.encoder
     )
-    p = np.asarray(jax.nn.softmax(experiment.forward(params, batch_stats, x)))
-    output = Path(output or Path(workdir) / "predictions.csv")
-    return write_predictions(output, names, experiment.data.class_names, p)
+    p = predictor.probabilities(x)
+    advice = "" if output.parent != workdir else "Name another file: --output=FILE.csv."
+    with writing(output, advice):
+        return write_predictions(output, names, predictor.model.class_names, p)
 
 
 def write_predictions(

@@ -1,4 +1,4 @@
-"""What a run leaves in its workdir beside checkpoints and metrics."""
+"""Results of a run: what its workdir holds next to checkpoints and metrics."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import math
 import platform
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +17,44 @@ import numpy as np
 from jaxrobust import __version__, files
 from jaxrobust import config as configuration
 from jaxrobust.data import manifest
+from jaxrobust.errors import check
 from jaxrobust.runs import audit as auditing
+from jaxrobust.runs import model as models
 from jaxrobust.runs.evaluation import Evaluated, evaluate
 from jaxrobust.training import metrics
 from jaxrobust.training.metrics_log import read_rows
 from jaxrobust.training.sharding import is_first
 
+MATRICES = "matrices.npz"
+VERSION = 1
 
-def write_start(experiment, workdir: Path) -> None:
-    """Writes config.json, environment.json, noise.npz and, of a table, columns.npz."""
+
+def write_start(experiment, model, workdir: Path) -> None:
+    """Writes config.json, model.npz, environment.json and noise.npz into a folder that is there."""
     if not is_first():
         return
-    workdir.mkdir(parents=True, exist_ok=True)
     manifest.save(experiment.data.manifest, workdir / "noise.npz")
-    if experiment.data.encoder is not None:
-        with files.whole(workdir / "columns.npz", "wb") as file:
-            np.savez(file, **experiment.data.encoder.to_arrays())
+    models.save(model, workdir)
     write_json(workdir / "environment.json", environment())
     _replace(workdir / "config.json", configuration.to_json(experiment.config))
+
+
+def load(workdir: Path) -> dict[str, Any]:
+    """Reads results.json.
+
+    Raises:
+      UserError: it is not there, damaged, or written by a later version.
+    """
+    path = workdir / "results.json"
+    check(path.is_file(), f"{workdir} holds no finished run (no results.json).")
+    found = files.read_json(path)
+    right = found.keys() >= {"last", "selected", "selection_split"} and all(
+        isinstance(found[which], dict) and "epoch" in found[which] for which in ("last", "selected")
+    )
+    check(right, f"{path} does not hold the results of a run.")
+    version = found.get("version", VERSION)
+    check(version == VERSION, f"{path} is of version {version}; this jaxrobust reads {VERSION}.")
+    return found
 
 
 def environment() -> dict[str, Any]:
@@ -105,16 +126,26 @@ def draw_learned(experiment, workdir: Path) -> None:
 
 
 def write_end(
-    experiment, workdir, state, place, selected, seconds, last: dict[str, Evaluated] | None
+    experiment, workdir, state, place, selected, seconds, last: dict[str, Evaluated] | None,
+    pause: Callable = lambda *_: None,
 ) -> dict[str, Any]:
     """Measures the last and the selected parameters; writes results.json, figures, the audit.
 
-    The arguments are those of `measure_run`.
+    Args:
+      experiment, state, place, selected, last: see `measure_run`.
+      workdir: folder of the run.
+      seconds: that the epochs took, by what they were.
+      pause: called now and then, for instance within a cross-validation; may raise to leave.
+
+    Returns:
+      The contents of results.json.
     """
     config, data = experiment.config, experiment.data
+    pause()
     measured, last = measure_run(experiment, state, place, selected, last)
     noise = noise_summary(data)
     results = {
+        "version": VERSION,
         "method": config.method.name,
         "loss": config.loss.name,
         "seed": config.seed,
@@ -124,7 +155,7 @@ def write_end(
         "noise": noise,
         "seconds": seconds,
     }
-    found = auditing.gather(experiment, state, evaluated=last)
+    found = auditing.gather(experiment, state, evaluated=last, pause=pause)
     if not is_first():
         return results
     if config.log.figures:
@@ -137,15 +168,37 @@ def write_end(
     auditing.save(found, workdir / "evidence.npz")
     audited = auditing.find(config, data.manifest, found)
     results["audit"] = audited.summary
+    write_matrices(workdir, data, last)
     auditing.write(workdir, config, data.manifest, found, audited, results, data.train)
     write_json(workdir / "results.json", results)
     return results
 
 
+def write_matrices(workdir: Path, data, last: dict[str, Evaluated]) -> None:
+    """Writes matrices.npz: what has a row and a column per class.
+
+    Keys: class_names [K]; transition_counts int [K, K] `[true, given]` of the training labels;
+    confusion int [K, K] `[label, predicted]` of the test data by the last parameters, where there
+    are test data. The audit's noise matrix is in sample_weights.npz.
+    """
+    k = len(data.class_names)
+    arrays = {
+        "class_names": np.array(data.class_names, str),
+        "transition_counts": manifest.realised(data.manifest)["transition_counts"],
+    }
+    if "test" in last:
+        pairs = data.test.labels.astype(np.int64) * k + last["test"].logits.argmax(1)
+        arrays["confusion"] = np.bincount(pairs, minlength=k * k).reshape(k, k)
+    with files.whole(workdir / MATRICES, "wb") as file:
+        np.savez_compressed(file, **arrays)
+
+
 def noise_summary(data) -> dict[str, Any]:
     """Returns what was asked of labels and class sizes, and what came of it, as plain values."""
     record = data.manifest
-    made = {k: np.asarray(v).tolist() for k, v in manifest.realised(record).items()}
+    made = manifest.realised(record)
+    made["transition_counts"] = auditing.small_matrix(made["transition_counts"])
+    made = {k: v if v is None else np.asarray(v).tolist() for k, v in made.items()}
     if not data.truth_known:
         made |= {"realised_rate": None, "realised_rate_per_class": None}
     return {

@@ -7,7 +7,6 @@ several seeds are, compile once. Each run has a workdir of its own inside the sw
 from __future__ import annotations
 
 import itertools
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ from ml_collections import ConfigDict
 
 from jaxrobust import config as configuration
 from jaxrobust.errors import RunError, check, choose
+from jaxrobust.process import say, tell
 from jaxrobust.runs import sweep_table
 from jaxrobust.runs.train import check_workdir, train
 from jaxrobust.training import programs
@@ -107,29 +107,28 @@ def run(path: str, workdir: Path, overrides: Mapping[str, Any], dry_run: bool = 
     """
     todo = runs(load(path), overrides)
     if not any(r.config.method.name == "supervised" and r.config.loss.name == "ce" for r in todo):
-        print("note: No method of this sweep is plain cross-entropy: nothing to compare with.",
-              file=sys.stderr)
+        say("note: No method of this sweep is plain cross-entropy: nothing to compare with.")
     results = {r.name: check_workdir(r.config, workdir / r.name) for r in todo}
     left = [r for r in todo if results[r.name] is None]
-    print(f"{len(todo)} runs, {len(todo) - len(left)} of them finished.", file=sys.stderr)
+    say(f"{len(todo)} runs, {len(todo) - len(left)} of them finished.")
     if dry_run:
         print("\n".join(f"{'todo' if r in left else 'done'}  {workdir / r.name}" for r in todo))
         return 0
     failed = []
     for i, r in enumerate(left):
-        print(f"Run {i + 1} of {len(left)}: {workdir / r.name}", file=sys.stderr)
+        say(f"Run {i + 1} of {len(left)}: {workdir / r.name}")
         try:
             results[r.name] = train(r.config, workdir / r.name)
         except Interrupted as stop:
-            print(f"Stopped by {stop}. Run the same command again to go on.", file=sys.stderr)
+            say(stop.farewell())
             return stop.code
         except RunError as error:
             failed.append(f"failed: {r.name}: {error}")
     rows = sweep_table.summarise(todo, results)
-    print(sweep_table.markdown(rows))
-    print(f"Programs compiled: {programs.compiled()}.", file=sys.stderr)
+    tell(sweep_table.markdown(rows))
+    say(f"Programs compiled: {programs.compiled()}.")
     written = sweep_table.write(rows, workdir)
-    print("Wrote " + ", ".join(map(str, written)) + ".")
+    tell("Wrote " + ", ".join(map(str, written)) + ".")
     for line in failed:
-        print(line, file=sys.stderr)
+        say(line)
     return 1 if failed else 0

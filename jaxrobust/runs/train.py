@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from jaxrobust import config as configuration
+from jaxrobust.data import manifest
 from jaxrobust.errors import UserError, check, writing
+from jaxrobust.process import say
+from jaxrobust.runs import audit as auditing
 from jaxrobust.runs import cross_validation, diagnostics, loss_curves, results
+from jaxrobust.runs import model as models
 from jaxrobust.runs.evaluation import evaluate
 from jaxrobust.runs.experiment import Experiment, assemble
 from jaxrobust.runs.fit import init_state, make_runner
-from jaxrobust.training.checkpoints import Checkpoints
-from jaxrobust.training.loop import Place
+from jaxrobust.runs.lock import locked
+from jaxrobust.runs.workdir import check_data, read_config
+from jaxrobust.training.checkpoints import Checkpoints, check_path, saved_steps
+from jaxrobust.training.loop import NonFinite, Place
 from jaxrobust.training.metrics_log import Log, Silent
-from jaxrobust.training.saving import Saver, Selection, restore
+from jaxrobust.training.saving import Saver, Selection, restored, target
 from jaxrobust.training.sharding import is_first
-from jaxrobust.training.signals import Interrupt
+from jaxrobust.training.signals import Interrupt, Interrupted
+
+FILES = auditing.FILES
+_OF_A_FINISHED_RUN = (models.NAME, "noise.npz", "evidence.npz", results.MATRICES, *FILES)
+_GO_ON = "The same command goes on from the last checkpoint."
 
 
 def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
@@ -32,75 +43,195 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
       config: see `jaxrobust.config`.
       workdir: folder of the run. If it holds a run of the same configuration that was stopped,
         the run continues from its last checkpoint, bit-identically; if that run is finished, its
-        results are returned.
+        results are returned, and files that it has lost are made again.
 
     Returns:
       The contents of `results.json`.
 
     Raises:
-      UserError: a setting, file or data set that cannot work; before anything is written.
+      UserError: a setting, file or data set that cannot work; the workdir is in use, or holds
+        another run, or the data have changed since it began; before anything is written.
       RunError: the loss is not finite, the disk is full, no checkpoint can be read.
-      Interrupted: Ctrl-C or SIGTERM, after a checkpoint was saved.
+      Interrupted: Ctrl-C or SIGTERM, after a checkpoint was saved if there was anything to save.
     """
     config, workdir = configuration.validate(config), Path(workdir)
     done = check_workdir(config, workdir)
-    if done is not None:
+    lost = lost_files(workdir)
+    if done is not None and not lost:
         return done
+    check_path(workdir.absolute())
     experiment = assemble(config)
     if config.audit.folds:
         cross_validation.check_folds(experiment, config.audit.folds)
-    with writing(workdir, "The same command goes on from the last checkpoint."):
-        results.write_start(experiment, workdir)
-        return _run(experiment, workdir)
+    model = models.of(experiment)
+    _check_same_data(workdir, model, experiment)
+    with _writing(workdir), _lock(workdir), Interrupt() as interrupt:
+        done = check_workdir(config, workdir)  # Another process may have finished it by now.
+        try:
+            if done is not None:
+                return _make_again(experiment, model, workdir, done, lost_files(workdir))
+            return _run(experiment, model, workdir, interrupt)
+        except Interrupted as stop:
+            stop.saved = bool(saved_steps(workdir / "checkpoints"))
+            raise
 
 
 def check_workdir(config: ConfigDict, workdir: Path) -> dict[str, Any] | None:
-    """Returns the results of a finished run, or None.
+    """Returns the results of a finished run, or None; damaged ones count as none, with a note.
 
     Raises:
       UserError: the workdir is a file, or holds a run of another configuration.
     """
-    path = workdir / "config.json"
     check(not workdir.is_file(), f"--workdir={workdir} is a file.")
-    if not path.is_file():
+    if not any((workdir / name).is_file() for name in ("config.json", models.NAME)):
         return None
-    changes = configuration.difference(configuration.load(str(path)), config)
+    changes = configuration.difference(read_config(workdir), config)
     if changes:
         raise UserError(
             f"{workdir} holds a run of another configuration: {'; '.join(changes)}. "
             "Use another --workdir, or the old settings."
         )
-    finished = workdir / "results.json"
-    return json.loads(finished.read_text()) if finished.is_file() else None
+    if not (workdir / "results.json").is_file():
+        return None
+    try:
+        return results.load(workdir)
+    except UserError as error:
+        if not saved_steps(workdir / "checkpoints"):
+            raise
+        say(f"note: {error} It is made again from the last checkpoint.")
+        return None
 
 
-def _run(experiment: Experiment, workdir: Path) -> dict[str, Any]:
+def lost_files(workdir: Path) -> list[str]:
+    """Returns the names of the files that a finished run has and this workdir has not."""
+    return [name for name in _OF_A_FINISHED_RUN if not (workdir / name).is_file()]
+
+
+def _check_same_data(workdir: Path, model: models.Model, experiment: Experiment) -> None:
+    before = models.load_model(workdir)
+    begun = saved_steps(workdir / "checkpoints") or (workdir / "results.json").is_file()
+    if before is not None and begun:
+        check_data(workdir, before, experiment.data,
+                   "Put them back as they were, or use another --workdir.")
+
+
+@contextlib.contextmanager
+def _writing(workdir: Path) -> Iterator[None]:
+    """Turns errors of the system into one line that promises no more than is true."""
+    try:
+        yield
+    except (OSError, NonFinite) as error:
+        kept = bool(saved_steps(workdir / "checkpoints"))
+        if isinstance(error, NonFinite):
+            error.add_remedy(kept)
+            raise
+        with writing(workdir, _GO_ON if kept else ""):
+            raise
+
+
+@contextlib.contextmanager
+def _lock(workdir: Path) -> Iterator[None]:
+    """Holds the workdir's lock: the first of several processes does, and tells the others."""
+    with contextlib.ExitStack() as stack:
+        problem: Exception | None = None
+        if is_first():
+            try:
+                workdir.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(locked(workdir))
+            except (UserError, OSError) as error:
+                problem = error
+        if jax.process_count() > 1:
+            from jax.experimental import multihost_utils
+
+            failed = multihost_utils.broadcast_one_to_all(np.int32(problem is not None))
+            if int(failed) and problem is None:
+                problem = UserError(f"The first process could not lock {workdir}.")
+        if problem is not None:
+            raise problem
+        yield
+
+
+def _make_again(
+    experiment: Experiment, model: models.Model, workdir: Path, done: dict[str, Any],
+    lost: list[str],
+) -> dict[str, Any]:
+    """Makes files again that a finished run has lost; returns its results."""
+    data = experiment.data
+    say(f"note: {workdir} has lost {', '.join(lost)}; made again.")
+    if is_first() and {models.NAME, "noise.npz"} & set(lost):
+        manifest.save(data.manifest, workdir / "noise.npz")
+        models.save(model, workdir)
+    if {"evidence.npz", results.MATRICES} & set(lost):
+        checkpoints = Checkpoints(workdir / "checkpoints", experiment.config.checkpoint.keep)
+        try:
+            found = restored(checkpoints.restore(target(init_state(experiment))),
+                             experiment.config.eval.select)
+        finally:
+            checkpoints.close()
+        if found is None:
+            say("note: Without a checkpoint the evidence of the labels cannot be made again.")
+            return done
+        _check_record(workdir, found, model)
+        selected = found.selection.of(found.state)
+        return results.write_end(experiment, workdir, found.state, found.place, selected,
+                                 done.get("seconds"), None)
+    auditing.write_again(workdir, model.config)
+    return results.load(workdir)
+
+
+def _check_record(workdir: Path, found, model: models.Model) -> None:
+    check(
+        found.record == model.fingerprint,
+        f"The checkpoints in {workdir} were saved with other settings or other data than these. "
+        "Put them back as they were, or use another --workdir.",
+    )
+
+
+def _run(
+    experiment: Experiment, model: models.Model, workdir: Path, interrupt: Interrupt
+) -> dict[str, Any]:
     config, method = experiment.config, experiment.method
     state, place, problems = init_state(experiment), Place(), []
     selection = Selection(config.eval.select, place)
     with contextlib.ExitStack() as stack:
         checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep)
         stack.callback(checkpoints.close)
-        found = restore(checkpoints, state, config.eval.select)
+        found = restored(checkpoints.restore(target(state)), config.eval.select)
         if found is not None:
-            state, place, selection, problems = found
+            _check_record(workdir, found, model)
+            state, place, selection, problems = (
+                found.state, found.place, found.selection, found.problems
+            )
+        results.write_start(experiment, model, workdir)
         log = (Log if is_first() else Silent)(
             workdir, epochs=method.epochs, start=place.epoch, tensorboard=config.log.tensorboard,
             name=config.loss.name if config.method.name == "supervised" else config.method.name,
         )
         stack.callback(log.close)
-        for line in [*experiment.data.warnings, *problems]:
+        for line in [*experiment.data.warnings, *problems, *_lost_rows(log.missing)]:
             log.say(f"note: {line}")
         if found is not None:
             log.say(f"Resuming {workdir} at epoch {place.epoch}, step {int(state.step)}.")
-        interrupt = stack.enter_context(Interrupt())
         saver = Saver(
             checkpoints, place, selection, interrupt, every_steps=config.checkpoint.every_steps,
-            every_seconds=config.checkpoint.every_seconds,
+            every_seconds=config.checkpoint.every_seconds, record=model.fingerprint,
+            before=log.sync,
         )
         state, seconds, last = _epochs(experiment, state, place, selection, saver, log, workdir)
-    selected = selection.of(state)
-    return results.write_end(experiment, workdir, state, place, selected, seconds, last)
+    interrupt.text = "Stopping."
+    return results.write_end(
+        experiment, workdir, state, place, selection.of(state), seconds, last, saver.check
+    )
+
+
+def _lost_rows(epochs: list[int]) -> list[str]:
+    """Returns what to say of epochs that metrics.jsonl should have and has not."""
+    if not epochs:
+        return []
+    which = f"epoch {epochs[0]}" if len(epochs) == 1 else (
+        f"{len(epochs)} epochs from {epochs[0]} to {epochs[-1]}"
+    )
+    return [f"metrics.jsonl has lost the rows of {which}; learning curves go without them."]
 
 
 def _epochs(experiment, state, place, selection, saver, log, workdir):

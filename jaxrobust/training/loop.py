@@ -292,6 +292,11 @@ class NonFinite(RunError):
     def __init__(self, step: int, epoch: int):
         self.step, self.epoch = step, epoch
         super().__init__(
-            f"The loss was not finite at step {step} (epoch {epoch + 1}). The last checkpoint "
-            "before it was kept. Try a smaller optimizer.learning_rate, or optimizer.clip_norm."
+            f"The loss was not finite at step {step} (epoch {epoch + 1}). "
+            "Try a smaller optimizer.learning_rate, or optimizer.clip_norm."
         )
+
+    def add_remedy(self, kept: bool) -> None:
+        """Says so if checkpoints from before the step were kept."""
+        if kept:
+            self.args = (f"{self} The last checkpoint before it was kept.",)

@@ -1,7 +1,8 @@
-"""What a run says while it runs: a bar or lines, metrics.jsonl, TensorBoard events."""
+"""Progress of a run: a bar or lines, metrics.jsonl, TensorBoard events."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import sys
@@ -13,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from jaxrobust import files
+from jaxrobust.process import say
 
 
 def _finite(value: Any) -> Any:
@@ -20,7 +22,18 @@ def _finite(value: Any) -> Any:
 
 
 class Log:
-    """Writes one row of numbers an epoch; a resumed run drops the rows it will write again."""
+    """Writes one row of numbers per epoch; a resumed run drops the rows it will write again.
+
+    Args:
+      workdir: its folder, which is there.
+      epochs: of the whole run.
+      start: epochs that are done.
+      tensorboard: whether events are written too.
+      name: of the method, at the head of each line.
+
+    Attributes:
+      missing: epochs up to `start` of which metrics.jsonl has no row.
+    """
 
     def __init__(
         self, workdir: Path, *, epochs: int, start: int = 0, tensorboard: bool = True,
@@ -29,6 +42,7 @@ class Log:
         self._path = Path(workdir) / "metrics.jsonl"
         self._epochs, self._name = epochs, name
         rows = [row for row in read_rows(self._path) if row["epoch"] <= start]
+        self.missing = sorted(set(range(1, start + 1)) - {row["epoch"] for row in rows})
         with files.whole(self._path) as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
         self._file = self._path.open("a")
@@ -74,11 +88,17 @@ class Log:
     def say(self, text: str) -> None:
         """Prints a line on the standard error stream, above the bar where there is one."""
         if self._bar is not None:
-            self._bar.console.print(text, highlight=False, markup=False)
+            with contextlib.suppress(OSError, ValueError):
+                self._bar.console.print(text, highlight=False, markup=False)
         else:
-            print(text, file=sys.stderr, flush=True)
+            say(text)
+
+    def sync(self) -> None:
+        """Waits until the rows are on the disk: before a checkpoint that comes after them."""
+        files.sync(self._file.fileno())
 
     def close(self) -> None:
+        """Ends the bar and closes the files."""
         self._file.close()
         if self._bar is not None:
             self._bar.stop()
@@ -89,6 +109,8 @@ class Log:
 class Silent:
     """A `Log` that says nothing, for all processes of a distributed run but the first."""
 
+    missing: list[int] = []  # noqa: RUF012
+
     def __init__(self, workdir: Path, **options):
         del workdir, options
 
@@ -98,10 +120,14 @@ class Silent:
     def say(self, text: str) -> None:
         del text
 
+    def sync(self) -> None:
+        pass
+
     def close(self) -> None:
         pass
 
 
+_VALUES = (int, float, str, list, type(None))
 _IN_BAR = {
     "train_loss": "loss", "memorised": "memorised", "validation_balanced_accuracy": "val",
     "test_balanced_accuracy": "test",
@@ -113,12 +139,22 @@ _SHOWN = (
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Returns the rows of a metrics.jsonl; a line cut short by a kill is left out."""
-    rows = []
+    """Returns the rows of a metrics.jsonl; a line that is damaged or cut short is left out.
+
+    Args:
+      path: of the file; no rows if it is not there.
+
+    Returns:
+      A row per epoch, each with an integer "epoch"; the last one that is written of an epoch.
+    """
+    rows: dict[int, dict[str, Any]] = {}
     if Path(path).is_file():
-        for line in Path(path).read_text().splitlines():
+        for line in Path(path).read_bytes().splitlines():
             try:
-                rows.append(json.loads(line))
-            except ValueError:
+                row = json.loads(line.decode())
+            except (ValueError, RecursionError):
                 continue
-    return rows
+            epoch = row.get("epoch") if isinstance(row, dict) else None
+            if isinstance(epoch, int) and all(isinstance(v, _VALUES) for v in row.values()):
+                rows[epoch] = row
+    return [rows[epoch] for epoch in sorted(rows)]

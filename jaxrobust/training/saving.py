@@ -1,16 +1,17 @@
-"""What a checkpoint of a run holds, and when one is saved."""
+"""Content of a run's checkpoints, and when one is saved."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from jaxrobust.methods import TrainState
-from jaxrobust.training.checkpoints import Checkpoints
+from jaxrobust.training.checkpoints import Checkpoints, Found
 from jaxrobust.training.loop import Place, bad_step
 from jaxrobust.training.signals import Interrupt, Interrupted
 
@@ -42,12 +43,14 @@ class Restored(NamedTuple):
       state: laid out as that which training starts from.
       place: see `Place`.
       selection: see `Selection`.
+      record: the fingerprint of the run that saved it, see `Saver`.
       problems: what was wrong with newer checkpoints.
     """
 
     state: TrainState
     place: Place
     selection: Selection
+    record: str
     problems: list[str]
 
 
@@ -56,62 +59,120 @@ def _weights(state: TrainState) -> Any:
     return jax.device_get((state.params, state.batch_stats))
 
 
-def restore(checkpoints: Checkpoints, start: TrainState, metric: str) -> Restored | None:
-    """Reads the newest checkpoint; None if there is none.
+def target(start: TrainState) -> dict[str, Any]:
+    """Returns a pytree laid out as a checkpoint's arrays: `state`, and `selected` on the host."""
+    return {"state": start, "selected": _weights(start)}
+
+
+def restored(found: Found | None, metric: str) -> Restored | None:
+    """Returns a run out of a checkpoint that was read; None for None.
 
     Args:
-      start: the state that training starts from, see `memory.init_state`; says how arrays lie.
+      found: see `Checkpoints.restore` and `target`.
       metric: on the validation data, that selects the epoch.
-
-    Raises:
-      RunError: see `Checkpoints.restore`.
     """
-    found = checkpoints.restore({"state": start, "selected": _weights(start)})
     if found is None:
         return None
-    arrays, saved, problems = found
+    saved = dict(found.place)
+    record = saved.pop("record")
     place = Place(**saved)
-    selection = Selection(metric, place, jax.device_get(arrays["selected"]))
-    return Restored(arrays["state"], place, selection, problems)
+    selection = Selection(metric, place, jax.device_get(found.arrays["selected"]))
+    return Restored(found.arrays["state"], place, selection, record, found.problems)
 
 
 class Saver:
-    """Saves a run every so many steps, every so many seconds, at its end, and upon a signal."""
+    """Saves a run every so many steps, every so many seconds, at its end, and upon a signal.
+
+    Where there are several processes they decide together: all save, and all leave, after the
+    same step, whichever of them got the signal.
+
+    Args:
+      checkpoints: where to save.
+      place: the progress, kept up to date by the loop.
+      selection: the parameters selected so far.
+      interrupt: holds the signal that came to this process.
+      every_steps: within an epoch, or None.
+      every_seconds: least time between two checkpoints after an epoch.
+      record: a fingerprint of the configuration and the data, saved along.
+      before: called before each save.
+    """
 
     def __init__(
         self, checkpoints: Checkpoints, place: Place, selection: Selection, interrupt: Interrupt,
-        *, every_steps: int, every_seconds: float,
+        *, every_steps: int | None, every_seconds: float, record: str,
+        before: Callable[[], None] = lambda: None,
     ):
         self._checkpoints, self._place, self._selection = checkpoints, place, selection
-        self._interrupt = interrupt
+        self._interrupt, self._record, self._before = interrupt, record, before
         self._every_steps, self._every_seconds = every_steps, every_seconds
         self._saved_at = time.monotonic()
+        self._agree = _Agreement()
 
     def after_step(self, state: TrainState, place: Place) -> None:
         """Saves within an epoch, but no state that came of a loss that is not finite.
 
         Raises:
-          Interrupted: a signal came.
+          Interrupted: a signal came, to this process or another.
         """
-        every, stopped = self._every_steps, self._interrupt.received
-        due = bool(every) and place.position % every == 0
+        due = bool(self._every_steps) and place.position % self._every_steps == 0
+        stopped = self._agree.at_step(self._interrupt.received)
         if (due or stopped) and all(bad_step(sums) < 0 for sums in place.sums.values()):
             self._save(state)
         if stopped:
             raise Interrupted(stopped)
 
+    def check(self, *_) -> None:
+        """Raises `Interrupted` if a signal came to any process; all of them must ask."""
+        stopped = self._agree.at_step(self._interrupt.received)
+        if stopped:
+            raise Interrupted(stopped)
+
     def after_epoch(self, state: TrainState, last: bool) -> None:
-        """Saves after an epoch. Raises `Interrupted` if a signal came before the last one."""
-        due = time.monotonic() - self._saved_at >= self._every_seconds
-        stopped = self._interrupt.received
+        """Saves after an epoch. Raises `Interrupted` if a signal came."""
+        seconds = time.monotonic() - self._saved_at
+        stopped, due = self._agree.now(
+            self._interrupt.received, int(seconds >= self._every_seconds)
+        )
         if last or due or stopped:
             self._save(state)
-        if stopped and not last:
+        if stopped:
             raise Interrupted(stopped)
 
     def _save(self, state: TrainState) -> None:
+        self._before()
         sums = jax.tree.map(lambda value: np.asarray(value).item(), self._place.sums)
         place = dataclasses.asdict(dataclasses.replace(self._place, sums=sums))
         arrays = {"state": state, "selected": self._selection.of(state)}
-        self._checkpoints.save(int(state.step), arrays, place)
+        self._checkpoints.save(int(state.step), arrays, place | {"record": self._record})
         self._saved_at = time.monotonic()
+
+
+class _Agreement:
+    """Numbers on which all processes agree: the largest of what each of them says.
+
+    To ask the others waits for the device, so steps are asked about once a second or so: after a
+    number of steps that is agreed on too.
+    """
+
+    def __init__(self):
+        self._steps, self._interval, self._asked = 0, 1, time.monotonic()
+
+    def now(self, *values: int) -> tuple[int, ...]:
+        if jax.process_count() == 1:
+            return values
+        from jax.experimental import multihost_utils
+
+        said = multihost_utils.process_allgather(np.asarray(values, np.int32))
+        return tuple(int(v) for v in said.reshape(-1, len(values)).max(0))
+
+    def at_step(self, value: int) -> int:
+        if jax.process_count() == 1:
+            return value
+        self._steps += 1
+        if self._steps < self._interval:
+            return 0
+        took = int(1000 * (time.monotonic() - self._asked))
+        value, took = self.now(value, took)
+        self._interval = min(max(1, self._interval * 1000 // max(took, 1)), 2 * self._interval)
+        self._steps, self._asked = 0, time.monotonic()
+        return value

@@ -1,28 +1,44 @@
-"""Ctrl-C and SIGTERM: finish the step, save, leave."""
+"""Ctrl-C and SIGTERM: the step is finished, the run saved, the program left."""
 
 from __future__ import annotations
 
+import contextlib
 import signal
-import sys
 import threading
+
+from jaxrobust.process import say
 
 
 class Interrupted(Exception):
-    """A run that a signal ended, after it was saved. `code` is the exit code: 128 + signal."""
+    """A run that a signal ended.
+
+    Attributes:
+      code: the exit code, 128 + the signal's number.
+      saved: whether the run left a checkpoint from which the same command goes on.
+    """
 
     def __init__(self, number: int):
         super().__init__(signal.Signals(number).name)
         self.code = 128 + number
+        self.saved = True
+
+    def farewell(self) -> str:
+        """Returns the last line of a command that this ends."""
+        again = "to go on" if self.saved else "to start anew: no checkpoint was written yet"
+        return f"Stopped by {self}. Run the same command again {again}."
 
 
 class Interrupt:
     """Within its `with` block `received` turns from 0 to the number of the first signal.
 
     A second Ctrl-C is not held back. Outside the main thread signals are left alone.
+
+    Args:
+      text: what to say when a signal comes.
     """
 
-    def __init__(self):
-        self.received = 0
+    def __init__(self, text: str = "Stopping: saving a checkpoint first."):
+        self.received, self.text = 0, text
         self._before = {}
 
     def __enter__(self) -> Interrupt:
@@ -35,9 +51,15 @@ class Interrupt:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    def check(self, *_) -> None:
+        """Raises `Interrupted` if a signal has come."""
+        if self.received:
+            raise Interrupted(self.received)
+
     def _handle(self, number, frame) -> None:
         del frame
         if self.received and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.received = number
-        print("\nStopping: saving a checkpoint first.", file=sys.stderr, flush=True)
+        with contextlib.suppress(RuntimeError):  # Another line is just being written.
+            say(f"\n{self.text}")

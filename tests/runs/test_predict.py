@@ -16,7 +16,7 @@ from jaxrobust.runs import predict
 def test_a_measurement_that_is_not_finite_is_null_in_the_file(tmp_path, monkeypatch):
     numbers = {"epoch": 1, "accuracy": float("nan")}
     measured = {"selection_split": None, "last": numbers, "selected": numbers}
-    monkeypatch.setattr(predict, "open_workdir", lambda workdir: (None, {}))
+    monkeypatch.setattr(predict, "open_workdir", lambda *_: (None, {}))
     monkeypatch.setattr(predict.results, "measure_run", lambda *_: (measured, {}))
     predict.evaluate(tmp_path)
     null = {"epoch": 1, "accuracy": None}

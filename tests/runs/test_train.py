@@ -12,6 +12,7 @@ from jaxrobust import config as configuration
 from jaxrobust import main
 from jaxrobust.errors import RunError, UserError
 from jaxrobust.runs import experiment, predict, train
+from jaxrobust.training.checkpoints import read
 from jaxrobust.training.metrics_log import read_rows
 
 
@@ -230,8 +231,7 @@ def test_selection_never_sees_the_test_data(tiny, tmp_path, monkeypatch):
     second = jaxrobust.train(config, tmp_path / "b")
     assert first["selected"]["epoch"] == second["selected"]["epoch"]
     assert first["selected"]["accuracy"] > 0.5 > second["selected"]["accuracy"]
-    assert_same(predict.open_workdir(tmp_path / "a")[1]["selected"],
-                predict.open_workdir(tmp_path / "b")[1]["selected"])
+    assert_same(*(read(tmp_path / run / "checkpoints").arrays["selected"] for run in "ab"))
 
 
 def test_without_validation_nothing_is_selected(tiny, tmp_path):

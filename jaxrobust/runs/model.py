@@ -1,0 +1,307 @@
+"""A trained model in its workdir: `model.npz`, and predictions that need nothing but the workdir.
+
+`model.npz` is written before training begins. It is the run's own record of its configuration and
+of its data, and holds what the network must know of them: class names, the shape and type of an
+example, mean and deviation, the columns of a table. Parameters are those of the checkpoints.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxrobust import config as configuration
+from jaxrobust import files
+from jaxrobust.data import tabular
+from jaxrobust.data.examples import in_memory
+from jaxrobust.data.manifest import Manifest
+from jaxrobust.data.prepare import Part, Prepared
+from jaxrobust.data.table import from_array, from_frame
+from jaxrobust.errors import UserError, check
+from jaxrobust.methods import TrainState
+from jaxrobust.runs.experiment import Experiment, evaluation_view, make_network
+from jaxrobust.training import evaluation
+from jaxrobust.training.checkpoints import read
+
+NAME = "model.npz"
+_VERSION = 1
+_COLUMNS = "columns_"
+_WRONG = "is not the model of a run"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Model:
+    """What a run's network has to know besides its parameters.
+
+    Attributes:
+      config: the run's configuration, validated.
+      class_names: K names; outputs of the network in this order.
+      feature_names: D names of a table's columns, in order; () if they have none.
+      shape: of one example, (H, W, C) or (D,).
+      dtype: "uint8" of images as bytes, "float32" of everything else.
+      mean, std: float32 [C] or [D], of the training examples; those of uint8 in 0..1.
+      data: what the run was trained on, see `data_record`.
+      encoder: of a table, what turns its rows into the features [D]; else None.
+    """
+
+    config: ConfigDict
+    class_names: tuple[str, ...]
+    feature_names: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: str
+    mean: np.ndarray
+    std: np.ndarray
+    data: dict[str, Any]
+    encoder: tabular.Encoder | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """A SHA-256 of configuration and data; checkpoints carry it, see `Saver`."""
+        record = json.dumps([json.loads(configuration.to_json(self.config)), self.data],
+                            sort_keys=True)
+        return hashlib.sha256(record.encode()).hexdigest()
+
+
+def of(experiment: Experiment) -> Model:
+    """Returns the model of a run that is about to begin."""
+    first = np.asarray(experiment.data.train.x[0])
+    mean, std = experiment.scale
+    return Model(
+        config=experiment.config, class_names=tuple(experiment.data.class_names),
+        feature_names=tuple(experiment.data.manifest.feature_names), shape=first.shape,
+        dtype=str(first.dtype), mean=np.asarray(mean), std=np.asarray(std),
+        data=data_record(experiment.data), encoder=experiment.data.encoder,
+    )
+
+
+def save(model: Model, workdir: Path) -> None:
+    """Writes `model.npz`, whole or not at all."""
+    record = {
+        "version": _VERSION, "config": json.loads(configuration.to_json(model.config)),
+        "class_names": model.class_names, "feature_names": model.feature_names,
+        "shape": model.shape, "dtype": model.dtype, "data": model.data,
+    }
+    encoder = {} if model.encoder is None else model.encoder.to_arrays()
+    with files.whole(workdir / NAME, "wb") as file:
+        np.savez(file, model=np.array(json.dumps(record)), mean=model.mean, std=model.std,
+                 **{_COLUMNS + name: array for name, array in encoder.items()})
+
+
+def load_model(workdir: Path) -> Model | None:
+    """Reads the model of a workdir; None if there is none.
+
+    Raises:
+      UserError: the file is damaged, or written by a later version.
+    """
+    path = workdir / NAME
+    if not path.is_file():
+        return None
+    arrays = files.read_npz(path, _WRONG)
+    columns = {n.removeprefix(_COLUMNS): a for n, a in arrays.items() if n.startswith(_COLUMNS)}
+    try:
+        record = json.loads(str(arrays["model"]))
+        check(record["version"] <= _VERSION, f"{path} was written by a later version of jaxrobust.")
+        return Model(
+            config=configuration.validate(configuration.from_mapping(record["config"])),
+            class_names=tuple(record["class_names"]),
+            feature_names=tuple(record["feature_names"]), shape=tuple(record["shape"]),
+            dtype=record["dtype"], data=record["data"], mean=arrays["mean"], std=arrays["std"],
+            encoder=tabular.from_arrays(columns) if columns else None,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path} {_WRONG}: {type(error).__name__}.") from None
+
+
+def data_record(data: Prepared) -> dict[str, Any]:
+    """Returns what tells whether data are those that a run was trained on: counts for the message,
+    and digests of the source, of the rows and labels of each part, and of the test data."""
+    return {
+        "name": data.manifest.source,
+        "classes": list(data.class_names),
+        "training examples": len(data.train.labels),
+        "labels and examples": data.manifest.fingerprint,
+        "rows and labels of each part": _rows_digest(data.manifest),
+        "validation examples": _part_digest(data.validation),
+        "test examples": _part_digest(data.test),
+    }
+
+
+def _rows_digest(record: Manifest) -> str:
+    digest = hashlib.sha256()
+    for part in (record.train, record.metadata, record.validation):
+        for array in part or ():
+            digest.update(np.ascontiguousarray(array, np.int64))
+        digest.update(b"|")
+    return digest.hexdigest()
+
+
+def _part_digest(part: Part | None) -> str | None:
+    """Returns a digest of labels and names, and of the examples where they are in memory."""
+    if part is None:
+        return None
+    digest = hashlib.sha256(repr((tuple(part.x.shape), part.ids)).encode())
+    digest.update(np.ascontiguousarray(part.labels, np.int64))
+    if in_memory(part.x) or isinstance(part.x, jax.Array):
+        digest.update(np.ascontiguousarray(part.x))
+    return digest.hexdigest()
+
+
+def data_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Returns what has changed between two results of `data_record`, in a few words each."""
+    found = []
+    for key, old in before.items():
+        new = now.get(key)
+        if old == new:
+            continue
+        if isinstance(old, list):
+            found.append(f"{key}: {_some(old)} -> {_some(new)}")
+        elif key in ("name", "training examples"):
+            found.append(f"{key}: {old} -> {new}")
+        else:
+            found.append(f"other {key}")
+    return found
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+class Predictor:
+    """A trained run, ready to predict; see `load`.
+
+    Attributes:
+      model: see `Model`.
+      classes: str [K], the names of the classes.
+      epoch: epochs of training that the parameters have seen.
+      problems: lines about newer checkpoints that could not be used.
+    """
+
+    def __init__(self, model: Model, forward: Callable, params: Any, batch_stats: Any, epoch: int,
+                 problems: list[str]):
+        self.model, self.epoch, self.problems = model, epoch, problems
+        self.classes = np.array(model.class_names)
+        self._forward, self._params, self._batch_stats = forward, params, batch_stats
+
+    def predict_proba(self, x: Any) -> np.ndarray:
+        """Predicts the probability of every class.
+
+        Args:
+          x: [N, H, W, C] images (uint8 0..255 where the run was trained on those) or [N, D]
+            features, as the run was trained on them; of a table, a DataFrame whose columns are
+            found by name, or an array of all of its columns; or anything with `len`, `[i]`,
+            `shape` and `dtype` that reads an example when asked.
+
+        Returns:
+          float32 [N, K], columns in the order of `classes`; each row sums to one.
+
+        Raises:
+          UserError: examples of another shape or type.
+        """
+        return self.probabilities(self._checked(x))
+
+    def probabilities(self, x: Any) -> np.ndarray:
+        """As `predict_proba`, of examples as the network takes them: a table's features."""
+        if len(x) == 0:
+            return np.zeros((0, len(self.classes)), np.float32)
+        return np.asarray(jax.nn.softmax(self._forward(self._params, self._batch_stats, x)))
+
+    def predict(self, x: Any) -> np.ndarray:
+        """Returns str [N], the name of the most probable class; arguments as in `predict_proba`."""
+        return self.classes[self.predict_proba(x).argmax(1)]
+
+    def _checked(self, x: Any) -> Any:
+        shape, encoder = self.model.shape, self.model.encoder
+        if encoder is not None:
+            frame = hasattr(x, "columns")
+            x = x if frame else np.asarray(x)
+            check(
+                frame or (x.ndim == 2 and x.shape[1] == len(encoder.inputs)),
+                f"x has shape {list(x.shape)}; the run was trained on a table of "
+                f"{len(encoder.inputs)} columns: {_some(list(encoder.inputs))}.",
+            )
+            table = from_frame(x) if frame else from_array(x, "x", encoder.inputs)
+            return encoder.transform(table)
+        if isinstance(x, (list, tuple)) or hasattr(x, "columns"):
+            x = np.asarray(x)
+        if isinstance(x, (np.ndarray, jax.Array)):
+            x = np.asarray(x)
+            if x.ndim == len(shape) and len(shape) == 3 and shape[-1] == 1:
+                x = x[..., None]  # gray images without their channel
+            if self.model.dtype == "float32" and x.dtype.kind in "iuf" and len(shape) == 1:
+                x = x.astype(np.float32)
+        check(
+            tuple(x.shape[1:]) == shape,
+            f"x has examples of shape {list(x.shape[1:])}; the run was trained on {list(shape)}.",
+        )
+        check(
+            x.dtype == np.dtype(self.model.dtype),
+            f"x is {x.dtype}; the run was trained on {self.model.dtype}"
+            + (" images with values 0..255." if self.model.dtype == "uint8" else "."),
+        )
+        return x
+
+
+def load(workdir: str | Path, which: str = "selected") -> Predictor:
+    """Opens a trained run for predictions; the training data are not needed.
+
+    Example:
+      ```python
+      model = jaxrobust.load("runs/photos")
+      model.predict(images)          # class names
+      model.predict_proba(images)    # float32 [N, K]
+      ```
+
+    Args:
+      workdir: of a run that has a checkpoint; nothing in it is changed.
+      which: "selected" parameters (of the best epoch on the validation data) or "last"; the same
+        if no epoch was selected.
+
+    Returns:
+      The predictor; does what `--mode=predict` does.
+
+    Raises:
+      UserError: there is no run, no checkpoint yet, or its configuration was changed.
+      RunError: no checkpoint can be read.
+    """
+    from jaxrobust.runs.workdir import read_config
+
+    check(which in ("selected", "last"), f"which={which!r}: selected or last.")
+    workdir = Path(workdir)
+    config = read_config(workdir)
+    return open_predictor(workdir, config, which)
+
+
+def open_predictor(workdir: Path, config: ConfigDict, which: str) -> Predictor:
+    """As `load`, with a configuration that may name another place for the data."""
+    model = load_model(workdir)
+    check(
+        model is not None,
+        f"{workdir} has no {NAME}: an earlier version of jaxrobust trained it. Train again.",
+    )
+    found = read(workdir / "checkpoints")
+    check(found is not None, f"{workdir} holds no checkpoint yet. Train first.")
+    check(
+        found.place["record"] == model.fingerprint,
+        f"The checkpoints of {workdir} belong to another run than its {NAME}.",
+    )
+    first, second = TrainState._fields[1:3]
+    last = found.arrays["state"][first], found.arrays["state"].get(second) or {}
+    chosen = which == "selected" and found.place["selected_value"] is not None
+    params, batch_stats = found.arrays["selected"] if chosen else last
+    epoch = found.place["selected_epoch" if chosen else "epoch"]
+    forward = evaluation.make_forward(
+        make_network(config, len(model.class_names)),
+        evaluation_view(model.shape, model.mean, model.std), config.eval.batch_size,
+        config.data.workers,
+    )
+    return Predictor(model, forward, params, batch_stats or {}, epoch, found.problems)
