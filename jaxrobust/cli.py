@@ -85,11 +85,12 @@ def _start_jax(distributed: str | None) -> None:
         sharding.start_processes(distributed)
     try:
         jax.devices()
-    except RuntimeError as error:
+    except Exception as error:  # of many types, by plugin
         wanted = os.environ.get("JAX_PLATFORMS")
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         named = f"JAX_PLATFORMS={wanted}: " if wanted else ""
         raise UserError(
-            f"{named}JAX has no such device here ({str(error).splitlines()[0]}). "
+            f"{named}JAX finds no such device here ({reason}). "
             "Leave JAX_PLATFORMS out, or set it to cpu."
         ) from None
 
@@ -113,9 +114,9 @@ def train(values: flags.FlagValues, workdir: Path) -> int:
     tell(results.table({workdir.name: outcome}))
     if "audit" in outcome:
         tell(auditing.sentence(outcome["audit"]))
-    names = ("results.json", "metrics.jsonl", "noise.npz", "checkpoints", "tensorboard", "figures",
-             *FILES)
-    found = [str(workdir / n) for n in dict.fromkeys(names) if (workdir / n).exists()]
+    names = ("results.json", "metrics.jsonl", "model.npz", "noise.npz", "matrices.npz",
+             "checkpoints", "tensorboard", "figures", *FILES)
+    found = [str(workdir / n) for n in names if (workdir / n).exists()]
     tell("Wrote " + ", ".join(found) + ".")
     return 0
 

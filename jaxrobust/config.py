@@ -96,6 +96,15 @@ def override(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
     return config
 
 
+def cast(key: str, value: Any) -> Any:
+    """Returns a value as the setting `key` takes it: NumPy's numbers as Python's, lists as tuples.
+
+    Raises:
+      UserError: a value of the wrong type.
+    """
+    return _cast(key, dict(settings())[key], value)
+
+
 def _cast(key: str, setting: Setting, value: Any) -> Any:
     if isinstance(value, np.generic):
         value = value.item()

@@ -274,6 +274,7 @@ def _recipe(method: str, loss: str, epochs: int | None) -> ConfigDict:
     config.method.low_loss_metadata = True
     config.data.metadata.kind = "none"
     if epochs is not None:
+        epochs = configuration.cast("train.epochs", epochs)
         usual, config.train.epochs = config.train.epochs, epochs
 
         def shrink(number):

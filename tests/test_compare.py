@@ -32,7 +32,8 @@ def test_runs_of_one_name_are_told_apart_by_their_paths(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     "content, message",
-    [("{", "results.json is not valid JSON"), ("[1]", "results.json does not hold the results"),
+    [("{", "results.json is damaged: it is not valid JSON"),
+     ("[1]", "results.json is damaged: it does not hold a JSON object"),
      ("{}", "results.json does not hold the results")],
 )
 def test_broken_results_are_one_line(tmp_path, capsys, content, message):

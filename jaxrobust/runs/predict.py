@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from jaxrobust import config as configuration
 from jaxrobust import networks
 from jaxrobust.audit import export
+from jaxrobust.data.readers import images
 from jaxrobust.data.readers.unlabelled import load_inputs
 from jaxrobust.errors import check, writing
 from jaxrobust.runs import cross_validation, results
@@ -126,6 +127,12 @@ def predict(
     x, names = load_inputs(
         inputs, like=predictor.model.shape, encoder=predictor.model.encoder
     )
+    if isinstance(x, images.LazyImages) and config.data.on_unreadable == "skip":
+        everything = names
+        x, kept = images.load(x, "skip", 0)
+        names = [everything[i] for i in kept]
+        if len(kept) < len(everything):
+            say(f"note: {images.skipped_note(str(inputs), everything, kept)}")
     p = predictor.probabilities(x)
     advice = "" if output.parent != workdir else "Name another file: --output=FILE.csv."
     with writing(output, advice):

@@ -49,7 +49,7 @@ def load(workdir: Path) -> dict[str, Any]:
     check(path.is_file(), f"{workdir} holds no finished run (no results.json).")
     found = files.read_json(path)
     right = found.keys() >= {"last", "selected", "selection_split"} and all(
-        isinstance(found[which], dict) and "epoch" in found[which] for which in ("last", "selected")
+        isinstance(found[which], dict) for which in ("last", "selected")
     )
     check(right, f"{path} does not hold the results of a run.")
     version = found.get("version", VERSION)
@@ -243,7 +243,7 @@ def table(runs: dict[str, dict[str, Any]]) -> str:
         rows = ["last"] + (["selected"] if results["selection_split"] else [])
         for which in rows:
             numbers = results[which]
-            cells = [f"{name} ({which})", str(numbers["epoch"])]
+            cells = [f"{name} ({which})", str(numbers.get("epoch", "–"))]
             for key in columns:
                 value = numbers.get(key)
                 percent = key not in ("negative_log_likelihood",)
