@@ -157,6 +157,7 @@ def audit(values: flags.FlagValues, workdir: Path) -> int:
     corrected = values.write_corrected
     if corrected:
         export.check_target(corrected)
+    auditing.check_finished(workdir)
     chosen = run_settings(values, workdir)
     folds = chosen.pop("audit.folds", None)
     try:

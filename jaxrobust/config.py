@@ -108,6 +108,8 @@ def cast(key: str, value: Any) -> Any:
 def _cast(key: str, setting: Setting, value: Any) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
+    if isinstance(value, (list, tuple)):
+        value = type(value)(v.item() if isinstance(v, np.generic) else v for v in value)
     if value is None and setting.default is None:
         return None
     if setting.kind is float and isinstance(value, int) and not isinstance(value, bool):

@@ -33,7 +33,7 @@ def search_here_last() -> None:
     must not take the place of the library. `python -m` puts the folder first.
     """
     here = str(Path.cwd())
-    if sys.path and sys.path[0] in ("", here) and not sys.flags.safe_path:
+    while sys.path and sys.path[0] in ("", here) and not sys.flags.safe_path:
         del sys.path[0]
     if here not in sys.path:
         sys.path.append(here)

@@ -44,7 +44,7 @@ def test_broken_results_are_one_line(tmp_path, capsys, content, message):
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, capsys):
     workdir = finished(tmp_path / "a", 0.5)
-    (tmp_path / "comparison.txt.partial").mkdir()
+    (tmp_path / "comparison.txt").mkdir()
     assert compare.main([str(workdir)]) == 1
     said = capsys.readouterr().err
     assert said.startswith("failed: Cannot write") and said.count("\n") == 1

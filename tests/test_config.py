@@ -1,7 +1,10 @@
 """Configurations: defaults, overrides, checks, files."""
 
 import json
+import subprocess
+import sys
 
+import numpy as np
 import pytest
 
 from jaxrobust import config, losses, main
@@ -158,6 +161,16 @@ def test_unknown_keys_and_wrong_types_are_named(values, message):
         (["--config=digits_dal", "--config.data.nois.rate=1"], "Did you mean 'data.noise.rate'?"),
         (["--config=digits_dal", "--config.data.noise=1"], "'data.noise' is a group"),
         (["--config=digits_dal", "--config.seed=abc"], "seed='abc': expected int."),
+        (["--config=digits_ce", "--config.optimizer.lr=0.1"], "No setting 'optimizer.lr'."),
+        (["--config=digits_ce", "--config.train.epochs.x=1"], "No setting 'train.epochs.x'."),
+        (["--config=digits_ce", "--config.los.name=ce"], "Did you mean 'loss.name'?"),
+        (["--config=digits_ce", "--config.sede=1"], "Did you mean 'seed'?"),
+        (["--config=digits_ce", "--epochs=5"], "Did you mean --config.train.epochs?"),
+        (["--config=digits_ce", "--epoch=5"], "Did you mean '--config.train.epochs'?"),
+        (["--config=digits_ce", "--learning_rate", "0.1"], "--config.optimizer.learning_rate"),
+        (["--config=digits_ce", "--train.epochs=5"], "Did you mean --config.train.epochs?"),
+        (["--config=digits_ce", "--config.train.xla_options=('xla_dump_to=/x',)"],
+         "train.xla_options='xla_dump_to=/x': not among the compiler options"),
         (["--config=digits_dal", "--workdr=x"], "Did you mean 'workdir'?"),
         (["--config=digits_dal", "--mode=trian"], "Did you mean 'train'?"),
         (["--config=digits_dal", "stray"], "Unexpected argument 'stray'"),
@@ -208,6 +221,50 @@ def test_broken_configuration_files_are_named(tmp_path):
         with pytest.raises(UserError) as error:
             config.load(str(tmp_path / name))
         assert message in str(error.value)
+
+
+@pytest.mark.parametrize("value", [np.int64(7), np.int32(7), np.uint8(7)])
+def test_numbers_of_numpy_are_numbers(value):
+    made = config.override(config.default_config(), {"train.epochs": value, "seed": value})
+    assert made.train.epochs == 7 and type(made.train.epochs) is int
+    made = config.override(made, {"optimizer.learning_rate": np.float32(0.5),
+                                  "optimizer.milestones": [np.int64(3), np.int64(5)]})
+    assert made.optimizer.learning_rate == 0.5 and made.optimizer.milestones == (3, 5)
+    assert json.loads(config.to_json(made))["optimizer"]["milestones"] == [3, 5]
+    with pytest.raises(UserError, match="epochs=1.5: expected int"):
+        config.cast("train.epochs", np.float64(1.5))
+
+
+def test_a_configuration_from_somebody_else_cannot_have_files_written(tmp_path):
+    values = json.loads(config.to_json(config.load("digits_ce")))
+    for option in ("xla_dump_to=/x", "xla_gpu_kernel_cache_file=/x", "made_up=1"):
+        values["train"]["xla_options"] = [option]
+        (tmp_path / "config.json").write_text(json.dumps(values))
+        with pytest.raises(UserError, match="Set it in the environment: XLA_FLAGS=--"):
+            config.validate(config.load(str(tmp_path)))
+    values["train"]["xla_options"] = ["xla_backend_optimization_level=0"]
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    config.validate(config.load(str(tmp_path)))
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff{}", b"", b"[" * 100_000, b"5"])
+def test_json_that_is_damaged_is_one_line(tmp_path, content):
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(UserError, match="config.json is damaged") as error:
+        config.load(str(tmp_path))
+    assert "\n" not in str(error.value)
+
+
+def test_a_mistake_in_a_flag_and_help_need_no_jax():
+    code = """
+import sys
+from jaxrobust import main
+assert main.run(["main", "--config=digits_ce", "--config.sede=1"]) == 2
+assert main.run(["main", "--help"]) == 0
+assert "jax" not in sys.modules and "matplotlib" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_help_names_every_setting(capsys):

@@ -31,6 +31,52 @@ def test_a_file_is_replaced_when_all_of_it_is_written(tmp_path, mode, old, new):
     assert content() == new and [p.name for p in tmp_path.iterdir()] == ["a.txt"]
 
 
+def test_two_writers_of_one_file_do_not_mix(tmp_path):
+    """Each writes a whole file; the last to finish wins."""
+    path = tmp_path / "a.txt"
+    first, second = files.whole(path), files.whole(path)
+    one, two = first.__enter__(), second.__enter__()
+    one.write(10 * "A")
+    one.flush()
+    two.write(4 * "B")
+    two.flush()
+    one.write(3 * "A")
+    first.__exit__(None, None, None)
+    assert path.read_text() == 13 * "A"
+    second.__exit__(None, None, None)
+    assert path.read_text() == 4 * "B"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_file_is_on_the_disk_before_it_takes_its_place(tmp_path, monkeypatch):
+    done = []
+    monkeypatch.setattr(files, "sync", lambda descriptor: done.append("file"))
+    monkeypatch.setattr(files.os, "replace", lambda a, b: done.append("name"))
+    monkeypatch.setattr(files, "sync_folder", lambda folder: done.append("folder"))
+    with files.whole(tmp_path / "a.txt") as file:
+        file.write("x")
+    assert done == ["file", "name", "folder"]
+
+
+def test_a_link_is_replaced_and_what_it_names_stays(tmp_path):
+    (tmp_path / "precious").write_text("old")
+    (tmp_path / "a.json").symlink_to(tmp_path / "precious")
+    with files.whole(tmp_path / "a.json") as file:
+        file.write("new")
+    assert (tmp_path / "precious").read_text() == "old"
+    assert (tmp_path / "a.json").read_text() == "new" and not (tmp_path / "a.json").is_symlink()
+
+
+def test_a_name_may_be_as_long_as_the_system_has_it(tmp_path):
+    path = tmp_path / (250 * "x")
+    with files.whole(path) as file:
+        file.write("x")
+    assert path.read_text() == "x"
+    with pytest.raises(FileNotFoundError) as error, files.whole(tmp_path / "no" / "a"):
+        pass
+    assert error.value.filename == str(tmp_path / "no" / "a")
+
+
 def test_a_pipe_is_written_to_and_stays(tmp_path):
     path, said = tmp_path / "pipe", []
     os.mkfifo(path)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from helpers import environment
 
 FAULTS = """
 import resource, sys
@@ -63,3 +64,47 @@ def test_a_command_whose_table_is_not_read_to_its_end_does_not_call_it_a_failure
     monkeypatch.setattr(compare, "compare", gone)
     with pytest.raises(BrokenPipeError):
         compare.main(["a", "b"])
+
+
+def test_modules_in_the_current_folder_come_last(tmp_path):
+    """A file among the data named as a library is not executed; one's own module is found."""
+    (tmp_path / "sklearn.py").write_text("raise SystemExit(3)")
+    (tmp_path / "mine.py").write_text("x = 1")
+    for start in ("", "sys.path.insert(0, '')\n"):
+        code = ("import sys\n" + start + "from jaxrobust import process\nprocess.prepare()\n"
+                "import sklearn, mine\nassert sklearn.__version__ and mine.x == 1")
+        (tmp_path / "run").write_text(code)
+        done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True,
+                              text=True, env=environment())
+        assert done.returncode == 0, done.stderr
+
+
+STREAMS = """
+import sys
+from jaxrobust import process
+process.prepare()
+def command():
+    process.say("caf\\xe9")
+    process.tell("\\u65e5\\u672c " + 100000 * "x")
+    return 0
+process.end(command)
+"""
+
+
+@pytest.mark.parametrize("how", [">&-", "2>&-", ">&- 2>&-", "| true", ">/dev/full", "2>/dev/full"])
+def test_what_is_in_a_file_already_may_remain_unread(tmp_path, how):
+    """Closed, broken, full, or no UTF-8: the command that has done its work ends with 0."""
+    (tmp_path / "run.py").write_text(STREAMS)
+    command = f"set -o pipefail; {sys.executable} run.py {how}"
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True,
+                          env=environment() | {"PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_output_that_is_full_is_a_failure_of_what_only_prints(tmp_path):
+    code = "from jaxrobust import process\nprocess.end(lambda: print('x') or 0)"
+    done = subprocess.run(["bash", "-c", f"{sys.executable} -c \"{code}\" > /dev/full"],
+                          capture_output=True, text=True, env=environment())
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert "standard output cannot be written" in done.stderr

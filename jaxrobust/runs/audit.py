@@ -222,6 +222,14 @@ def _environment(workdir: Path) -> dict[str, Any]:
         return {}
 
 
+def check_finished(workdir: Path) -> None:
+    """Raises `UserError` unless a workdir holds a finished run."""
+    check(
+        (workdir / "results.json").is_file(),
+        f"--workdir={workdir} holds no finished run (no results.json). Train first.",
+    )
+
+
 def remake(
     workdir: str | Path, folds: int | None = None, say: Callable[[str], None] = lambda line: None,
     settings: Mapping[str, Any] | None = None,
@@ -241,10 +249,7 @@ def remake(
     from jaxrobust.runs import results
 
     workdir = Path(workdir)
-    check(
-        (workdir / "results.json").is_file(),
-        f"--workdir={workdir} holds no finished run (no results.json). Train first.",
-    )
+    check_finished(workdir)
     config = read_config(workdir, settings or {})
     results.load(workdir)
     with writing(workdir), locked(workdir), Interrupt("Stopping.") as interrupt:
