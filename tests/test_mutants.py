@@ -1,34 +1,70 @@
 """A wrong sign in any function of the losses or the hypergradient fails a test; see `mutants`."""
 
-import importlib.util
-from pathlib import Path
+import ast
+import inspect
+import json
 
+import mutants
 import pytest
+from helpers import child
 
 from jaxrobust import losses
 
-spec = importlib.util.spec_from_file_location("mutants", Path(__file__).with_name("mutants.py"))
-mutants = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(mutants)
+CHANGED = """
+def f(x, n=1):
+    check(x > 0, f"{x - 1} is too small")
+    if n == 2 and not x:
+        x = jnp.minimum(x, 3.0)
+    log(x)
+    return -x + loss(x, where=n)
+"""
 
-FIRST = {}
-for part in ("losses", "bilevel"):
-    for mutant in mutants.mutants(part):
-        if mutant.path != "losses/box_cox.py":  # What losses are made of takes longer to tell.
-            FIRST.setdefault(f"{mutant.path}:{mutant.function}", mutant)
 
-
-def test_every_loss_is_changed():
-    functions = {name.split(":")[1] for name in FIRST}
-    # `_combine` is changed for sums of two losses, `_taylor_series`, and `logit_adjusted`.
-    made_of_others = {
-        "symmetric_cross_entropy", "taylor_cross_entropy", "normalized_and_reverse_cross_entropy",
-        "normalized_and_asymmetric_cross_entropy", "balanced_softmax",
+def test_operators_comparisons_constants_and_statements_are_changed_but_no_message():
+    found = {text: kind for kind, _, _, text, _ in mutants.variants(CHANGED)}
+    assert found == {
+        "2": "constant", "n != 2": "comparison", "n == 2 or not x": "logic", "x": "sign",
+        "pass": "statement", "jnp.maximum(x, 3.0)": "call", "6.0": "constant", "3": "constant",
+        "-x - loss(x, where=n)": "sign", "loss(x)": "mask",
     }
-    assert {loss.__name__ for loss in losses.LOSSES.values()} - functions == made_of_others
+
+
+def test_a_change_is_made_in_one_place_and_the_rest_stays():
+    for _, _, line, _, change in mutants.variants(CHANGED):
+        before, after = ast.unparse(ast.parse(CHANGED)), ast.unparse(mutants.replaced(*change))
+        pairs = list(zip(before.splitlines(), after.splitlines(), strict=False))
+        assert sum(a != b for a, b in pairs[: line - 1]) == (line != 2 and 0)
+        assert before != after
+    assert ast.unparse(ast.parse(CHANGED)) == ast.unparse(next(mutants.variants(CHANGED))[-1][0])
+
+
+def test_every_room_has_mutants_and_every_mutant_a_test():
+    for room in mutants.ROOMS:
+        found = mutants.mutants(room)
+        assert len(found) > 10, room
+        assert all(mutants.nearest(mutant) for mutant in found[::10])
+
+
+def test_every_loss_has_a_sign_or_is_made_of_a_function_that_has():
+    changed = {mutant.function.split("/")[0] for mutant in mutants.signs()}
+    changed |= {loss.__name__ for loss in losses.LOSSES.values()}
+    for loss in losses.LOSSES.values():
+        source = inspect.getsource(loss).split('"""')[-1]
+        assert loss.__name__ in changed and any(name in source for name in changed) or (
+            loss.__name__ in {m.function.split("/")[0] for m in mutants.signs()}
+        ), loss.__name__
+
+
+@pytest.fixture(scope="module")
+def noticed(tmp_path_factory):
+    """The first test that each wrong sign fails, by mutant."""
+    path = tmp_path_factory.mktemp("mutants") / "found.json"
+    done = child(mutants.__file__, "--signs", f"--json={path}", timeout=3000)
+    assert done.returncode == 0, done.stderr
+    return {str(mutants.Mutant(**mutant)): test for mutant, test in json.loads(path.read_text())}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mutant", FIRST.values(), ids=list(FIRST))
-def test_a_wrong_sign_fails_a_test(mutant):
-    assert mutants.failing(mutant, mutant.part) is not None, f"survived: {mutant}"
+@pytest.mark.parametrize("mutant", mutants.signs(), ids=str)
+def test_a_wrong_sign_fails_a_test(noticed, mutant):
+    assert noticed[str(mutant)] is not None, f"survived: {mutant}"

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 from helpers import Killed, settings
-from sklearn.datasets import load_iris
+from sklearn.datasets import load_digits, load_iris
 
 import jaxrobust
 from jaxrobust import RobustClassifier, losses, networks
@@ -35,20 +35,33 @@ def rows_of(workdir, name):
     return np.array([row[name] for row in read_rows(workdir / "metrics.jsonl")])
 
 
+@pytest.fixture
+def misleading(tmp_path):
+    """Settings of a run on digits whose test labels are drawn by lot: the better the network, the
+    higher its test loss. The learning rate rises at the third epoch: the last is not the best."""
+    digits, rng = load_digits(), np.random.default_rng(0)
+    x = np.round(digits.images * 255 / 16).astype(np.uint8)[..., None]
+    np.savez(tmp_path / "d.npz", x=x[:1200], y=digits.target[:1200], x_test=x[1200:],
+             y_test=rng.integers(0, 10, len(x) - 1200))
+    return settings(
+        data__name="npz", data__path=str(tmp_path / "d.npz"), data__noise__rate=0.2,
+        train__epochs=5, eval__select="negative_log_likelihood", augment__kind="none",
+        optimizer__schedule="step", optimizer__milestones=(2,), optimizer__gamma=20.0,
+    )
+
+
 def test_the_epoch_of_the_smallest_validation_loss_is_selected_whatever_the_test_data_say(
-    tmp_path
+    misleading, tmp_path
 ):
-    """The learning rate rises at the third epoch, so that the last epoch is not the best."""
-    config = settings(train__epochs=5, eval__select="negative_log_likelihood",
-                      optimizer__schedule="step", optimizer__milestones=(2,),
-                      optimizer__gamma=20.0)
-    found = jaxrobust.train(config, tmp_path)
-    validation = rows_of(tmp_path, "validation_negative_log_likelihood")
-    assert validation.argmin() not in (0, 4) and found["selection_split"] == "validation"
+    found = jaxrobust.train(misleading, tmp_path / "w")
+    validation, test = (rows_of(tmp_path / "w", f"{part}_negative_log_likelihood")
+                        for part in ("validation", "test"))
+    assert validation.argmin() not in (0, 4, test.argmin(), test.argmax(), validation.argmax())
+    assert found["selection_split"] == "validation"
     assert found["selected"]["epoch"] == validation.argmin() + 1
 
 
-def test_a_resumed_run_remembers_the_best_epoch(tmp_path, monkeypatch):
+def test_a_resumed_run_remembers_the_best_epoch(misleading, tmp_path, monkeypatch):
     save = train.Checkpoints.save
 
     def save_then_die(self, step, arrays, place):
@@ -56,15 +69,12 @@ def test_a_resumed_run_remembers_the_best_epoch(tmp_path, monkeypatch):
         if place["epoch"] == 4:
             raise Killed
 
-    config = settings(train__epochs=5, eval__select="negative_log_likelihood",
-                      optimizer__schedule="step", optimizer__milestones=(2,),
-                      optimizer__gamma=20.0)
     monkeypatch.setattr(train.Checkpoints, "save", save_then_die)
     with pytest.raises(Killed):
-        jaxrobust.train(config, tmp_path)
+        jaxrobust.train(misleading, tmp_path / "w")
     monkeypatch.setattr(train.Checkpoints, "save", save)
-    found = jaxrobust.train(config, tmp_path)
-    validation = rows_of(tmp_path, "validation_negative_log_likelihood")
+    found = jaxrobust.train(misleading, tmp_path / "w")
+    validation = rows_of(tmp_path / "w", "validation_negative_log_likelihood")
     assert validation.argmin() < 3 and found["selected"]["epoch"] == validation.argmin() + 1
 
 
