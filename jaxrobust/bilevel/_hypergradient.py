@@ -13,11 +13,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from jaxrobust.errors import check, choose
+from jaxrobust.errors import UserError, check, choose
 
 NUDGE = 1e-15  # Its square is still a normal number in float32.
+UNROLLED = 3  # more look-ahead steps than these are compiled as a scan
 
 Held = Callable[[str], bool]
 """`held(path) -> bool`, with the path of a parameter as "stage1/conv/kernel"."""
@@ -32,6 +34,7 @@ class LookAhead(NamedTuple):
       optimizer: optax.
       held: parameters that stay; None: none.
       axis_name: of the `pmap` over whose devices gradients are summed, or None.
+      per_step: whether the leaves of a batch have a leading axis of steps.
     """
 
     inner_loss: Callable[[Any, Any, Any], tuple[jax.Array, Any]]
@@ -39,6 +42,7 @@ class LookAhead(NamedTuple):
     optimizer: optax.GradientTransformation
     held: Held | None
     axis_name: str | None
+    per_step: bool = False
 
     def gradient(self, params: Any, meta_params: Any, batch: Any) -> tuple[Any, Any]:
         """Returns (loss, aux) and grad_theta L, zero where held."""
@@ -58,15 +62,21 @@ class LookAhead(NamedTuple):
         value, grads = jax.value_and_grad(loss)(params)
         return value, self.sum(grads)
 
-    def move(self, grads: Any, opt_state: Any, params: Any) -> tuple[Any, Any]:
-        """Returns U(grads, params), with what is held in its place, and the optimiser's state.
+    def move(
+        self, grads: Any, opt_state: Any, params: Any, value: jax.Array,
+        value_fn: Callable[[Any], jax.Array],
+    ) -> tuple[Any, Any]:
+        """Returns U(grads, params), with what is held in its place, and the optimizer's state.
+
+        Optimizers that ask for optax's extra arguments get `value`, the loss at `params`,
+        `grad`, and `value_fn(params)`, the loss elsewhere.
 
         Gradients that are exactly zero, as of an input that never fires or where the look-ahead
         starts at weights of zero, are nudged: at zero itself Adam's square root and a clipped norm
         have no derivative, and reverse mode makes NaN of it. Values change by less than rounding.
         """
         grads = jax.tree.map(lambda g: g + jnp.where(g == 0, NUDGE, 0).astype(g.dtype), grads)
-        updates, opt_state = self.optimizer.update(grads, opt_state, params)
+        updates, opt_state = update(self.optimizer, grads, opt_state, params, value, value_fn)
         return keep(params, optax.apply_updates(params, updates), self.held), opt_state
 
     def run(
@@ -74,23 +84,105 @@ class LookAhead(NamedTuple):
     ) -> tuple[Any, Any, Any]:
         """Returns theta_K, the optimiser's state, and (loss, aux) of the first step.
 
-        More than one step are rematerialised: each keeps only its parameters for the backward
-        pass and runs again there.
+        More than one step are rematerialized: each keeps only its parameters for the backward
+        pass and runs again there. More than `UNROLLED` steps are compiled as one step and a scan.
         """
 
         def one(params, opt_state, meta_params, batch):
             found, grads = self.gradient(params, meta_params, batch)
-            return *self.move(grads, opt_state, params), found
+            return *self.move(grads, opt_state, params, self.sum(found[0]),
+                              self.value_fn(meta_params, batch)), found
 
-        one, first = (jax.checkpoint(one) if steps > 1 else one), None
-        for _ in range(steps):
-            params, opt_state, found = one(params, opt_state, meta_params, batch)
-            first = found if first is None else first
+        def at(i):
+            return jax.tree.map(lambda leaf: leaf[i], batch) if self.per_step else batch
+
+        one = jax.checkpoint(one) if steps > 1 else one
+        params, opt_state, first = one(params, opt_state, meta_params, at(0))
+        if steps <= UNROLLED:
+            for i in range(1, steps):
+                params, opt_state, _ = one(params, opt_state, meta_params, at(i))
+            return params, opt_state, first
+
+        def body(carry, given):
+            after = one(*carry, meta_params, given if self.per_step else batch)[:2]
+            return jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), after, carry), None
+
+        rest = jax.tree.map(lambda leaf: leaf[1:steps], batch) if self.per_step else None
+        start = jax.tree.map(jnp.asarray, (params, opt_state))
+        (params, opt_state), _ = jax.lax.scan(body, start, rest, length=steps - 1)
         return params, opt_state, first
+
+    def value_fn(self, meta_params: Any, batch: Any) -> Callable[[Any], jax.Array]:
+        """Returns L as a function of theta alone, summed over devices."""
+        return lambda params: self.sum(self.inner_loss(params, meta_params, batch)[0])
 
     def sum(self, tree: Any) -> Any:
         """Returns the sum over devices."""
         return tree if self.axis_name is None else jax.lax.psum(tree, self.axis_name)
+
+
+def update(
+    optimizer: optax.GradientTransformation, grads: Any, opt_state: Any, params: Any,
+    value: jax.Array, value_fn: Callable[[Any], jax.Array],
+) -> tuple[Any, Any]:
+    """Returns the updates of an optimizer and its state, with the extra arguments that optax names.
+
+    Raises:
+      UserError: the optimizer asks for other arguments (a Hessian's, as sophia).
+    """
+    try:
+        return optax.with_extra_args_support(optimizer).update(
+            grads, opt_state, params, value=value, grad=grads, value_fn=value_fn
+        )
+    except (TypeError, ValueError) as error:
+        if "argument" not in str(error) and "must be provided" not in str(error):
+            raise
+        raise UserError(
+            "The optimizer asks for arguments that a bilevel step does not have "
+            f"({str(error).splitlines()[0]}): use one that needs gradient and value alone."
+        ) from error
+
+
+def check_differentiable(optimizer: optax.GradientTransformation) -> None:
+    """Differentiates five steps of the optimizer for their gradients, on two numbers.
+
+    Raises:
+      UserError: the derivative is NaN (as of radam, whose first steps select between branches one
+        of which is not a number), or cannot be taken (a line search).
+    """
+    name = "hypergradient: the look-ahead needs the derivative of the optimizer's update, "
+    where = np.array([0.5, -0.3], np.float32)
+
+    @jax.jit
+    def slopes():
+        def value_fn(params):
+            return jnp.sum(params**2)
+
+        params, found = jnp.asarray(where), []
+        state = optimizer.init(params)
+        for i in range(5):
+            grads = 2 * params + 0.01 * i
+
+            def moved(grads, state=state, params=params):
+                return update(optimizer, grads, state, params, value_fn(params), value_fn)
+
+            updates, pull, state = jax.vjp(moved, grads, has_aux=True)
+            found.append(pull(jnp.ones_like(updates))[0])
+            params = params + updates
+        return jnp.stack(found)
+
+    try:
+        # Compiled ahead of time: this may run while something else is traced.
+        finite = bool(np.isfinite(np.asarray(slopes.lower().compile()())).all())
+    except jax.errors.TracerBoolConversionError:
+        return  # An update with side effects, which cannot be run while something else is traced.
+    except ValueError as error:
+        if "everse-mode" not in str(error):
+            raise
+        raise UserError(name + "which cannot be taken (it holds a loop of unknown length, as a "
+                        "line search does): use sgd, momentum or adam.") from error
+    check(finite, name + "which is not a number in its first steps: use another optimizer, such "
+          "as sgd, momentum or adam.")
 
 
 def keep(before: Any, after: Any, held: Held | None) -> Any:
@@ -137,6 +229,7 @@ def hypergradient(
     held: Held | None = None,
     has_aux: bool = False,
     axis_name: str | None = None,
+    per_step: bool = False,
 ) -> Callable[[Any, Any, Any, Any, Any], Hypergradient]:
     """Returns `compute(meta_params, params, opt_state, batch, meta_batch) -> Hypergradient`.
 
@@ -149,12 +242,14 @@ def hypergradient(
       meta_loss: `(params, meta_batch) -> loss []`.
       optimizer: any optax optimiser; its state is read and not changed. Gradients that are
         exactly zero are nudged, see `LookAhead.move`: at zero Adam has no derivative.
-      steps: K, all on the same batch.
+      steps: K, all on the same batch unless `per_step`. More than three are compiled as a scan: on
+        CPU, XLA computes convolutions within one slowly.
       mode: exact, first_order or finite_difference.
       held: tells by path, as "stage1/conv/kernel", which parameters the look-ahead leaves where
         they are and does not differentiate.
       axis_name: of a `pmap` over shards of both batches. The losses are then each device's share
         of the total: summed over devices they give the loss.
+      per_step: every leaf of `batch` has a leading axis of K: a batch for each look-ahead step.
 
     Raises:
       UserError: unknown mode, fewer than one step; when traced: no path leads from the
@@ -177,18 +272,24 @@ def hypergradient(
         found = inner_loss(params, meta_params, batch)
         return found if has_aux else (found, None)
 
-    ahead = LookAhead(loss_and_aux, meta_loss, optimizer, held, axis_name)
+    ahead = LookAhead(loss_and_aux, meta_loss, optimizer, held, axis_name, per_step)
     undifferentiated = 0 if mode == "exact" else steps - 1
 
     def compute(meta_params, params, opt_state, batch, meta_batch):
+        _check_axis(axis_name, batch)
+        if mode != "first_order":
+            check_differentiable(optimizer)
         if mode != "exact":  # An approximation may hide that nothing leads to the meta-loss.
-            given = (params, opt_state, batch, meta_batch)
-            jax.eval_shape(lambda phi: exact(ahead, steps, phi, *given)[0], meta_params)
+            last = jax.tree.map(lambda leaf: leaf[-1:], batch) if per_step else batch
+            given = (params, opt_state, last, meta_batch)
+            jax.eval_shape(lambda phi: exact(ahead, 1, phi, *given)[0], meta_params)
         before = None
         if undifferentiated:
             params, opt_state, before = ahead.run(
                 undifferentiated, meta_params, params, opt_state, batch
             )
+            if per_step:
+                batch = jax.tree.map(lambda leaf: leaf[undifferentiated:], batch)
         (grads, value), params, first = by_mode[mode](
             ahead, steps - undifferentiated, meta_params, params, opt_state, batch, meta_batch
         )
@@ -197,6 +298,18 @@ def hypergradient(
         return Hypergradient(grads, value, inner, params, aux)
 
     return compute
+
+
+def _check_axis(axis_name: str | None, batch: Any) -> None:
+    """Refuses `jax.shard_map` with its `check_vma=True`, under which JAX sums gradients itself."""
+    def axes(leaf):
+        kind = jax.typeof(leaf)  # Newer versions of JAX keep the axes one level deeper.
+        return getattr(getattr(kind, "manual_axis_type", kind), "varying", getattr(kind, "vma", ()))
+
+    leaves = [] if axis_name is None else jax.tree.leaves(batch)
+    varying = any(axis_name in axes(leaf) for leaf in leaves)
+    check(not varying, f"axis_name={axis_name!r}: under jax.shard_map pass check_vma=False; with "
+          "check_vma=True JAX sums the gradients over devices a second time.")
 
 
 def exact(ahead: LookAhead, steps, meta_params, params, opt_state, batch, meta_batch):
@@ -242,8 +355,11 @@ def finite_difference(ahead: LookAhead, steps, meta_params, params, opt_state, b
 
     Source: DARTS, Liu et al. 2019, arXiv 1806.09055, equation 8; here for any optimiser.
     """
+    if ahead.per_step:
+        batch = jax.tree.map(lambda leaf: leaf[0], batch)
     first, g = ahead.gradient(params, meta_params, batch)
-    moved, pull = jax.vjp(lambda g: ahead.move(g, opt_state, params)[0], g)
+    extra = (ahead.sum(first[0]), ahead.value_fn(meta_params, batch))
+    moved, pull = jax.vjp(lambda g: ahead.move(g, opt_state, params, *extra)[0], g)
     value, v = ahead.meta_gradient(moved, meta_batch)
     u = keep(jax.tree.map(jnp.zeros_like, params), pull(v)[0], ahead.held)
     size = optax.tree.norm(u)

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxrobust import losses
-from jaxrobust.bilevel._hypergradient import hypergradient
+from jaxrobust.bilevel._hypergradient import hypergradient, update
 from jaxrobust.bilevel.skip_layers import Parts, split
 from jaxrobust.bilevel.validation import check_batch, check_objective, check_step
 from jaxrobust.errors import check
@@ -273,7 +273,13 @@ def _make_real_step(apply, objective: Objective, optimizer, axis_name):
         value, (logits, network_state) = found
         if axis_name is not None:
             value, grads = jax.lax.psum((value, grads), axis_name)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        def value_fn(params):
+            other = loss(params)[0]
+            return other if axis_name is None else jax.lax.psum(other, axis_name)
+
+        updates, opt_state = update(
+            optimizer, grads, state.opt_state, state.params, value, value_fn
+        )
         state = state._replace(
             step=state.step + 1, params=optax.apply_updates(state.params, updates),
             network_state=network_state, opt_state=opt_state,

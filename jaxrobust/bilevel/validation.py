@@ -26,7 +26,7 @@ def check_batch(batch: Any) -> None:
     """Raises `UserError` unless the batch is a dictionary with "x"."""
     entries = f" of {', '.join(sorted(batch))}" if isinstance(batch, dict) else ""
     check(
-        isinstance(batch, dict) and "x" in batch,
+        isinstance(batch, dict) and "x" in batch and bool(jax.tree.leaves(batch["x"])),
         "step: a batch must be a dictionary with 'x', 'labels' and what the objective reads, not a "
         f"{type(batch).__name__}{entries}.",
     )
@@ -48,12 +48,13 @@ def check_step(apply: Callable, objective: Objective, observe: Callable, state: 
         "as lambda params, state, x, train: (module.apply({'params': params}, x), state)",
         lambda: apply(state.params, state.network_state, batch["x"], True),
     )
-    size = jax.numpy.shape(batch["x"])[:1]
+    size = jax.numpy.shape(jax.tree.leaves(batch["x"])[0])[:1]
     check(
         isinstance(found, tuple) and len(found) == 2
         and getattr(found[0], "ndim", 0) == 2 and found[0].shape[:1] == size,
         "make_bilevel: the network must return (logits [B, K], state), not "
-        f"{jax.tree.map(lambda leaf: list(leaf.shape), found)} for x {list(batch['x'].shape)}.",
+        f"{jax.tree.map(lambda leaf: list(leaf.shape), found)} for x "
+        f"{jax.tree.map(lambda leaf: list(jax.numpy.shape(leaf)), batch['x'])}.",
     )
     logits = found[0]
     labels = f" and labels {list(jax.numpy.shape(batch['labels']))}" if "labels" in batch else ""
