@@ -174,11 +174,11 @@ def check_differentiable(optimizer: optax.GradientTransformation) -> None:
     try:
         # Compiled ahead of time: this may run while something else is traced.
         finite = bool(np.isfinite(np.asarray(slopes.lower().compile()())).all())
-    except jax.errors.TracerBoolConversionError:
-        return  # An update with side effects, which cannot be run while something else is traced.
-    except ValueError as error:
+    except UserError:
+        raise
+    except Exception as error:  # Of an update for other parameters, or with side effects: no word.
         if "everse-mode" not in str(error):
-            raise
+            return
         raise UserError(name + "which cannot be taken (it holds a loop of unknown length, as a "
                         "line search does): use sgd, momentum or adam.") from error
     check(finite, name + "which is not a number in its first steps: use another optimizer, such "
