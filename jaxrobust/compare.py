@@ -70,4 +70,5 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    process.prepare()
     process.end(lambda: main(sys.argv[1:]))

@@ -58,7 +58,11 @@ def _take(path: Path, owner: dict[str, Any]) -> None:
         path.unlink()
     new = path.with_name(f".lock.{os.getpid()}.{secrets.token_hex(4)}.partial")
     try:
-        with new.open("x", encoding="utf-8") as file:
+        try:
+            file = new.open("x", encoding="utf-8")
+        except OSError as error:  # It is `path` that the user knows.
+            raise type(error)(error.errno, error.strerror, str(path)) from None
+        with file:
             file.write(json.dumps(owner) + "\n")
             file.flush()
             files.sync(file.fileno())
