@@ -20,7 +20,8 @@ from jaxrobust.errors import RunError, UserError, check, nearest, report
 from jaxrobust.process import say, tell
 
 STRINGS = {"workdir": None, "mode": "train", "distributed": None, "input": None, "output": None,
-           "which": "selected", "write_corrected": None, "sweep": None}
+           "which": "selected", "write_corrected": None, "decisions": None, "export": None,
+           "fail_on": None, "sweep": None}
 FLAGS = ("config", "dry_run", *STRINGS)
 _DATA = ("data.path", "data.data_dir", "data.labels_file", "data.manifest")
 _SPEED = ("data.residency", "data.workers", "eval.batch_size", "train.devices")
@@ -118,7 +119,7 @@ def train(values: flags.FlagValues, workdir: Path) -> int:
              "checkpoints", "tensorboard", "figures", *FILES)
     found = [str(workdir / n) for n in names if (workdir / n).exists()]
     tell("Wrote " + ", ".join(found) + ".")
-    return 0
+    return _failed(values.fail_on, outcome.get("audit", {}))
 
 
 def evaluate(values: flags.FlagValues, workdir: Path) -> int:
@@ -157,24 +158,66 @@ def audit(values: flags.FlagValues, workdir: Path) -> int:
     corrected = values.write_corrected
     if corrected:
         export.check_target(corrected)
+    write_export = _exporter(values.export)
     auditing.check_finished(workdir)
     chosen = run_settings(values, workdir)
     folds = chosen.pop("audit.folds", None)
     try:
-        found = auditing.remake(workdir, folds, say=say, settings=chosen)
+        found = auditing.remake(
+            workdir, folds, say=say, settings=chosen, reviewed=values.decisions
+        )
     except Interrupted as stop:
         say(f"Stopped by {stop}. Nothing was written.")
         return stop.code
     tell(auditing.sentence(found.summary))
     tell("Wrote " + ", ".join(str(workdir / name) for name in auditing.FILES) + ".")
     if corrected:
-        changed, note = auditing.write_corrected(workdir, found.issues, corrected, chosen)
+        changed, note = auditing.write_corrected(
+            workdir, found.issues, corrected, chosen, values.decisions
+        )
         if note:
             say(f"note: {note}")
         tell(f"Wrote {corrected}: {changed} labels replaced. Give it to another run: "
              f"--config.data.labels_file={corrected} --config.data.noise.kind=none "
              "--config.data.noise.rate=0")
-    return 0
+    if write_export is not None:
+        tell(f"Wrote {write_export(found.issues)}.")
+    return _failed(values.fail_on, found.summary)
+
+
+def _exporter(target: str | None) -> Callable[[Any], Path] | None:
+    """Returns what writes label issues for another tool, of `--export=TOOL:FILE`.
+
+    Raises:
+      UserError: no such tool, or no file.
+    """
+    from jaxrobust.audit import export
+
+    if target is None:
+        return None
+    tool, _, path = target.partition(":")
+    tools = {"label_studio": export.write_label_studio, "fiftyone": export.write_fiftyone}
+    check(tool in tools and bool(path), f"--export={target}: write label_studio:tasks.json or "
+          f"fiftyone:samples.csv.{nearest(tool, tools)}")
+    return lambda issues: tools[tool](issues, path)
+
+
+def _failed(fail_on: str | None, summary: dict[str, Any]) -> int:
+    """Returns 1 where an audit's codes hold one of `--fail_on=CODE,…`, else 0.
+
+    Raises:
+      UserError: a code that does not exist.
+    """
+    from jaxrobust.audit.checks import CHECKS
+
+    asked = [code for code in (fail_on or "").split(",") if code]
+    for code in asked:
+        check(code in CHECKS, f"--fail_on={code}: no such code.{nearest(code, CHECKS)} "
+              f"Known: {', '.join(CHECKS)}.")
+    hit = [code for code in asked if code in summary.get("codes", ())]
+    if hit:
+        say(f"failed: {', '.join(hit)} (--fail_on).")
+    return 1 if hit else 0
 
 
 MODES: dict[str, Callable[[flags.FlagValues, Path], int]] = {
@@ -243,6 +286,11 @@ def parse(argv: list[str]) -> flags.FlagValues:
           "Name a configuration: --config=digits_dal, a .py file or a config.json; or a --sweep.")
     if values.workdir is None and values.mode == "train" and name:
         values.workdir = default_workdir(name)
+    for flag in ("decisions", "export", "write_corrected"):
+        check(getattr(values, flag) is None or values.mode == "audit",
+              f"--{flag} is for --mode=audit.")
+    if values.fail_on:
+        _failed(values.fail_on, {})  # Codes that do not exist are named now.
     check(values.dry_run or values.workdir, "Name a folder for the run: --workdir=runs/NAME.")
     return values
 
@@ -318,6 +366,10 @@ def usage() -> str:
         "             audit ([--config.audit.folds=5] [--write_corrected=labels.csv]); the last",
         "             three use the workdir's own settings, and --config.data.path= for data that",
         "             have moved",
+        "  --decisions=decisions.csv  audit: decisions saved from the report; --write_corrected then",
+        "             applies exactly these",
+        "  --export=label_studio:tasks.json or fiftyone:samples.csv  audit: files for them",
+        "  --fail_on=CODE,…  train and audit: exit code 1 where the audit's notes have such a code",
         "  --distributed=auto (TPU, Slurm) or HOST:PORT,COUNT,ID: one of several processes",
         "  --dry_run  show configuration, data and sizes; train nothing, write nothing",
         "",

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from jaxrobust import config as configuration
 from jaxrobust import files, process
-from jaxrobust.audit import LabelIssues, export, find_label_issues
+from jaxrobust.audit import LabelIssues, decisions, export, find_label_issues
 from jaxrobust.audit.scoring import against_truth
 from jaxrobust.data import labels_file, manifest
 from jaxrobust.data.examples import rows_of
@@ -190,12 +190,14 @@ def _doubt(summary: dict[str, Any]) -> str | None:
 def write(
     workdir: Path, config: ConfigDict, record: Manifest, found: Evidence, audited: Audited,
     results: dict[str, Any], train: Part | rematch.Shown | str,
+    decided: decisions.Decisions | None = None,
 ) -> None:
     """Writes label_issues.csv, sample_weights.npz and report.html.
 
     Args:
       results: what results.json says, with "audit".
       train: the training examples, for pictures; or why there are none.
+      decided: what a reviewer decided, shown as decided in the report.
     """
     from jaxrobust.audit import report  # Imports Jinja2.
 
@@ -206,7 +208,7 @@ def write(
         audited.issues, name=workdir.resolve().name, results=results,
         config=configuration.to_json(config), environment=_environment(workdir),
         true=true, curves=found.get("curves"), train=train, figures=workdir / "figures",
-        features=record.feature_names,
+        features=record.feature_names, decisions=decided,
     )
     with files.whole(workdir / "report.html") as file:
         file.write(page)
@@ -232,7 +234,7 @@ def check_finished(workdir: Path) -> None:
 
 def remake(
     workdir: str | Path, folds: int | None = None, say: Callable[[str], None] = lambda line: None,
-    settings: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None, reviewed: str | Path | None = None,
 ) -> Audited:
     """Makes the audit of a finished run again, with out-of-sample predictions if asked.
 
@@ -241,6 +243,7 @@ def remake(
       folds: of a cross-validation, or None to use the evidence there is.
       say: called with a line per fold.
       settings: by full name, instead of the run's own: where the data are now.
+      reviewed: a file of decisions saved from the report, see `audit.decisions`.
 
     Raises:
       UserError: there is no finished run, it has no evidence, or another process works in it.
@@ -253,12 +256,13 @@ def remake(
     config = read_config(workdir, settings or {})
     results.load(workdir)
     with writing(workdir), locked(workdir), Interrupt("Stopping.") as interrupt:
-        return write_again(workdir, config, folds, say, interrupt.check)
+        return write_again(workdir, config, folds, say, interrupt.check, reviewed)
 
 
 def write_again(
     workdir: Path, config: ConfigDict, folds: int | None = None,
     say: Callable[[str], None] = lambda line: None, pause: Callable = lambda *_: None,
+    reviewed: str | Path | None = None,
 ) -> Audited:
     """Does what `remake` says in a workdir that is locked; `pause` as in `fit`."""
     from jaxrobust.runs import results
@@ -290,18 +294,19 @@ def write_again(
         "Make some: --config.audit.folds=5.",
     )
     audited = find(config, record, found)
+    decided = None if reviewed is None else decisions.read(reviewed, audited.issues)
     pause()
     if folds:
         save(found, path)
     summary = results.load(workdir) | {"audit": audited.summary}
-    write(workdir, config, record, found, audited, summary, train)
+    write(workdir, config, record, found, audited, summary, train, decided)
     results.write_json(workdir / "results.json", summary)
     return audited
 
 
 def write_corrected(
     workdir: str | Path, issues: LabelIssues, path: str | Path,
-    settings: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None, reviewed: str | Path | None = None,
 ) -> tuple[int, str]:
     """Writes the labels of a run's data set, those found wrong replaced, as a labels file.
 
@@ -310,6 +315,8 @@ def write_corrected(
       issues: found by its audit.
       path: of the labels file.
       settings: by full name, instead of the run's own: where the data are now.
+      reviewed: a file of decisions saved from the report: exactly these are applied, and nothing
+        that is merely flagged.
 
     Data that have changed since the run are no obstacle where examples have names: each label goes
     to the example of its name, those that the run did not have keep theirs.
@@ -334,7 +341,10 @@ def write_corrected(
         names = {"train": "paths", "metadata": "paths_metadata", "validation": "paths_validation"}
         names = {part: found[key] for part, key in names.items() if key in found}
         given = rematch.given_by_name(source, record, names)
-    labels = export.corrected(issues, given.labels, given.place)
+    if reviewed is None:
+        labels = export.corrected(issues, given.labels, given.place)
+    else:
+        labels = decisions.corrected(decisions.read(reviewed, issues), given.labels, given.place)
     rows, ids = rows_of(source.train), source.train.ids
     export.write_labels(
         labels, rows, source.num_rows or len(labels), source.class_names, path, ids=ids

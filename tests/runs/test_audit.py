@@ -106,9 +106,50 @@ def test_corrected_labels_are_labels_of_the_next_run(run, tmp_path, name, capsys
     assert wrong < 0.4 * results["audit"]["truth"]["noise_rate"]
 
 
+def test_exactly_what_was_decided_is_written_and_shown_as_decided(run, tmp_path, capsys):
+    workdir, _ = run
+    rows = list(table(workdir / "label_issues.csv"))
+    accepted, kept, quiet = rows[0], rows[1], rows[-1]
+    other = str((int(quiet["given_label"]) + 1) % 10)
+    lines = [(accepted, "accept", accepted["predicted_label"]), (kept, "keep", kept["given_label"]),
+             (quiet, "other", other)]
+    (tmp_path / "decisions.csv").write_text("index,path,given_label,decision,label\n" + "".join(
+        f"{row['index']},,{row['given_label']},{kind},{label}\n" for row, kind, label in lines))
+    command = ["", "--mode=audit", f"--workdir={workdir}", "--write_corrected=" +
+               str(tmp_path / "labels.csv"), f"--decisions={tmp_path / 'decisions.csv'}",
+               f"--export=label_studio:{tmp_path / 'tasks.json'}"]
+    assert main.run(command) == 0
+    assert "2 labels replaced" in capsys.readouterr().out
+    written = {r["index"]: r["label"] for r in table(tmp_path / "labels.csv")}
+    given = {str(r["index"]): r["given_label"] for r in rows}
+    changed = {i for i, label in written.items() if i in given and given[i] != label}
+    assert changed == {str(accepted["index"]), str(quiet["index"])}
+    assert '["accept", ' in (workdir / "report.html").read_text()
+    assert len(json.loads((tmp_path / "tasks.json").read_text())) > 0
+    assert main.run(command[:3]) == 0  # as it was, for the tests that follow
+
+
+def test_a_code_that_is_named_fails_the_command(run, capsys, monkeypatch):
+    workdir, _ = run
+    remake = auditing.remake
+
+    def doubtful(*args, **options):
+        found = remake(*args, **options)
+        return found._replace(summary=found.summary | {"codes": ["weak_model"]})
+
+    monkeypatch.setattr(auditing, "remake", doubtful)
+    command = ["", "--mode=audit", f"--workdir={workdir}"]
+    assert main.run([*command, "--fail_on=collapsed"]) == 0
+    assert main.run([*command, "--fail_on=collapsed,weak_model"]) == 1
+    assert "failed: weak_model" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
+        (["--export=labelstudio:x.json"], "Did you mean 'label_studio'"),
+        (["--fail_on=weak_modl"], "Did you mean 'weak_model'"),
+        (["--decisions=none.csv"], "no such file of decisions"),
         (["--workdir=nowhere"], "holds no finished run"),
         (["--write_corrected=labels.txt"], "to a .csv or a .npy"),
         (["--write_corrected=no/labels.csv"], "there is no folder"),
