@@ -366,7 +366,7 @@ def usage() -> str:
         "             audit ([--config.audit.folds=5] [--write_corrected=labels.csv]); the last",
         "             three use the workdir's own settings, and --config.data.path= for data that",
         "             have moved",
-        "  --decisions=decisions.csv  audit: decisions saved from the report; --write_corrected then",
+        "  --decisions=decisions.csv  audit: those saved from the report; --write_corrected then",
         "             applies exactly these",
         "  --export=label_studio:tasks.json or fiftyone:samples.csv  audit: files for them",
         "  --fail_on=CODE,…  train and audit: exit code 1 where the audit's notes have such a code",
