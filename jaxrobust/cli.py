@@ -73,15 +73,17 @@ def command(values: flags.FlagValues) -> int:
 
 
 def _start_jax(distributed: str | None) -> None:
-    """Joins the other processes, if there are any, and finds the devices.
+    """Joins the other processes, if there are any, finds the devices and the compiled programs.
 
     Raises:
       UserError: the platform of JAX_PLATFORMS is not there.
     """
     import jax
 
+    from jaxrobust import compile_cache
     from jaxrobust.training import sharding
 
+    compile_cache.enable()
     if distributed:
         sharding.start_processes(distributed)
     try:
