@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from ml_collections import ConfigDict
 from jaxrobust import config as configuration
 from jaxrobust import files
 from jaxrobust.data import tabular
-from jaxrobust.data.examples import in_memory
+from jaxrobust.data.examples import View, in_memory
 from jaxrobust.data.manifest import Manifest
 from jaxrobust.data.prepare import Part, Prepared
 from jaxrobust.data.table import from_array, from_frame
@@ -133,6 +134,7 @@ def data_record(data: Prepared) -> dict[str, Any]:
         "rows and labels of each part": _rows_digest(data.manifest),
         "validation examples": _part_digest(data.validation),
         "test examples": _part_digest(data.test),
+        "sizes of image files": sizes_digest(data.train, data.metadata, data.validation, data.test),
     }
 
 
@@ -154,6 +156,20 @@ def _part_digest(part: Part | None) -> str | None:
     if in_memory(part.x) or isinstance(part.x, jax.Array):
         digest.update(np.ascontiguousarray(part.x))
     return digest.hexdigest()
+
+
+def sizes_digest(*parts: Part | None) -> str | None:
+    """Returns a digest of the sizes of image files that are decoded when asked for; None if there
+    are none: of those a fingerprint reads a sample alone."""
+    sizes = []
+    for part in parts:
+        if part is None:
+            continue
+        x, rows = (part.x.x, part.x.rows) if isinstance(part.x, View) else (part.x, None)
+        paths = getattr(x, "paths", None)
+        if paths is not None:
+            sizes += [os.stat(paths[i]).st_size for i in (range(len(x)) if rows is None else rows)]
+    return hashlib.sha256(np.array(sizes, np.int64)).hexdigest() if sizes else None
 
 
 def data_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

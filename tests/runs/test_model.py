@@ -12,6 +12,9 @@ from PIL import Image
 
 import jaxrobust
 from jaxrobust import config as configuration
+from jaxrobust.data.examples import View
+from jaxrobust.data.prepare import Part
+from jaxrobust.data.readers.images import LazyImages
 from jaxrobust.errors import UserError
 from jaxrobust.runs import model, predict
 
@@ -212,3 +215,19 @@ def test_a_folder_that_cannot_be_written_still_gives_the_numbers(trained, monkey
     done = run_main("--mode=evaluate", "--workdir=w", folder=trained)
     assert done.returncode == 0 and "w (last)" in done.stdout
     assert "evaluation.json was not written: Read-only file system" in done.stderr
+
+
+def test_another_size_of_any_image_file_is_noticed(tmp_path):
+    photos(tmp_path, count=100)
+    paths = [str(p) for p in sorted(tmp_path.rglob("*.png"))]
+    lazy = LazyImages(lambda i: open(paths[i], "rb").read(), paths, paths=paths)
+    part = Part(View(lazy, np.arange(1, 200)), *(np.zeros(199, np.int32),) * 2, np.arange(199),
+                None)
+    before = model.sizes_digest(part, None)
+    with open(paths[0], "ab") as file:  # not of the part
+        file.write(b"x")
+    assert model.sizes_digest(part, None) == before
+    with open(paths[77], "ab") as file:
+        file.write(b"x")
+    assert model.sizes_digest(part, None) != before
+    assert model.sizes_digest(part._replace(x=np.zeros((199, 2))), None) is None

@@ -111,7 +111,9 @@ def load(
     listings = _keep_copies_together(listings, labels, notes)
     splits, channels = {}, None
     for split, one in listings.items():
-        lazy = images.LazyImages(partial(_read, one.paths), one.ids, image_size, channels)
+        lazy = images.LazyImages(
+            partial(_read, one.paths), one.ids, image_size, channels, one.paths
+        )
         channels = lazy.channels  # those of the training images, for all
         x, kept = images.load(lazy, on_unreadable, max_bytes)
         if len(kept) < len(one.ids):

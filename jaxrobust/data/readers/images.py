@@ -56,6 +56,7 @@ class LazyImages:
       names: what to call each image in messages.
       size: side of the square, or None.
       channels: 1 or 3; None looks at the images.
+      paths: of the files, if they are files: a change of their sizes is noticed by these.
     """
 
     dtype = np.dtype(np.uint8)
@@ -66,8 +67,9 @@ class LazyImages:
         names: Sequence[str],
         size: int | None = None,
         channels: int | None = None,
+        paths: Sequence[str] | None = None,
     ):
-        self.read, self.names, self.size = read, names, size
+        self.read, self.names, self.size, self.paths = read, names, size, paths
         self.channels = channels or self._look_for_color()
         self.shape = (
             len(names),
