@@ -20,16 +20,14 @@ import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
-from unittest import mock
 
 import numpy as np
 
 from jaxrobust import config as configuration
 from jaxrobust.audit import find_label_issues, report
 from jaxrobust.audit.scoring import against_truth
-from jaxrobust.runs import experiment
 from jaxrobust.runs.experiment import assemble
-from jaxrobust.training.dynamics import recorded
+from jaxrobust.runs.fit import init_state
 from jaxrobust.training.loop import Place, Runner
 
 SCORES = """
@@ -96,11 +94,11 @@ def step(rounds: int, network: str) -> dict:
     config.network.name = network
     config = configuration.validate(config)
     runs = []
-    for wrap in (lambda method, **_: method, recorded):
-        with mock.patch.object(experiment, "recorded", wrap):
-            e = assemble(config)
+    for records in (False, True):
+        e = assemble(config)
         runner = Runner(e.method, e.feed, e.forward, e.key, loop=e.loop, layout=e.layout)
-        runs.append([runner, e.method.init(e.key), Place()])
+        state = init_state(e)
+        runs.append([runner, state if records else state._replace(dynamics={}), Place()])
     seconds: list[list[float]] = [[], []]
     for _ in range(rounds + 1):
         for run, times in zip(runs, seconds, strict=True):

@@ -132,7 +132,7 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
             scaled = np.float32(weight * (len(weight) / weight.sum()))
             experiment = experiment.with_arrays(sample_weight=scaled)
         state, self.history_ = fit(experiment)
-        self.params_, self.batch_stats_ = jax.device_get((state.params, state.batch_stats))
+        self.params_, self.batch_stats_ = jax.device_get((state.params, state.network_state))
         _FORWARD.pop(self, None)
         self._audit(experiment, state, labels)
         return self

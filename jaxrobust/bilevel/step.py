@@ -26,7 +26,9 @@ from jaxrobust.objectives import Objective
 
 
 class State(NamedTuple):
-    """What a step carries on.
+    """State of a bilevel step.
+
+    A step takes any other NamedTuple with these entries too, and returns one of its type.
 
     Attributes:
       step: int32 [], real steps taken.
@@ -46,7 +48,7 @@ class State(NamedTuple):
 
 
 class Info(NamedTuple):
-    """What a step tells; everything stays on the device until it is looked at.
+    """Diagnostics of a bilevel step; everything stays on the device until it is read.
 
     Attributes:
       loss: of the real step, before it.
@@ -102,11 +104,11 @@ def make_bilevel(
 
     `init(key, params, network_state={}) -> State`.
 
-    `step(state, batch, meta_batch=None, key=None, due=True) -> (State, Info)`. A batch is a
-    dictionary: "x", "labels", what the objective reads, and optionally "where" bool [B], the
-    examples that count. The entries of the dictionary batch["real_step"], if there is one, replace
-    the batch's own in the real step: the dynamic loss looks ahead on a weak view and then trains
-    on a strong one.
+    `step(state, batch, meta_batch=None, key=None, due=True, look_ahead=None) -> (State, Info)`. A
+    batch is a dictionary: "x", "labels", what the objective reads, and optionally "where" bool
+    [B], the examples that count. The real step trains on `batch`; the look-ahead sees
+    `look_ahead`, the same examples otherwise viewed, where it is given, and else the batch too:
+    the dynamic loss looks ahead on a weak view and then trains on a strong one.
     What `objective.observe` draws for the real step comes from the look-ahead's logits at theta.
     Without `meta_batch`, or where `due`, which may be traced, is False, phi stays as it is. `key`
     is needed by objectives that draw.
@@ -157,31 +159,28 @@ def make_bilevel(
             optimizer.init(params), meta_params, meta_optimizer.init(meta_params),
         )
 
-    def step(state, batch, meta_batch=None, key=None, due=True):
+    def step(state, batch, meta_batch=None, key=None, due=True, look_ahead=None):
         look_key, real_key = (None, None) if key is None else jax.random.split(key)
+        look = batch if look_ahead is None else look_ahead
         check_batch(batch)
-        look, real = _two_batches(batch)
+        check_batch(look)
         check_step(apply, objective, partial(_observe, objective, look_key), state, look)
         met = jnp.asarray(meta_batch is not None) & due & (state.step % meta_every == 0)
-        inputs = (state, look, meta_batch, look_key)
+        inputs = (State(*(getattr(state, name) for name in State._fields)), look, meta_batch,
+                  look_key)
         if meta_batch is None:
-            state, logits, numbers = no_meta_step(*inputs)
+            learned, logits, numbers = no_meta_step(*inputs)
         elif meta_every == 1 and due is True:
-            state, logits, numbers = meta_step(*inputs)
+            learned, logits, numbers = meta_step(*inputs)
         else:
-            state, logits, numbers = jax.lax.cond(met, meta_step, no_meta_step, *inputs)
-        real = _observe(objective, real_key, logits, real)
+            learned, logits, numbers = jax.lax.cond(met, meta_step, no_meta_step, *inputs)
+        state = state._replace(meta_params=learned[0], meta_opt_state=learned[1])
+        real = _observe(objective, real_key, logits, batch)
         state, loss, logits = real_step(state, real)
         weights, size = _weights(objective, state.meta_params, logits, real, axis_name)
         return state, Info(loss, *numbers, met, size, weights, logits)
 
     return Bilevel(init, step)
-
-
-def _two_batches(batch: Batch) -> tuple[Batch, Batch]:
-    """Returns what the look-ahead and what the real step see."""
-    look = {k: v for k, v in batch.items() if k != "real_step"}
-    return look, look | batch.get("real_step", {})
 
 
 def _weights(objective: Objective, meta_params, logits, batch, axis_name):
@@ -222,9 +221,10 @@ def _two_losses(parts: Parts, objective: Objective, meta_loss, axis_name):
 
 
 def _make_meta_step(parts: Parts, objective: Objective, compute, meta_optimizer):
-    """Returns two functions `(state, batch, meta_batch, key) -> state, logits, numbers`.
+    """Returns two functions `(state, batch, meta_batch, key) -> learned, logits, numbers`.
 
-    The first does a meta-step: the state has a new phi. The second leaves it out. Of both, the
+    Of the first, `learned` is phi after a meta-step and the state of its optimizer; the second
+    leaves both as they are. Of both, the
     logits are the look-ahead's at theta (None if nothing is drawn from them), the numbers are
     inner loss, meta-loss and norm of the meta-gradient.
     """
@@ -244,7 +244,7 @@ def _make_meta_step(parts: Parts, objective: Objective, compute, meta_optimizer)
         numbers = (found.inner_loss, found.meta_loss, optax.tree.norm(found.grads))
         numbers = tuple(v.astype(found.aux.dtype) for v in numbers)
         logits = None if objective.observe is None else found.aux
-        return state._replace(meta_params=phi, meta_opt_state=meta_opt_state), logits, numbers
+        return (phi, meta_opt_state), logits, numbers
 
     def no_meta_step(state, batch, meta_batch, key):
         del meta_batch, key
@@ -255,7 +255,7 @@ def _make_meta_step(parts: Parts, objective: Objective, compute, meta_optimizer)
         inputs = (state.params, state.network_state, batch["x"])
         zero = jnp.zeros((), jax.eval_shape(forward, *inputs).dtype)
         logits = None if objective.observe is None else forward(*inputs)
-        return state, logits, (zero, zero, zero)
+        return (state.meta_params, state.meta_opt_state), logits, (zero, zero, zero)
 
     return meta_step, no_meta_step
 

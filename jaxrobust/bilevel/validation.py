@@ -23,12 +23,17 @@ def check_objective(objective: Any) -> None:
 
 
 def check_batch(batch: Any) -> None:
-    """Raises `UserError` unless the batch is a dictionary with "x"."""
+    """Raises `UserError` unless the batch is a dictionary with "x", and without "real_step"."""
     entries = f" of {', '.join(sorted(batch))}" if isinstance(batch, dict) else ""
     check(
         isinstance(batch, dict) and "x" in batch and bool(jax.tree.leaves(batch["x"])),
         "step: a batch must be a dictionary with 'x', 'labels' and what the objective reads, not a "
         f"{type(batch).__name__}{entries}.",
+    )
+    check(
+        "real_step" not in batch,
+        "step: batch['real_step'] is from version 0.1.0; now the batch is what the real step sees, "
+        "and what the look-ahead sees is step(..., look_ahead=...).",
     )
 
 

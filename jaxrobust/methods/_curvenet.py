@@ -17,7 +17,7 @@ import optax
 
 from jaxrobust import losses
 from jaxrobust.data import batches
-from jaxrobust.methods.method import Method, Pass, Stage, StepInfo, TrainState
+from jaxrobust.methods.method import Method, Pass, Stage, StepInfo, TrainState, View
 from jaxrobust.methods.reweighting import Allocation
 from jaxrobust.methods.updates import mean_loss, plain_update, put_rows
 from jaxrobust.networks import Network
@@ -72,7 +72,7 @@ def record(curves: jax.Array, batch: batches.Batch, loss: jax.Array, epoch: jax.
 def probe_stages(
     network: Network,
     optimizer: optax.GradientTransformation,
-    view: Callable[[jax.Array, jax.Array], jax.Array],
+    view: View,
     probe: Probe,
     num_examples: int,
 ) -> tuple[Stage, ...]:
@@ -163,7 +163,7 @@ def mean_of_curves(num_examples: int, start: int, end: int) -> Callable[..., jax
 def curvenet(
     network: Network,
     allocate: Allocation,
-    view: Callable[[jax.Array, jax.Array], jax.Array],
+    view: View,
     *,
     labels: jax.Array,
     num_classes: int,

@@ -5,7 +5,6 @@ Source: Jiang et al. 2023 (TPAMI), arXiv 2211.12506; defaults are those of the r
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -20,10 +19,10 @@ from jaxrobust.bilevel import Bilevel
 from jaxrobust.data import batches
 from jaxrobust.errors import check
 from jaxrobust.methods.metadata import Sampling, low_loss, sizes
-from jaxrobust.methods.method import Method, Pass, Stage, StepInfo
+from jaxrobust.methods.method import Method, Pass, Stage, StepInfo, View
 from jaxrobust.methods.updates import (
     bilevel_start,
-    bilevel_update,
+    due,
     mean_loss,
     plain_update,
     preparation,
@@ -31,8 +30,6 @@ from jaxrobust.methods.updates import (
 )
 from jaxrobust.networks import Network
 from jaxrobust.objectives import DynamicLoss
-
-View = Callable[[jax.Array, jax.Array], jax.Array]
 
 _AS_RELEASED = Sampling()
 
@@ -160,11 +157,11 @@ def dynamic_loss(
 def _report(objective, labels, state):
     """What has been learned, see `Method`."""
     memory = state.memory
-    rank_weights = objective.rank_weights(memory["phi"])
+    rank_weights = objective.rank_weights(state.meta_params)
     weights = rank_weights[memory["rank"], labels]
     return {
         "rank_weights": rank_weights,
-        "margins": objective.margins(memory["phi"]),
+        "margins": objective.margins(state.meta_params),
         "rank": memory["rank"],
         "corrected": jnp.where(weights >= 0.5, labels, memory["prediction"]),
         "metadata": memory["meta_rows"],
@@ -190,51 +187,51 @@ def warm_up_step(network, objective, optimizer, meta_optimizer, strong, fit_step
         )
         scalars = {"loss": value}
         if objective.weights is not None:
-            memory, fitting = _fit(objective, meta_optimizer, state.memory, logits, batch, fits)
-            state, scalars = state._replace(memory=memory), scalars | {"fitting_loss": fitting}
+            state, fitting = _fit(objective, meta_optimizer, state, logits, batch, fits)
+            scalars["fitting_loss"] = fitting
         return state, StepInfo(logits, scalars)
 
     return step
 
 
-def _fit(objective, meta_optimizer, memory, logits, batch, fits):
+def _fit(objective, meta_optimizer, state, logits, batch, fits):
     """One step of the corrector towards trusting the given labels; none once `fits` is False.
 
     The margins stay as they are, whatever the optimizer's weight decay, and where they have an
     optimizer state of their own (`optax.partition`), so does that.
     """
-    batch = _with_rank(batch, memory)
+    batch, phi = _with_rank(batch, state.memory), state.meta_params
 
     def loss(phi):
         return losses.mean(objective.fitting_loss(phi, logits, batch), where=batch["where"])
 
-    value, grads = jax.value_and_grad(loss)(memory["phi"])
-    updates, opt_state = meta_optimizer.update(grads, memory["meta_opt_state"], memory["phi"])
-    moved: Any = optax.apply_updates(memory["phi"], updates)
-    phi = memory["phi"] | {"corrector": moved["corrector"]}
+    value, grads = jax.value_and_grad(loss)(phi)
+    updates, opt_state = meta_optimizer.update(grads, state.meta_opt_state, phi)
+    moved: Any = optax.apply_updates(phi, updates)
     if isinstance(opt_state, optax.transforms.PartitionState):
-        before = memory["meta_opt_state"].inner_states
+        before = state.meta_opt_state.inner_states
         opt_state = opt_state._replace(
             inner_states=dict(before) | {"corrector": opt_state.inner_states["corrector"]}
         )
-    new = {"phi": phi, "meta_opt_state": opt_state}
-    old = {name: memory[name] for name in new}
-    return memory | jax.tree.map(lambda a, b: jnp.where(fits, a, b), new, old), value
+    new = phi | {"corrector": moved["corrector"]}, opt_state
+    old = phi, state.meta_opt_state
+    phi, opt_state = jax.tree.map(lambda a, b: jnp.where(fits, a, b), new, old)
+    return state._replace(meta_params=phi, meta_opt_state=opt_state), value
 
 
 def bilevel_step(bilevel, weak, strong, mixup_alpha, meta_every):
     def step(state, batch, meta_batch, key, epoch):
         weak_key, strong_key, meta_key, mix_key, draw_key, loss_key = jax.random.split(key, 6)
         batch = _with_rank(batch, state.memory) | {"epoch": epoch, "key": loss_key}
-        real = {"x": strong(strong_key, batch["x"])}
+        look_ahead = batch | {"x": weak(weak_key, batch["x"])}
+        batch = batch | {"x": strong(strong_key, batch["x"])}
         if mixup_alpha is not None:
             partner, share = mixup_pairs(mix_key, len(batch["labels"]), mixup_alpha)
-            real = {"x": mix(real["x"], partner, share), "mix_partner": partner,
-                    "mix_share": share}
-        batch = batch | {"x": weak(weak_key, batch["x"]), "real_step": real}
+            batch |= {"x": mix(batch["x"], partner, share), "mix_partner": partner,
+                      "mix_share": share}
         meta_batch = meta_batch | {"x": strong(meta_key, meta_batch["x"])}
-        state, info = bilevel_update(
-            bilevel, state, batch, meta_batch, draw_key, epoch, meta_every
+        state, info = bilevel.step(
+            state, batch, meta_batch, draw_key, due(epoch, meta_every), look_ahead=look_ahead
         )
         return state, StepInfo(info.logits, scalars_of(info))
 
@@ -244,7 +241,7 @@ def bilevel_step(bilevel, weak, strong, mixup_alpha, meta_every):
 def fine_tune_step(network, objective, optimizer, strong):
     def step(state, batch, meta_batch, key, epoch):
         del meta_batch
-        phi, loss_key = state.memory["phi"], jax.random.fold_in(key, _LOSS)
+        phi, loss_key = state.meta_params, jax.random.fold_in(key, _LOSS)
         batch = batch | {"epoch": epoch, "key": loss_key}
         state, value, logits = plain_update(
             network, optimizer, state, strong(key, batch["x"]),

@@ -12,8 +12,8 @@ import optax
 from jaxrobust import losses
 from jaxrobust.data import batches
 from jaxrobust.errors import check
-from jaxrobust.methods.method import Method, Pass, Stage, StepInfo, TrainState
-from jaxrobust.methods.updates import fresh_network, mean_loss, plain_update
+from jaxrobust.methods.method import Method, Pass, Stage, StepInfo, View
+from jaxrobust.methods.updates import mean_loss, plain_start, plain_update
 from jaxrobust.networks import Network
 
 LossOfEpoch = Callable[..., jax.Array]
@@ -72,7 +72,7 @@ def supervised(
     network: Network,
     loss: LossOfEpoch,
     optimizer: optax.GradientTransformation,
-    view: Callable[[jax.Array, jax.Array], jax.Array],
+    view: View,
     *,
     example: jax.Array,
     num_examples: int,
@@ -98,10 +98,7 @@ def supervised(
     )
 
     def init(key):
-        params, batch_stats = fresh_network(network, view, example, key)
-        return TrainState(
-            jnp.zeros((), jnp.int32), params, batch_stats, optimizer.init(params), {}
-        )
+        return plain_start(network, optimizer, view, example, key)
 
     def step(state, batch, meta_batch, key, epoch):
         del meta_batch

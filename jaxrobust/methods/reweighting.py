@@ -17,10 +17,10 @@ from jaxrobust import losses
 from jaxrobust.bilevel import Bilevel
 from jaxrobust.data import batches
 from jaxrobust.methods.metadata import Metadata
-from jaxrobust.methods.method import Pass, Stage, StepInfo, TrainState
+from jaxrobust.methods.method import Pass, Stage, Start, StepInfo, TrainState, View
 from jaxrobust.methods.updates import (
     bilevel_start,
-    bilevel_update,
+    due,
     plain_update,
     preparation,
     put_rows,
@@ -29,7 +29,6 @@ from jaxrobust.methods.updates import (
 from jaxrobust.networks import Network
 
 Memory = dict[str, Any]
-Start = Callable[[TrainState, jax.Array], TrainState] | None
 
 
 class Base(NamedTuple):
@@ -48,8 +47,8 @@ class Base(NamedTuple):
 class Allocation(NamedTuple):
     """A fresh start and two passes.
 
-    The state's memory holds "phi" and "meta_opt_state"; "weights" float32 [N], the last that each
-    example got, 1 before the first; "rank" int32 [N] if the base wants it; and the metadata's own.
+    The state's memory holds "weights" float32 [N], the last that each example got, 1 before the
+    first; "rank" int32 [N] if the base wants it; and the meta set's own.
 
     Attributes:
       init: `init(key) -> TrainState`.
@@ -63,7 +62,9 @@ class Allocation(NamedTuple):
     keep: Pass
     report: Callable[[TrainState], dict[str, jax.Array]]
 
-    def stages(self, epochs: int, learn_epochs: int, start: Start = None) -> tuple[Stage, ...]:
+    def stages(
+        self, epochs: int, learn_epochs: int, start: Start | None = None
+    ) -> tuple[Stage, ...]:
         """Returns `epochs` in all, the first `learn_epochs` of which learn; `start` see `Stage`."""
         return (
             Stage("allocate", learn_epochs, (self.learn,), start),
@@ -76,7 +77,7 @@ def allocation(
     bilevel: Bilevel,
     base: Base,
     optimizer: optax.GradientTransformation,
-    view: Callable[[jax.Array, jax.Array], jax.Array],
+    view: View,
     *,
     example: jax.Array,
     labels: jax.Array,
@@ -144,7 +145,7 @@ def _report(base, metadata, state):
     if metadata.choose is not None:
         found["metadata"] = memory["meta_rows"]
     if base.num_ranks is not None:
-        phi = memory["phi"]["base"]
+        phi = state.meta_params["base"]
         found |= {
             "rank": memory["rank"],
             "rank_weights": base.objective.rank_weights(phi),
@@ -158,10 +159,11 @@ def learn_step(bilevel, view, read, meta_every):
         view_key, meta_key, draw_key, loss_key = jax.random.split(key, 4)
         batch = read(state.memory, batch, loss_key, epoch) | {"x": view(view_key, batch["x"])}
         # Smoothing is for the weights that train: the look-ahead learns from the new ones alone.
-        batch["real_step"] = {"last_weight": jnp.take(state.memory["weights"], batch["index"])}
+        last = {"last_weight": jnp.take(state.memory["weights"], batch["index"])}
         meta_batch = meta_batch | {"x": view(meta_key, meta_batch["x"])}
-        state, info = bilevel_update(
-            bilevel, state, batch, meta_batch, draw_key, batch["epoch"], meta_every
+        now = due(batch["epoch"], meta_every)
+        state, info = bilevel.step(
+            state, batch | last, meta_batch, draw_key, now, look_ahead=batch
         )
         weights = put_rows(state.memory["weights"], batch, info.weights)
         state = state._replace(memory=state.memory | {"weights": weights})
@@ -174,7 +176,7 @@ def keep_step(network, optimizer, view, objective, read):
     def step(state, batch, meta_batch, key, epoch):
         del meta_batch
         view_key, draw_key, loss_key = jax.random.split(key, 3)
-        phi = state.memory["phi"]["base"]
+        phi = state.meta_params["base"]
         batch = read(state.memory, batch, loss_key, epoch)
         weights = jnp.take(state.memory["weights"], batch["index"])
 

@@ -10,39 +10,49 @@ import jax.numpy as jnp
 import optax
 
 from jaxrobust import losses
-from jaxrobust.bilevel import Bilevel, Info, State
+from jaxrobust.bilevel import Bilevel, Info
 from jaxrobust.data.batches import Batch
 from jaxrobust.methods.metadata import Metadata
-from jaxrobust.methods.method import TrainState
+from jaxrobust.methods.method import TrainState, View
 from jaxrobust.networks import Network
 from jaxrobust.objectives import ranks_by_class
 
 
 def fresh_network(
-    network: Network,
-    view: Callable[[jax.Array, jax.Array], jax.Array],
-    example: jax.Array,
-    key: jax.Array,
+    network: Network, view: View, example: jax.Array, key: jax.Array
 ) -> tuple[Any, Any]:
     """Returns parameters and batch statistics for `view` of the raw `example` [B, ...]."""
     x = jax.eval_shape(view, key, example)
     return network.init(key, jnp.zeros(x.shape, x.dtype))
 
 
+def plain_start(
+    network: Network,
+    optimizer: optax.GradientTransformation,
+    view: View,
+    example: jax.Array,
+    key: jax.Array,
+    memory: dict[str, Any] | None = None,
+) -> TrainState:
+    """Returns a fresh state for `plain_update`; `memory` is what else the method remembers."""
+    params, stats = fresh_network(network, view, example, key)
+    step, opt_state = jnp.zeros((), jnp.int32), optimizer.init(params)
+    return TrainState(step, params, stats, opt_state, {}, {}, memory or {}, {})
+
+
 def bilevel_start(
     network: Network,
     bilevel: Bilevel,
-    view: Callable[[jax.Array, jax.Array], jax.Array],
+    view: View,
     example: jax.Array,
     key: jax.Array,
     memory: dict[str, Any],
 ) -> TrainState:
-    """Returns a fresh state for `bilevel_update`, with what else the method remembers."""
+    """Returns a fresh state for `bilevel.step`; `memory` is what else the method remembers."""
     net_key, meta_key, _ = jax.random.split(key, 3)
-    params, stats = fresh_network(network, view, example, net_key)
-    state = bilevel.init(meta_key, params, stats)
-    learned = {"phi": state.meta_params, "meta_opt_state": state.meta_opt_state}
-    return TrainState(state.step, params, stats, state.opt_state, learned | memory)
+    return TrainState(
+        *bilevel.init(meta_key, *fresh_network(network, view, example, net_key)), memory, {}
+    )
 
 
 def mean_loss(value: jax.Array, batch: Batch) -> jax.Array:
@@ -60,50 +70,32 @@ def plain_update(
     x: jax.Array,
     loss: Callable[[jax.Array], jax.Array],
 ) -> tuple[TrainState, jax.Array, jax.Array]:
-    """One step of the optimiser on `loss(logits [B, K]) -> scalar`.
+    """One step of the optimizer on `loss(logits [B, K]) -> scalar`.
 
     Returns:
       The state, the loss before the step, and the logits [B, K] it was taken from.
     """
 
     def objective(params):
-        logits, stats = network.apply(params, state.batch_stats, x, True)
+        logits, stats = network.apply(params, state.network_state, x, True)
         return loss(logits), (logits, stats)
 
     (value, (logits, stats)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    state = TrainState(state.step + 1, params, stats, opt_state, state.memory)
+    state = state._replace(
+        step=state.step + 1, params=params, network_state=stats, opt_state=opt_state
+    )
     return state, value, logits
 
 
-def bilevel_update(
-    bilevel: Bilevel,
-    state: TrainState,
-    batch: Batch,
-    meta_batch: Batch,
-    key: jax.Array,
-    epoch: jax.Array,
-    meta_every: int = 1,
-) -> tuple[TrainState, Info]:
-    """One bilevel step, whose objective and its optimiser live in the state's memory.
-
-    Args:
-      epoch, meta_every: a look-ahead and meta-step only in every so many epochs.
-    """
-    memory = state.memory
-    before = State(state.step, state.params, state.batch_stats, state.opt_state,
-                   memory["phi"], memory["meta_opt_state"])
-    due = True if meta_every == 1 else epoch % meta_every == 0
-    after, info = bilevel.step(before, batch, meta_batch, key, due)
-    memory = memory | {"phi": after.meta_params, "meta_opt_state": after.meta_opt_state}
-    return TrainState(
-        after.step, after.params, after.network_state, after.opt_state, memory
-    ), info
+def due(epoch: jax.Array, meta_every: int) -> bool | jax.Array:
+    """Returns whether an epoch has look-aheads and meta-steps: one in `meta_every` epochs has."""
+    return True if meta_every == 1 else epoch % meta_every == 0
 
 
 def scalars_of(info: Info) -> dict[str, jax.Array]:
-    """Returns what of a bilevel step is written down for every epoch."""
+    """Returns the numbers of a bilevel step that are logged every epoch."""
     names = ("loss", "meta_loss", "meta_grad_norm", "effective_sample_size")
     return {name: getattr(info, name) for name in names}
 

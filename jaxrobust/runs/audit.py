@@ -73,7 +73,7 @@ def gather(
     """
     config, data = experiment.config, experiment.data
     everywhere = jax.jit(lambda tree: tree, out_shardings=experiment.layout.copies())
-    seen = gathered(state._replace(memory={"dynamics": everywhere(state.memory["dynamics"])}))
+    seen = gathered(state._replace(dynamics=everywhere(state.dynamics)))
     found: Evidence = {"curves": np.minimum(seen.curves, 1e4).astype(np.float16)}
     if seen.probabilities is not None:
         found["training_probabilities"] = seen.probabilities.astype(np.float16)
@@ -83,7 +83,7 @@ def gather(
         found[f"weights_{name}"] = np.asarray(everywhere(report["weights"]))
     if data.validation is not None and data.validation_kind == "noisy":
         evaluated = evaluated or evaluate(
-            experiment, state.params, state.batch_stats, ("validation",)
+            experiment, state.params, state.network_state, ("validation",)
         )
         found["held_out"] = np.asarray(jax.nn.softmax(evaluated["validation"].logits))
     if (config.audit.folds or 0) > 1:

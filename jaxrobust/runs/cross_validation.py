@@ -74,7 +74,7 @@ def out_of_sample(
         x = np.asarray(x) if isinstance(x, jax.Array) else x
         part = assemble(config, _only(data, rest, x))
         state, _ = fit(part, pause)
-        logits = part.forward(state.params, state.batch_stats, _rows(data.train.x, held))
+        logits = part.forward(state.params, state.network_state, _rows(data.train.x, held))
         found[held] = np.asarray(jax.nn.softmax(logits))
     return found
 

@@ -26,7 +26,6 @@ from jaxrobust.errors import check
 from jaxrobust.methods.method import Method
 from jaxrobust.runs import build_method, loss_curves
 from jaxrobust.training import evaluation, schedules
-from jaxrobust.training.dynamics import recorded
 from jaxrobust.training.loop import Feed
 from jaxrobust.training.sharding import Layout, make_layout
 
@@ -129,7 +128,6 @@ def assemble(
         held_out=0 if data.metadata is None else len(data.metadata.labels),
         curves=load_curves(config, data),
     )
-    method = recorded(method, num_examples=n, num_classes=num_classes)
     forward = evaluation.make_forward(
         network, view, config.eval.batch_size, config.data.workers, layout
     )
@@ -145,7 +143,7 @@ def assemble(
 
 def _check_outputs(network: networks.Network, shapes, x, num_classes: int) -> None:
     apply = functools.partial(network.apply, train=False)
-    logits, _ = jax.eval_shape(apply, shapes.params, shapes.batch_stats, x)
+    logits, _ = jax.eval_shape(apply, shapes.params, shapes.network_state, x)
     check(
         logits.shape == (x.shape[0], num_classes),
         f"The network gives {list(logits.shape[1:])} outputs an example; there are {num_classes} "
@@ -301,6 +299,6 @@ def _loop(config: ConfigDict, network, shapes, x) -> str:
     if jax.default_backend() != "cpu":
         return "epoch"
     jaxpr = jax.make_jaxpr(lambda p, s, x: network.apply(p, s, x, True))(
-        shapes.params, shapes.batch_stats, x
+        shapes.params, shapes.network_state, x
     )
     return "step" if "conv_general_dilated" in str(jaxpr) else "epoch"

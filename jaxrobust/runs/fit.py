@@ -8,6 +8,7 @@ import jax
 
 from jaxrobust.methods import TrainState
 from jaxrobust.runs.experiment import Experiment
+from jaxrobust.training import dynamics
 from jaxrobust.training.loop import Place, Runner
 from jaxrobust.training.programs import shared_jit
 
@@ -37,14 +38,30 @@ def fit(
     return state, rows
 
 
-def init_state(experiment: Experiment):
+def init_state(experiment: Experiment) -> TrainState:
     """Returns the state that training starts from, laid out over the devices."""
-    method, key = experiment.method, experiment.key
+    init, method, key = _init(experiment), experiment.method, experiment.key
     if experiment.layout.mesh is None:
-        return shared_jit(method.init, options=_options(experiment))(key)
-    shapes = jax.eval_shape(method.init, key)
+        return shared_jit(init, options=_options(experiment))(key)
+    shapes = jax.eval_shape(init, key)
     shardings = experiment.layout.over_rows(shapes, method.spread)
-    return jax.jit(method.init, out_shardings=shardings)(key)
+    return jax.jit(init, out_shardings=shardings)(key)
+
+
+def state_shapes(experiment: Experiment) -> TrainState:
+    """Returns the shapes of what `init_state` returns; nothing is computed."""
+    return jax.eval_shape(_init(experiment), experiment.key)
+
+
+def _init(experiment: Experiment) -> Callable[[jax.Array], TrainState]:
+    """Returns `init(key)`: the method's own state, and nothing recorded of the examples yet."""
+    method, data = experiment.method, experiment.data
+    sizes = len(data.train.labels), len(data.class_names)
+
+    def init(key: jax.Array) -> TrainState:
+        return method.init(key)._replace(dynamics=dynamics.empty(*sizes, method.epochs))
+
+    return init
 
 
 def make_runner(experiment: Experiment) -> Runner:

@@ -19,7 +19,7 @@ from jaxrobust.errors import check, writing
 from jaxrobust.runs import cross_validation, results
 from jaxrobust.runs import model as models
 from jaxrobust.runs.experiment import Experiment, assemble, make_views
-from jaxrobust.runs.fit import init_state
+from jaxrobust.runs.fit import init_state, state_shapes
 from jaxrobust.runs.workdir import check_data, read_config
 from jaxrobust.training.checkpoints import read
 from jaxrobust.training.saving import restored, target
@@ -163,7 +163,7 @@ def describe(config: ConfigDict) -> str:
     if config.audit.folds:
         cross_validation.check_folds(experiment, config.audit.folds)
     data, network = experiment.data, experiment.network
-    shapes = jax.eval_shape(experiment.method.init, jax.random.key(0))
+    shapes = state_shapes(experiment)
     noise = results.noise_summary(data)
     lines = [configuration.to_json(config), "Classes (training examples, given / true):"]
     counts = zip(
@@ -208,6 +208,6 @@ def _step_bytes(experiment: Experiment, shapes: Any) -> int:
     x = jax.eval_shape(views(), jax.random.key(0), raw)
     saved = jax.eval_shape(
         lambda p, s, x: jax.vjp(lambda p: experiment.network.apply(p, s, x, True)[0], p)[1],
-        shapes.params, shapes.batch_stats, x,
+        shapes.params, shapes.network_state, x,
     )
     return _bytes(saved) + _bytes(shapes.params)

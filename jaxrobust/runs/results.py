@@ -87,9 +87,9 @@ def measure_run(
     Returns:
       What of it goes into results.json; and `last`.
     """
-    last = last or evaluate(experiment, state.params, state.batch_stats)
+    last = last or evaluate(experiment, state.params, state.network_state)
     numbers = {"epoch": place.epoch} | _numbers(
-        experiment, state.params, state.batch_stats, last
+        experiment, state.params, state.network_state, last
     )
     measured = {
         "selection_split": None, "selection_metric": None, "last": numbers, "selected": numbers

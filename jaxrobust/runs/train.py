@@ -252,7 +252,7 @@ def _epochs(experiment, state, place, selection, saver, log, workdir):
         seconds["count"] += 1
         last = place.epoch == method.epochs
         if last or place.epoch % config.eval.every == 0:
-            evaluated = evaluate(experiment, state.params, state.batch_stats)
+            evaluated = evaluate(experiment, state.params, state.network_state)
             if stage.result and "validation" in evaluated:
                 selection.offer(state, evaluated["validation"].numbers)
             for part, (_, numbers) in evaluated.items():

@@ -1,9 +1,10 @@
 """From a method to a trained state: epochs, passes and steps, compiled and resumable.
 
 How a batch becomes a step: a pass says the epoch's order (`Order`), `take` gathers the rows, the
-method's step turns state and batch into the next state, and `_add` sums what is reported. These
-are one compiled function: a whole epoch of it (`lax.scan`), or one step, called in a loop, where
-that is faster or the data is streamed from the host. Nothing is read back within an epoch.
+method's step turns state and batch into the next state, `dynamics.record` keeps what was seen of
+each example, and `_add` sums what is reported. These are one compiled function: a whole epoch of
+it (`lax.scan`), or one step, called in a loop, where that is faster or the data is streamed from
+the host. Nothing is read back within an epoch.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import numpy as np
 from jaxrobust.data import batches
 from jaxrobust.errors import RunError
 from jaxrobust.methods.method import Method, Pass, Stage, StepInfo, TrainState
+from jaxrobust.training import dynamics
 from jaxrobust.training.programs import shared_jit
 from jaxrobust.training.sharding import ONE_DEVICE, Layout
 
@@ -118,11 +120,21 @@ def _jit(f, donate=(), out=None, *, options, layout: Layout):
 def compile_pass(
     pass_: Pass,
     key: jax.Array,
+    epochs: int,
     options: dict[str, str] | None = None,
     layout: Layout = ONE_DEVICE,
     shardings: Any = None,
 ) -> _Compiled:
-    """Compiles a pass; see `Runner`. `shardings` are the state's, or None for a single device."""
+    """Compiles a pass; see `Runner`.
+
+    Args:
+      pass_: see `Pass`.
+      key: of the pass; steps and orders fold their numbers into it.
+      epochs: of the whole training, for the dynamics.
+      options: of the compiler.
+      layout: of the data over the devices.
+      shardings: those of the state, or None for a single device.
+    """
     step_key, order_key = jax.random.split(key)
 
     def step(state, data, order, epoch, i, streamed):
@@ -136,7 +148,8 @@ def compile_pass(
 
     def one(state, sums, data, truth, order, epoch, i, streamed):
         after, info, batch = step(state, data, order, epoch, i, streamed)
-        return after, _add(sums, info, batch, truth, state.step)
+        seen = dynamics.record(state.dynamics, batch, info.logits, epoch, epochs)
+        return after._replace(dynamics=seen), _add(sums, info, batch, truth, state.step)
 
     def many(state, sums, data, truth, order, epoch):
         def body(carry, i):
@@ -168,7 +181,8 @@ class Runner:
         if name not in self._compiled:
             key = self._pass_key(*name)
             self._compiled[name] = compile_pass(
-                pass_, key, self._options, self._layout, self._layout.of(state)
+                pass_, key, self.method.epochs, self._options, self._layout,
+                self._layout.of(state),
             )
         return self._compiled[name]
 
@@ -223,13 +237,16 @@ class Runner:
         """Returns where a stage starts from, if it says so and this is its first epoch."""
         if stage.start is None or not self.method.stage_begins(epoch):
             return state
-        start = _jit(stage.start, (0,), self._layout.of(state), options=self._options,
-                     layout=self._layout)
-        return start(state, jax.random.split(key)[0])
+
+        def start(state, key):
+            return stage.start(state, key)._replace(dynamics=state.dynamics)
+
+        jit = _jit(start, (0,), self._layout.of(state), options=self._options, layout=self._layout)
+        return jit(state, jax.random.split(key)[0])
 
     def _all_logits(self, state: TrainState) -> jax.Array:
         x = self.feed.host_x if self.feed.host_x is not None else self.feed.arrays["x"]
-        return self.forward(state.params, state.batch_stats, x)
+        return self.forward(state.params, state.network_state, x)
 
     def _pass(self, name, compiled, state, place, pause):
         feed, epoch = self.feed, jnp.int32(place.epoch)

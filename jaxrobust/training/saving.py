@@ -56,7 +56,7 @@ class Restored(NamedTuple):
 
 def _weights(state: TrainState) -> Any:
     """Returns (params, batch_stats) on the host."""
-    return jax.device_get((state.params, state.batch_stats))
+    return jax.device_get((state.params, state.network_state))
 
 
 def target(start: TrainState) -> dict[str, Any]:

@@ -183,9 +183,8 @@ def test_the_real_step_may_see_another_view_and_draws_from_the_look_ahead(toy, b
     bilevel = make_bilevel(network, echo(seen), SGD, optax.sgd(0.0))
     strong = {"x": batch["x"] + 1.0, "only_real": batch["rank"]}
     state = start(toy, bilevel, network, batch)
-    after, info = toy.jit(bilevel.step)(state, batch | {"real_step": strong}, meta_batch, KEY)
+    after, info = toy.jit(bilevel.step)(state, batch | strong, meta_batch, KEY, look_ahead=batch)
     assert "only_real" not in seen[0] and "only_real" in seen[-1]
-    assert all("real_step" not in keys for keys in seen)
     logits, network_state = toy.jit(network.apply, static_argnums=3)(
         state.params, state.network_state, strong["x"], True
     )
@@ -193,7 +192,7 @@ def test_the_real_step_may_see_another_view_and_draws_from_the_look_ahead(toy, b
     assert_equal(after.network_state, network_state, rtol=1e-5)
 
     # Alone, without metadata, the same real step: the view seen first gives the logits again.
-    alone, seen_alone = toy.jit(bilevel.step)(state, batch | {"real_step": strong}, None, KEY)
+    alone, seen_alone = toy.jit(bilevel.step)(state, batch | strong, None, KEY, look_ahead=batch)
     assert_equal(alone.params, after.params, rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(seen_alone.weights, info.weights, rtol=1e-6)
 
@@ -211,8 +210,8 @@ def test_pseudo_labels_of_the_real_step_come_from_the_weak_view(toy, batches):
     state = bilevel.init(KEY, jnp.ones((4, 3)))
     net = state.meta_params["corrector"]["rank_weight_net"]
     net["dense_2"]["bias"] = jnp.full((3,), -50.0)
-    batch = batch | {"x": weak, "real_step": {"x": strong}}
-    _, info = toy.jit(bilevel.step)(state, batch, meta_batch, KEY)
+    batch, look_ahead = batch | {"x": strong}, batch | {"x": weak}
+    _, info = toy.jit(bilevel.step)(state, batch, meta_batch, KEY, look_ahead=look_ahead)
     np.testing.assert_allclose(info.loss, 50.0, rtol=1e-5)  # Class 2 against a sure class 0.
 
 

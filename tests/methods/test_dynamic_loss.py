@@ -17,7 +17,7 @@ from jaxrobust.training.metrics_log import read_rows
 
 
 def phi(made):
-    return jax.device_get(made.state.memory["phi"])
+    return jax.device_get(made.state.meta_params)
 
 
 def same(a, b):
@@ -132,7 +132,7 @@ def test_one_call_an_epoch_equals_one_call_a_step(small):
         made = small(loop=kind)
         for _ in range(4):
             made.epoch()
-        ends.append(jax.device_get((made.state.params, made.state.memory["phi"])))
+        ends.append(jax.device_get((made.state.params, made.state.meta_params)))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-4), *ends)
 
 

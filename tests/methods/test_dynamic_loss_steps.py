@@ -41,7 +41,7 @@ def stepped(made, stage, pass_index, rows, meta_rows=None):
 
 
 def logits(made, params, x):
-    return made.network.apply(params, made.state.batch_stats, x, True)[0]
+    return made.network.apply(params, made.state.network_state, x, True)[0]
 
 
 def updated(made, state, loss):
@@ -50,10 +50,10 @@ def updated(made, state, loss):
     return optax.apply_updates(state.params, updates)
 
 
-def meta_updated(made, memory, loss):
-    grads, phi = jax.grad(loss)(memory["phi"]), memory["phi"]
+def meta_updated(made, state, loss):
+    grads, phi = jax.grad(loss)(state.meta_params), state.meta_params
     return optax.apply_updates(
-        phi, made.meta_optimizer.update(grads, memory["meta_opt_state"], phi)[0]
+        phi, made.meta_optimizer.update(grads, state.meta_opt_state, phi)[0]
     )
 
 
@@ -76,23 +76,23 @@ def test_warm_up_is_cross_entropy_of_the_strong_view_and_fits_the_corrector_to_i
     @jax.jit
     def expected():
         return loss(before.params), updated(made, before, loss), meta_updated(
-            made, before.memory, fitting
+            made, before, fitting
         )
 
-    assert_close((info.scalars["loss"], after.params, after.memory["phi"]), expected())
+    assert_close((info.scalars["loss"], after.params, after.meta_params), expected())
 
 
 def test_fitting_leaves_the_margins_whatever_the_weight_decay(small):
     made = small(weak=weak, strong=strong)
     decaying = optax.chain(optax.add_decayed_weights(0.1), optax.adam(0.1))
-    phi = made.state.memory["phi"]
-    made.state.memory["meta_opt_state"] = decaying.init(phi)
+    phi = made.state.meta_params
+    made.state = made.state._replace(meta_opt_state=decaying.init(phi))
     step = _dynamic_loss.warm_up_step(
         made.network, made.objective, made.optimizer, decaying, strong, fit_steps=10
     )
     after, _ = jax.jit(step)(made.state, at(made, range(16)), None, KEY, jnp.int32(0))
-    jax.tree.map(np.testing.assert_array_equal, after.memory["phi"]["margin"], phi["margin"])
-    assert np.any(after.memory["phi"]["corrector"]["rank_embedding"]
+    jax.tree.map(np.testing.assert_array_equal, after.meta_params["margin"], phi["margin"])
+    assert np.any(after.meta_params["corrector"]["rank_embedding"]
                   != phi["corrector"]["rank_embedding"])
 
 
@@ -114,10 +114,10 @@ def test_the_look_ahead_sees_the_weak_view_and_metadata_and_real_step_the_strong
 
     @jax.jit
     def expected():
-        phi = meta_updated(made, before.memory, meta_loss)
-        return meta_loss(before.memory["phi"]), phi, updated(made, before, loss(strong, phi))
+        phi = meta_updated(made, before, meta_loss)
+        return meta_loss(before.meta_params), phi, updated(made, before, loss(strong, phi))
 
-    assert_close((info.scalars["meta_loss"], after.memory["phi"], after.params), expected())
+    assert_close((info.scalars["meta_loss"], after.meta_params, after.params), expected())
 
 
 def sure(made):
@@ -126,17 +126,17 @@ def sure(made):
     made.state.params["head"]["linear"] = {
         "kernel": 1e4 * head["kernel"], "bias": jnp.array([0.0, 200.0, -200.0])
     }
-    net = made.state.memory["phi"]["corrector"]["rank_weight_net"]
+    net = made.state.meta_params["corrector"]["rank_weight_net"]
     net["dense_2"]["bias"] = jnp.array([-1.0, 0.0, 1.0])
 
 
 def test_fine_tuning_takes_margins_and_given_labels_and_leaves_the_objective(small):
     made = small(weak=weak, strong=strong)
-    made.state.memory["phi"]["margin"]["margin_net"]["dense_2"]["bias"] = jnp.array([3.0, 0, -2])
-    net = made.state.memory["phi"]["corrector"]["rank_weight_net"]
+    made.state.meta_params["margin"]["margin_net"]["dense_2"]["bias"] = jnp.array([3.0, 0, -2])
+    net = made.state.meta_params["corrector"]["rank_weight_net"]
     net["dense_2"]["bias"] = jnp.full((3,), -50.0)  # A corrected label would not be the given.
     before, after, batch, _, _ = stepped(made, 1, 1, range(15))
-    margins = made.objective.margins(before.memory["phi"])[None]
+    margins = made.objective.margins(before.meta_params)[None]
 
     def loss(params):
         z = logits(made, params, strong(None, batch["x"])) + margins
@@ -154,7 +154,7 @@ def test_a_base_loss_that_changes_is_that_of_the_epoch(small, index, rows):
     made = small(weak=weak, strong=strong, corrector=False, meta_lr=0.0, base_loss=loss,
                  reads=("epoch", "key"))
     before, after, batch, _, info = stepped(made, 1, index, rows, range(20, 28))
-    margins = made.objective.margins(before.memory["phi"])[None]
+    margins = made.objective.margins(before.meta_params)[None]
     q, lamb = losses.dal_schedule(2, 4, q_start=0.5, q_end=2.0)  # The steps are of epoch 2.
     assert lamb > 0
 
@@ -175,7 +175,7 @@ def test_mixup_mixes_strong_images_and_corrected_labels_alike(small, monkeypatch
     seen = jax.jit(lambda: logits(made, before.params, batch["x"]))()
     top = jnp.sort(seen, -1)
     assert (top[:, -1] - top[:, -2]).min() > 50 and (jnp.argmax(seen, -1) != batch["labels"]).any()
-    objective, phi = made.objective, after.memory["phi"]
+    objective, phi = made.objective, after.meta_params
 
     @jax.jit
     def expected():
@@ -191,7 +191,7 @@ def test_mixup_mixes_strong_images_and_corrected_labels_alike(small, monkeypatch
 
 def test_without_corrector_and_with_margins_of_0_an_epoch_is_supervised_training(small):
     made = small(weak=weak, strong=strong, corrector=False, meta_lr=0.0, fine_tune=False)
-    net = made.state.memory["phi"]["margin"]["margin_net"]
+    net = made.state.meta_params["margin"]["margin_net"]
     net["dense_2"] = jax.tree.map(jnp.zeros_like, net["dense_2"])
     assert [len(stage.passes) for stage in made.method.stages] == [1, 1]
     (learn,) = made.method.stages[1].passes
@@ -203,7 +203,7 @@ def test_without_corrector_and_with_margins_of_0_an_epoch_is_supervised_training
     ours = learn.prepare(made.state, jax.random.normal(KEY, (60, 3)), KEY, jnp.int32(2))
     order = learn.order(ours, KEY, jnp.int32(2))
     assert order.index.shape == (3, 16) and order.where.sum() == 45
-    theirs = ours._replace(memory={})
+    theirs = ours._replace(meta_params={}, meta_opt_state={}, memory={})
     step, plain_step = jax.jit(learn.step), jax.jit(plain.stages[0].passes[0].step)
     for rows, where, meta_rows in zip(*order, strict=True):
         batch = at(made, rows, where)
@@ -211,22 +211,22 @@ def test_without_corrector_and_with_margins_of_0_an_epoch_is_supervised_training
         theirs, told = plain_step(theirs, batch, None, KEY, jnp.int32(2))
         np.testing.assert_allclose(info.scalars["loss"], told.scalars["loss"], rtol=1e-5)
     assert_close(
-        (ours.params, ours.opt_state, ours.batch_stats),
-        (theirs.params, theirs.opt_state, theirs.batch_stats), rtol=1e-5,
+        (ours.params, ours.opt_state, ours.network_state),
+        (theirs.params, theirs.opt_state, theirs.network_state), rtol=1e-5,
     )
 
 
 def test_adam_of_the_margins_counts_from_the_first_meta_step(small):
     made = small(weak=weak, strong=strong)
     apart = build_method._apart(optax.adam(0.1), made.objective)
-    made.state.memory["meta_opt_state"] = apart.init(made.state.memory["phi"])
+    made.state = made.state._replace(meta_opt_state=apart.init(made.state.meta_params))
     step = _dynamic_loss.warm_up_step(
         made.network, made.objective, made.optimizer, apart, strong, fit_steps=10
     )
     after, _ = jax.jit(step)(made.state, at(made, range(16)), None, KEY, jnp.int32(0))
 
     def count(part):
-        states = after.memory["meta_opt_state"].inner_states[part]
+        states = after.meta_opt_state.inner_states[part]
         return int(optax.tree.get(states, "count"))
 
     assert (count("corrector"), count("margin")) == (1, 0)

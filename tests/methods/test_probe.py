@@ -57,7 +57,7 @@ def test_curves_are_the_losses_as_they_were_met():
     assert [(s.name, s.epochs) for s in stages] == [("probe", 2), ("probe_cycles", 3)]
     params, stats = network.init(jax.random.key(0), data["x"])
     memory = {"curves": jnp.full((24, 5), -1.0)}
-    state = TrainState(jnp.int32(0), params, stats, optimizer.init(params), memory)
+    state = TrainState(jnp.int32(0), params, stats, optimizer.init(params), {}, {}, memory, {})
     expected, epoch, sizes = np.full((24, 5), -1.0), 0, []
     for stage in stages:
         (pass_,) = stage.passes
@@ -67,7 +67,7 @@ def test_curves_are_the_losses_as_they_were_met():
             sizes.append(order.index.shape)
             for index, where in zip(order.index, order.where, strict=True):
                 rows = np.asarray(index)[np.asarray(where)]
-                logits, _ = network.apply(state.params, state.batch_stats, data["x"][rows], True)
+                logits, _ = network.apply(state.params, state.network_state, data["x"][rows], True)
                 expected[rows, epoch] = losses.cross_entropy(logits, data["labels"][rows])
                 batch = {name: value[index] for name, value in data.items()}
                 batch |= {"index": index, "where": where}

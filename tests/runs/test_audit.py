@@ -304,7 +304,7 @@ def test_what_a_method_has_learned_is_a_source(run):
     n = len(experiment.data.train.labels)
     learned = experiment.method._replace(report=lambda state: {"weights": np.linspace(0, 1, n)})
     experiment = experiment._replace(config=made, method=learned)
-    state = experiment.method.init(experiment.key)
+    state = fit.init_state(experiment)
     found = auditing.gather(experiment, state)
     np.testing.assert_allclose(found["weights_corrector"], np.linspace(0, 1, n))
     assert np.isnan(found["curves"]).all() and found["held_out"].shape == (126, 10)

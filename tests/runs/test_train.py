@@ -11,7 +11,7 @@ import jaxrobust
 from jaxrobust import config as configuration
 from jaxrobust import main
 from jaxrobust.errors import RunError, UserError
-from jaxrobust.runs import experiment, predict, train
+from jaxrobust.runs import experiment, fit, predict, train
 from jaxrobust.training.checkpoints import read
 from jaxrobust.training.metrics_log import read_rows
 
@@ -376,7 +376,7 @@ def test_the_dry_run_counts_all_that_lies_on_the_device_and_the_view_as_the_netw
         text = predict.describe(config)
         found = re.search(r"activations: about (\d+) MiB; one step adds about (\d+) MiB", text)
         said[side] = [int(number) for number in found.groups()]
-        state = jax.eval_shape(experiment.assemble(config).method.init, jax.random.key(0))
+        state = fit.state_shapes(experiment.assemble(config))
         held = sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(state))
         assert said[side][0] == round((held + x.nbytes) / 2**20)
     assert said[96][1] == said[300][1] > 8 * 224 * 224 * 3 * 4 / 2**20

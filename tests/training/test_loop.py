@@ -22,7 +22,7 @@ def test_no_more_than_one_step_waits_while_the_device_computes_another():
         return batches.shuffled(key, jnp.arange(STEPS * BATCH, dtype=jnp.int32), BATCH)
 
     method = Method(
-        lambda key: TrainState(jnp.int32(0), {}, {}, {}, {}),
+        lambda key: TrainState(jnp.int32(0), {}, {}, {}, {}, {}, {}, {}),
         (Stage("a", 1, (Pass("train", step, order, None),)),), None,
     )
     feed = Feed({"labels": jnp.zeros(STEPS * BATCH, jnp.int32), "x": jnp.zeros((STEPS * BATCH, 2))})
