@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 
 from jaxrobust import files
-from jaxrobust.data import manifest
+from jaxrobust.data import class_labels, manifest
 from jaxrobust.data.examples import Source, rows_of
 from jaxrobust.data.readers import csv_columns
 from jaxrobust.errors import UserError, check, nearest
 
+_WHOLE = re.compile(r"^(-?\d+)\.0*$")
 _LABEL = ("label", "given_label")
 _KEY = ("index", "path", "id")
 _TRUTH = ("true_label", "true", "clean_label", "clean")
@@ -40,9 +42,9 @@ def replace(source: Source, path: str | Path, *, check_labels: bool = True) -> S
     path = Path(path).expanduser()
     check(path.is_file(), f"No labels file {str(path)!r}.")
     truth = source.train.labels if source.true_labels is None else source.true_labels
-    if path.suffix == ".npy":
+    if path.suffix.lower() == ".npy":
         given = _from_npy(path, source)
-    elif path.suffix == ".csv":
+    elif path.suffix.lower() in csv_columns.SUFFIXES:
         given = _from_csv(path, source, truth)
     else:
         check(path.suffix == ".npz", f"Labels file {path}: use .npy, .csv, or a run's noise.npz.")
@@ -142,16 +144,21 @@ def codes(values: np.ndarray, class_names: tuple[str, ...], path: str | Path) ->
     Raises:
       UserError: a label that is neither.
     """
-    if values.dtype.kind == "f" and (values == np.round(values)).all():
-        values = values.astype(np.int64)
-    distinct, inverse = np.unique(values, return_inverse=True)
-    names = [str(v).strip() for v in distinct]
+    tidied = class_labels.tidy(values, f"Labels file {path}").astype(object)
+    missing = np.flatnonzero([v is None or v == "-1" for v in tidied])
+    if len(missing):
+        raise UserError(f"Labels file {path}: entry {missing[0]} has no label.")
+    texts = np.array([str(v) for v in tidied], object)
+    if not {*texts} <= {*class_names}:  # "2.0", as pandas writes whole numbers
+        texts = np.array([_WHOLE.sub(r"\1", v) for v in texts], object)
+    distinct, inverse = np.unique(texts, return_inverse=True)
+    names = distinct.tolist()
     index = {name: i for i, name in enumerate(class_names)}
     numbers = {str(i): i for i in range(len(class_names))}
     for known in (index, numbers):
         if all(name in known for name in names):
             table = np.array([known[name] for name in names], np.int32)
-            return table[inverse].reshape(values.shape)
+            return table[inverse]
     bad = next(i for i, name in enumerate(names) if name not in index and name not in numbers)
     raise UserError(
         f"Labels file {path}: entry {np.flatnonzero(inverse == bad)[0]} is {names[bad]!r}, "

@@ -110,7 +110,7 @@ def test_known_true_labels_stay_the_truth(tmp_path):
         (GIVEN[:-1], r"shape \[59\]; toy has 60 rows: use one label for each"),
         (np.eye(3)[GIVEN], r"shape \[60, 3\]"),
         (GIVEN + 1, "is '3', neither a class name nor a number in 0..2"),
-        (GIVEN + 0.5, "neither a class name"),
+        (GIVEN + 0.5, r"row 0 is \d.5, a fraction"),
         (np.array(["aunt", "bee", "cat"])[GIVEN], "'aunt'.*Did you mean 'ant'"),
     ],
 )
@@ -171,3 +171,20 @@ def test_other_files_are_refused(tmp_path):
     ]:
         with pytest.raises(UserError, match=message):
             labels_file.replace(SOURCE, tmp_path / name)
+
+
+def test_whole_floats_are_read_from_csv_as_from_npy(tmp_path):
+    lines = [f"{i},{float(label)}" for i, label in enumerate(GIVEN)]
+    path = written(tmp_path, "\n".join(["index,label", *lines]))
+    check_given(labels_file.replace(SOURCE, path))
+
+
+@pytest.mark.parametrize("missing", ["", "nan", "NA", "-1", "None"])
+def test_a_missing_label_is_named_by_its_entry(tmp_path, missing):
+    lines = [f"{i},{missing if i == 7 else f'{label}.0'}" for i, label in enumerate(GIVEN)]
+    with pytest.raises(UserError, match="entry 7 has no label"):
+        labels_file.replace(SOURCE, written(tmp_path, "\n".join(["index,label", *lines])))
+    values = GIVEN.astype(float)
+    values[7] = -1 if missing == "-1" else np.nan
+    with pytest.raises(UserError, match="entry 7 has no label"):
+        labels_file.replace(SOURCE, saved(tmp_path, values))
