@@ -20,7 +20,7 @@ import numpy as np
 from jaxrobust.audit import noise_model as model
 from jaxrobust.audit.noise_model import Fit
 
-SAMPLE, PER_CLASS = 4000, 60  # rows that are fitted: at least so many, so many per class
+SAMPLE, PER_CLASS = 4000, 40  # rows that are fitted: at least so many, so many per class
 HELD_ROUNDS = 12  # of EM with T held at the confident joint
 HELD_SHARE = 0.75  # of the held explanation in the rate
 SOLID = 0.55  # smallest diagonal of T whose inverse is taken at its word
@@ -29,7 +29,6 @@ SCALES = (0.0, 0.3, 0.6, 1.0, 1.5, 2.2, 3.2)  # of T's off-diagonal in the profi
 PROFILE_ROUNDS = 4
 SLACK = (2.0, 0.005)  # log-likelihood that a scale may lose, per fit and per example
 REACH = 0.3  # of the way to the contradicted labels that the interval extends
-TINY = 1e-30  # of probabilities, where only their order counts
 _CHUNK = 1 << 19  # entries of a block
 
 
@@ -84,10 +83,20 @@ def decide(p: np.ndarray, labels: np.ndarray, seed: int = 0) -> Decision:
       seed: of the rows that are fitted where there are many.
     """
     known = np.isfinite(p[:, 0])
-    rows = np.flatnonzero(known)
-    rows = rows[sample(len(rows), p.shape[1], seed)]
-    fitted = fit(np.asarray(p[rows], np.float64), labels[rows])
-    return _pass(fitted, p, labels, known)
+    if not known.all():
+        return _spread(decide(p[known], labels[known], seed), known)
+    rows = sample(*p.shape, seed)
+    return _pass(fit(np.asarray(p[rows], np.float32), labels[rows]), p, labels)
+
+
+def _spread(d: Decision, known: np.ndarray) -> Decision:
+    """Returns a decision on some examples as one on all; of the others nothing is said."""
+    n = len(known)
+    odds = np.full(n, np.log(max(d.rate, 1e-9)) - np.log(max(1 - d.rate, 1e-9)))
+    margin, contradicted, best = np.zeros(n), np.zeros(n, bool), np.zeros(n, np.int32)
+    odds[known], margin[known], best[known] = d.odds, d.margin, d.best
+    contradicted[known] = d.contradicted
+    return d._replace(odds=odds, margin=margin, contradicted=contradicted, best=best)
 
 
 def fit(p: np.ndarray, labels: np.ndarray) -> Fitted:
@@ -121,16 +130,13 @@ def _profile(z, labels, free: Fit, held: Fit) -> tuple[float, float]:
     n, k = z.shape
     off = held.matrix * (1 - np.eye(k))
     found = [_rate(free, z, labels), _rate(held, z, labels)]
-    rates, values = [found[0][0]], [found[0][1]]
     for scale in SCALES:
         scaled = off * np.minimum(scale, 0.9 / np.maximum(off.sum(1), 1e-9))[:, None]
         matrix = scaled + np.diag(1 - scaled.sum(1))
         fitted = model.em(z, labels, matrix, held=PROFILE_ROUNDS, free=0, start=held)
-        rate, value = _rate(fitted, z, labels)
-        rates.append(rate)
-        values.append(value)
-    least = max(values) - (SLACK[0] / n + SLACK[1])
-    kept = [rate for rate, value in zip(rates, values, strict=True) if value >= least]
+        found.append(_rate(fitted, z, labels))
+    least = max(value for _, value in found) - (SLACK[0] / n + SLACK[1])
+    kept = [rate for rate, value in found if value >= least]
     return min(kept), max(kept)
 
 
@@ -144,41 +150,38 @@ def _chunks(n: int, k: int) -> Iterator[slice]:
     yield from (slice(i, i + size) for i in range(0, n, size))
 
 
-def _pass(fitted: Fitted, p: np.ndarray, labels: np.ndarray, known: np.ndarray) -> Decision:
+def _pass(fitted: Fitted, p: np.ndarray, labels: np.ndarray) -> Decision:
     """Applies both explanations to every example, once."""
     n, k = p.shape
     odds, margins, best = np.zeros(n), np.zeros(n), np.zeros(n, np.int32)
     contradicted = np.zeros(n, bool)
     joints = np.zeros((2, k, k))
     for rows in _chunks(n, k):
-        block, given = np.nan_to_num(p[rows], nan=1 / k).astype(np.float32), labels[rows]
-        block /= block.sum(1, keepdims=True)
+        block, given = p[rows].astype(np.float32), labels[rows]
         own = (np.arange(len(block)), given)
         z = model.log_predictions(block)
-        margin = -z[own].astype(np.float64)
         undone = z if fitted.inverse is None else model.log_predictions(block, fitted.inverse)
         total = 0.0
         for i, explanation in enumerate((fitted.free, fitted.held)):
-            r, _ = model.posterior(explanation, undone, given)
-            total = total + model.wrong_odds(r, given)
-            r[~known[rows]] = 0
-            joints[i] += model.soft_counts(r, given)
+            suspicion, counts = model.apply(explanation, undone, given)
+            total = total + suspicion
+            joints[i] += counts
         share = block[own].copy()
         block[own] = -1
         best[rows] = block.argmax(1)
-        largest = block.max(1)
-        margin += np.log(np.maximum(largest, model.floor(k)))
-        contradicted[rows] = (largest > share) & known[rows]
-        margins[rows] = margin
-        tie = np.log(np.maximum(largest, TINY)) - np.log(np.maximum(share, TINY))
-        odds[rows] = (total + margin + 1e-4 * tie) / 3
-    count = max(int(known.sum()), 1)
-    free, held = (1 - joint.trace() / count for joint in joints)
+        largest = block[own[0], best[rows]]
+        contradicted[rows] = largest > share
+        margins[rows] = _log_ratio(largest, share, model.floor(k))
+        odds[rows] = (total + margins[rows] + 1e-4 * _log_ratio(largest, share, model.TINY)) / 3
+    free, held = (1 - joint.trace() / n for joint in joints)
     joint = (1 - HELD_SHARE) * joints[0] + HELD_SHARE * joints[1]
     rate = (1 - HELD_SHARE) * free + HELD_SHARE * held
-    odds[~known] = np.log(max(rate, 1e-9)) - np.log(max(1 - rate, 1e-9))
-    interval = _interval((*fitted.profile, free, held), contradicted[known].mean(), count)
+    interval = _interval((*fitted.profile, free, held), contradicted.mean(), n)
     return Decision(odds, margins, contradicted, best, joint, rate, free, held, interval)
+
+
+def _log_ratio(a: np.ndarray, b: np.ndarray, least: float) -> np.ndarray:
+    return np.log(np.maximum(a, least, dtype=float)) - np.log(np.maximum(b, least, dtype=float))
 
 
 def _interval(rates: tuple[float, ...], contradicted: float, n: int) -> tuple[float, float]:

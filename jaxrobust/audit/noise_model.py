@@ -15,13 +15,16 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import scipy.sparse
 
 FLOOR = 1e-3  # of probabilities: below it differences say nothing
 BIAS_PRIOR = 5.0  # pseudo-examples that shrink b to 0
 PSEUDO = 1.0  # pseudo-examples that shrink a row of T
 CONFIDENT = 0.3  # fraction of each class's predictions that the first T is read from
 HELD_ROUNDS, FREE_ROUNDS = 10, 20  # of EM, with T held and free
-DIRECT_CLASSES = 200  # up to here the exact Newton step for b
+DIRECT_CLASSES = 30  # up to here the exact Newton step for b
+SCALES = (0.1, 8.0)  # of beta
+TINY = 1e-30
 
 
 class Fit(NamedTuple):
@@ -50,7 +53,7 @@ def posterior(fit: Fit, z: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, 
     """Returns r [N, K] and the log-likelihood of each given label [N]."""
     r = _softmax(fit.scale * z + fit.bias.astype(z.dtype))
     r *= fit.matrix.T.astype(z.dtype)[labels]
-    total = np.maximum(r.sum(1), 1e-30)
+    total = np.maximum(r.sum(1), TINY)
     r /= total[:, None]
     return r, np.log(total)
 
@@ -119,63 +122,83 @@ def _shrunk(counts: np.ndarray, size: np.ndarray) -> np.ndarray:
     return ways * rate[:, None] + np.diag(1 - rate)
 
 
-def recalibrate(fit: Fit, z: np.ndarray, r: np.ndarray, steps: int = 3) -> Fit:
-    """Returns the fit after Newton steps of beta and b on the cross-entropy of q to r [N, K]."""
+def recalibrated(fit: Fit, z: np.ndarray, q: np.ndarray, r: np.ndarray) -> Fit:
+    """Returns the fit after a Newton step of beta and b on the cross-entropy of q to r [N, K]; of
+    many classes only the diagonal of the Hessian counts."""
     n, k = z.shape
-    scale, bias = fit.scale, fit.bias
-    for _ in range(steps):
-        q = _softmax(scale * z + bias)
-        mean = np.einsum("nk,nk->n", q, z)
-        excess = q - r
-        gradient = np.append(excess.sum(0) + BIAS_PRIOR * bias, np.einsum("nk,nk->", excess, z))
-        qz = q * (z - mean[:, None])
-        hessian = np.zeros((k + 1, k + 1))
-        hessian[:k, :k] = np.diag(q.sum(0) + BIAS_PRIOR) - q.T @ q
-        hessian[:k, k] = hessian[k, :k] = qz.sum(0)
-        hessian[k, k] = np.einsum("nk,nk->", qz, z) + 1e-3 * n
-        step = np.linalg.solve(hessian + 1e-6 * np.eye(k + 1), gradient)
-        step *= min(1.0, 1.0 / np.abs(step).max().clip(1e-12))
-        scale = float(np.clip(scale - step[k], 0.1, 8.0))
-        bias = bias - step[:k]
-    return Fit(fit.matrix, scale, bias - bias.mean())
+    excess = q - r
+    total = q.sum(0, dtype=np.float64)
+    qz = q * z
+    mean = qz.sum(1)
+    spread = float(np.einsum("nk,nk->", qz, z) - np.einsum("n,n->", mean, mean)) + 1e-3 * n
+    pull = excess.sum(0, dtype=np.float64) + BIAS_PRIOR * fit.bias
+    slope = float(np.einsum("nk,nk->", excess, z))
+    if k > DIRECT_CLASSES:
+        step = np.append(pull / (total + BIAS_PRIOR), slope / spread)
+    else:
+        hessian = np.empty((k + 1, k + 1))
+        hessian[:k, :k] = np.diag(total + BIAS_PRIOR + 1e-6) - q.T @ q
+        hessian[:k, k] = hessian[k, :k] = qz.sum(0) - mean @ q
+        hessian[k, k] = spread
+        step = np.linalg.solve(hessian, np.append(pull, slope))
+    step *= min(1.0, 1.0 / max(float(np.abs(step).max()), 1e-12))
+    bias = fit.bias - step[:k]
+    return Fit(fit.matrix, float(np.clip(fit.scale - step[k], *SCALES)), bias - bias.mean())
 
 
 def em(
     z: np.ndarray, labels: np.ndarray, matrix: np.ndarray, *, held: int = HELD_ROUNDS,
     free: int = FREE_ROUNDS, start: Fit | None = None,
 ) -> Fit:
-    """Fits the model by EM from T, which is held for `held` rounds and free for `free`."""
+    """Fits the model by EM from T, which is held for `held` rounds and free for `free`.
+
+    Args:
+      z: float [N, K]; labels: int [N]; matrix: [K, K], the first T.
+      start: where beta and b begin; default 2 and 0.
+    """
     k = z.shape[1]
     size = np.bincount(labels, minlength=k)
     fit = Fit(matrix, 2.0, np.zeros(k)) if start is None else start._replace(matrix=matrix)
     for i in range(held + free):
-        r, _ = posterior(fit, z, labels)
+        q = _softmax(fit.scale * z + fit.bias.astype(z.dtype))
+        r = q * fit.matrix.T.astype(z.dtype)[labels]
+        r /= np.maximum(r.sum(1, keepdims=True), TINY)
         if i >= held:
             fit = fit._replace(matrix=_shrunk(soft_counts(r, labels), size))
-        fit = recalibrate(fit, z, r)
+        fit = recalibrated(fit, z, q, r)
     return fit
 
 
-def soft_counts(r: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Returns counts [true, given] of responsibilities r [N, K]."""
-    k = r.shape[1]
-    counts = np.zeros((k, k))
-    order = np.argsort(labels, kind="stable")
-    starts = np.searchsorted(labels[order], np.arange(k))
-    there = np.bincount(labels, minlength=k) > 0
-    counts[there] = np.add.reduceat(r[order], starts[there], axis=0)
-    return counts.T
+def soft_counts(r: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """Returns counts [true, given] of responsibilities r [N, K], perhaps weighted [N]."""
+    n, k = r.shape
+    weights = np.ones(n, r.dtype) if weights is None else weights
+    place = scipy.sparse.csr_array((weights, labels, np.arange(n + 1)), (n, k))
+    return np.asarray(place.T @ r, np.float64).T
 
 
 def wrong_odds(r: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Returns the log-odds [N] that each given label is wrong, of responsibilities r [N, K]."""
+    """Returns the log-odds [N] that each given label is wrong, of responsibilities r [N, K], which
+    need not sum to one."""
     own = (np.arange(len(r)), labels)
     right = r[own].copy()
-    r[own] = 0  # 1 - right would lose the digits of small probabilities
+    r[own] = 0  # sum - right would lose the digits of small probabilities
     wrong = r.sum(1)
     r[own] = right
-    return np.log(np.maximum(wrong, 1e-9, dtype=float)) - np.log(
-        np.maximum(right, 1e-9, dtype=float))
+    wrong, right = wrong.astype(float), right.astype(float)
+    least = 1e-9 * (wrong + right) + TINY
+    return np.log(np.maximum(wrong, least)) - np.log(np.maximum(right, least))
+
+
+def apply(fit: Fit, z: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns log-odds [N] that each label is wrong, and soft counts [true, given]: `posterior`
+    without normalizing q, which cancels."""
+    e = z * z.dtype.type(fit.scale)
+    e += (fit.bias - fit.bias.max()).astype(z.dtype)
+    np.exp(e, out=e)
+    e *= fit.matrix.T.astype(z.dtype)[labels]
+    odds = wrong_odds(e, labels)
+    return odds, soft_counts(e, labels, 1 / np.maximum(e.sum(1), TINY))
 
 
 def likelihood(fit: Fit, z: np.ndarray, labels: np.ndarray) -> float:
