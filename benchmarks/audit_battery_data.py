@@ -24,6 +24,7 @@ OTHER_SETS = ("digits", "digits in 12 components", "breast cancer", "rings", "4 
               "6 Gaussians, apart", "20 Gaussians, apart", "2 Gaussians, near")
 MOST = 3000  # rows of a table
 SLOW = {"gradient boosting": 1000, "SVC": 1000, "perceptron": 3000, "random forest": 3000,
+        "bagged trees": 1000, "large perceptron": 1000,
         "extra trees": 3000}  # at most so many examples of made-up data
 FOLDS = 5
 
@@ -169,7 +170,15 @@ def table(folder: Path, rng) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def classifier(name: str, seed: int):
     """Returns a scikit-learn classifier by the battery's name of it."""
-    from sklearn import ensemble, linear_model, naive_bayes, neighbors, neural_network, svm
+    from sklearn import (
+        discriminant_analysis,
+        ensemble,
+        linear_model,
+        naive_bayes,
+        neighbors,
+        neural_network,
+        svm,
+    )
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
@@ -192,6 +201,11 @@ def classifier(name: str, seed: int):
         "SVC": lambda: svm.SVC(probability=True, random_state=seed),
         "perceptron": lambda: neural_network.MLPClassifier(
             (50,), max_iter=60, random_state=seed),
+        "discriminant analysis": lambda: discriminant_analysis.LinearDiscriminantAnalysis(),
+        "k-NN 10": lambda: neighbors.KNeighborsClassifier(10),
+        "bagged trees": lambda: ensemble.BaggingClassifier(n_estimators=30, random_state=seed),
+        "large perceptron": lambda: neural_network.MLPClassifier(
+            (100,), max_iter=40, alpha=1e-2, random_state=seed),
     }[name]()
     return make_pipeline(StandardScaler(), made)
 

@@ -28,7 +28,8 @@ GAIN = 0.02  # nats per example that another inverse must gain
 SCALES = (0.0, 0.3, 0.6, 1.0, 1.5, 2.2, 3.2)  # of T's off-diagonal in the profile
 PROFILE_ROUNDS = 4
 SLACK = (2.0, 0.005)  # log-likelihood that a scale may lose, per fit and per example
-REACH = 0.3  # of the way to the contradicted labels that the interval extends
+BEYOND = 1.05  # times the contradicted labels: the upper end of the interval
+DOUBT = 0.5  # of the contradicted labels taken for the model's mistakes, by which the lower sinks
 _CHUNK = 1 << 19  # entries of a block
 
 
@@ -185,10 +186,15 @@ def _log_ratio(a: np.ndarray, b: np.ndarray, least: float) -> np.ndarray:
 
 
 def _interval(rates: tuple[float, ...], contradicted: float, n: int) -> tuple[float, float]:
-    """Returns the interval that holds the rates, widened by two binomial standard deviations; its
-    end reaches part of the way to the fraction of contradicted labels."""
-    low, high = min(rates), max(rates)
-    low -= 2 * np.sqrt(low * (1 - low) / n)
+    """Returns the interval that holds the rates and what the contradicted labels allow.
+
+    A contradicted label is wrong, or the prediction is. The upper end reaches all of them and a
+    little more, for wrong labels that the model has come to agree with; the lower end goes down by
+    as much as half of those that the least rate takes for mistakes of the model: where these are
+    many, the others may be, too. Both are widened by two binomial standard deviations.
+    """
+    low, high = min(rates), max(*rates, BEYOND * contradicted)
+    low -= DOUBT * max(contradicted - low, 0)
+    low -= 2 * np.sqrt(max(low, 0) * (1 - low) / n)
     high += 2 * np.sqrt(max(high, 1 / n) * (1 - min(high, 1 - 1 / n)) / n)
-    high += max(REACH * (contradicted - high), 0)
     return float(max(low, 0)), float(min(high, 1))
