@@ -27,6 +27,7 @@ def get_config(length="published"):
     config.data.validation.fraction = 0.0
     config.augment.pad_mode = "reflect"
     config.network.name = "resnet32"
+    config.network.init = "normal_0.02"
     config.method.name = "curvenet"
     config.method.meta_learning_rate = 1e-3
     config.method.meta_weight_decay = 1e-4

@@ -23,6 +23,7 @@ def get_config(length="published"):
     config.augment.kind = "strong"
     config.augment.cutout_kind = "gray"
     config.network.name = "resnet32"
+    config.network.init = "torch"
     config.method.name = "dynamic_loss"
     config.method.repeat_metadata = False
     config.optimizer.learning_rate = 0.1

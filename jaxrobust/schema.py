@@ -254,6 +254,12 @@ SCHEMA: dict[str, Any] = {
             str,
             one_of("float32", "bfloat16"),
         ),
+        "init": Setting(
+            None,
+            "resnet32: initialization (default: he), see networks.resnet.resnet32",
+            str,
+            one_of("he", "torch", "normal_0.02"),
+        ),
     },
     "method": {
         "name": Setting("supervised", "how the network is trained", str, one_of(*METHODS)),

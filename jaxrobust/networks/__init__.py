@@ -22,10 +22,12 @@ NETWORKS = Registry({
     "small_cnn": "jaxrobust.networks.small:small_cnn",
     "resnet32": "jaxrobust.networks.resnet:resnet32",
     "resnet18": "jaxrobust.networks.resnet:resnet18",
+    "resnet34": "jaxrobust.networks.resnet:resnet34",
     "wrn28_10": "jaxrobust.networks.resnet:wrn28_10",
     "resnet50": "jaxrobust.networks.resnet:resnet50",
     "vgg19_bn": "jaxrobust.networks.vgg:vgg19_bn",
     "efficientnet_lite0": "jaxrobust.networks.efficientnet:efficientnet_lite0",
+    "vit_small": "jaxrobust.networks.vit:vit_small",
     "inception_resnet_v2": "jaxrobust.networks.inception:inception_resnet_v2",
 })
 """The networks by name: `(num_classes, *, dtype, axis_name, **sizes) -> Network`; see `make`.

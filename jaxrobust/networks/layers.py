@@ -52,22 +52,24 @@ class BatchNorm(nn.Module):
     first and then over examples: on CPU that is faster, and it is more exact.
 
     Attributes:
-      momentum: share of the running statistics that is kept.
+      momentum: fraction of the running statistics that is kept.
       axis_name: of the mapped axis (`pmap`, `shard_map`, `vmap`) over which statistics are
         shared. Under `jit` with a sharded batch they are global without it.
+      scale_init: initializer of the scale.
     """
 
     momentum: float = 0.9
     epsilon: float = 1e-5
     dtype: Dtype = jnp.float32
     axis_name: str | None = None
+    scale_init: nn.initializers.Initializer = nn.initializers.ones
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         features, exact = x.shape[-1:], parameter_dtype(self.dtype)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, features, exact)
         running_var = self.variable("batch_stats", "var", jnp.ones, features, exact)
-        scale = self.param("scale", nn.initializers.ones, features, exact)
+        scale = self.param("scale", self.scale_init, features, exact)
         bias = self.param("bias", nn.initializers.zeros, features, exact)
         x = x.astype(exact)
         mean, var = running_mean.value, running_var.value

@@ -36,6 +36,7 @@ class Architecture(NamedTuple):
       mean, std: per channel, in units of 0 to 255: the network takes (image - mean) / std.
       head: prefix of the names of the linear layer, which is not taken over.
       sizes: arguments of `make` with which the network is the published one.
+      side: of the images in pixels where the weights allow no other.
     """
 
     key: Callable[[tuple[str, ...]], str]
@@ -43,6 +44,7 @@ class Architecture(NamedTuple):
     std: tuple[float, float, float]
     head: str
     sizes: Mapping[str, Any] = {}
+    side: int | None = None
 
 
 def normalization(name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -189,6 +191,8 @@ def features(
       (2, 1280)
     """
     check(image_size >= 32, f"image_size={image_size}: pretrained networks need at least 32.")
+    side = _architecture(name).side
+    check(side in (None, image_size), f"image_size={image_size}: {name} takes images of {side}.")
     check(batch_size > 0, f"batch_size={batch_size} is not positive.")
     total = len(images)
     forward, params, state = _forward(name, source)
@@ -315,8 +319,7 @@ def _convert(
         for path, expected in flatten_dict(tree).items():
             if path[0] == head and not with_head:
                 continue
-            key = _architecture(name).key(path[:-1])
-            key = key + _LEAVES.get(path[-1], "")
+            key = _architecture(name).key(path[:-1]) + _LEAVES.get(path[-1], path[-1])
             check(key in tensors, f"{file} has no {key!r}: not the published {name}.")
             value = _layout(tensors[key], path)
             check(value.shape == expected.shape, f"{file}: {key!r} has shape "
@@ -356,7 +359,36 @@ def _efficientnet_key(path: tuple[str, ...]) -> str:
     return f"_blocks.{number}.{inner[path[2:]]}"
 
 
+def _resnet_key(path: tuple[str, ...]) -> str:
+    if path[0] == "head":
+        return "fc"
+    if path[0] == "stem":
+        return {"conv": "conv1", "norm": "bn1"}[path[-1]]
+    stage, block = path[0].removeprefix("stage"), int(path[1].removeprefix("block")) - 1
+    layer = f"layer{stage}.{block}."
+    if path[2] == "shortcut":
+        return layer + {"conv": "downsample.0", "norm": "downsample.1"}[path[3]]
+    number = path[2].removeprefix("unit")
+    return layer + {"conv": f"conv{number}", "norm": f"bn{number}"}[path[3]]
+
+
+def _vit_key(path: tuple[str, ...]) -> str:
+    if path[0] == "stem":
+        return "patch_embed.proj" if path[1:] == ("patches",) else ""
+    if path[0] in ("top", "head"):
+        return {"top": "norm", "head": "head"}[path[0]]
+    inner = {"norm1": "norm1", "qkv": "attn.qkv", "out": "attn.proj", "norm2": "norm2",
+             "expand": "mlp.fc1", "project": "mlp.fc2"}
+    return f"blocks.{int(path[0].removeprefix('block')) - 1}.{inner[path[1]]}"
+
+
 ARCHITECTURES = {
+    "resnet18": Architecture(
+        _resnet_key, IMAGENET_MEAN, IMAGENET_STD, "fc", {"large_images": True}
+    ),
+    "resnet34": Architecture(_resnet_key, IMAGENET_MEAN, IMAGENET_STD, "fc"),
+    "resnet50": Architecture(_resnet_key, IMAGENET_MEAN, IMAGENET_STD, "fc"),
+    "vit_small": Architecture(_vit_key, (127.5,) * 3, (127.5,) * 3, "head", side=224),
     "efficientnet_lite0": Architecture(
         _efficientnet_key, (127.0,) * 3, (128.0,) * 3, "_fc"
     ),

@@ -1,4 +1,4 @@
-"""Residual networks, each initialised as the programs do whose results it is to reproduce.
+"""Residual networks for small and for large images.
 
 He et al. 2016, arXiv 1512.03385; Zagoruyko and Komodakis 2016, arXiv 1605.07146. All have the
 stages "stem", "stage1", ..., "head". `width` and `blocks` are there to make smaller ones.
@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxrobust.errors import choose
 from jaxrobust.networks.layers import (
     ConvNorm,
     Dtype,
@@ -26,6 +27,18 @@ from jaxrobust.networks.layers import (
 from jaxrobust.networks.network import Network, from_linen
 
 
+def _normal_around_one(key, shape, dtype=jnp.float32):
+    return 1 + 0.02 * jax.random.normal(key, shape, dtype)
+
+
+INITS = {
+    "he": (kaiming_fan_in, kaiming_fan_in, nn.initializers.ones),
+    "torch": (torch_default, torch_default, nn.initializers.ones),
+    "normal_0.02": (nn.initializers.normal(0.02), kaiming_fan_in, _normal_around_one),
+}
+"""`init` of `resnet32`: initializers of convolutions, linear layer and scales of batch norm."""
+
+
 def resnet32(
     num_classes: int,
     *,
@@ -33,20 +46,36 @@ def resnet32(
     axis_name: str | None = None,
     width: int = 16,
     blocks: int = 5,
+    init: str = "he",
 ) -> Network:
     """Returns the CIFAR ResNet with parameter-free shortcuts; 0.46 M parameters at 10 classes.
 
-    Three stages of `blocks` basic blocks with width, 2 width, 4 width channels. Convolutions and
-    the linear layer are Kaiming-normal (fan in), as in the LDAM-DRW program and its descendants.
+    Three stages of `blocks` basic blocks with width, 2 width, 4 width channels.
     Source: He et al. 2016, arXiv 1512.03385, section 4.2. Images [B, H, W, C].
+
+    Args:
+      num_classes: K.
+      dtype: of the computation; parameters, statistics and logits are at least float32.
+      axis_name: of a mapped axis over which batch norm shares its statistics.
+      width: channels of the first stage.
+      blocks: per stage; 5 makes 32 layers.
+      init: "he": convolutions and linear layer Kaiming-normal (fan in). "torch": both uniform
+        within 1/sqrt(fan in), PyTorch's default, as in the dynamic loss's released program.
+        "normal_0.02": convolutions N(0, 0.02), scales of batch norm N(1, 0.02), linear layer
+        Kaiming-normal, as in CurveNet's. Biases are 0 in all three.
+
+    Raises:
+      UserError: unknown `init`.
     """
-    conv, norm = layers(dtype, axis_name, kaiming_fan_in)
+    choose("init of resnet32", init, INITS)
+    kernel_init, head_init, scale_init = INITS[init]
+    conv, norm = layers(dtype, axis_name, kernel_init, scale_init=scale_init)
     stages = {
         f"stage{i + 1}": Stage(BasicBlock, conv, norm, width * 2**i, blocks, min(i + 1, 2), "pad")
         for i in range(3)
     }
     stem = Stem("resnet32", conv, norm, width)
-    return from_linen({"stem": stem, **stages, "head": Head(num_classes, dtype, kaiming_fan_in)})
+    return from_linen({"stem": stem, **stages, "head": Head(num_classes, dtype, head_init)})
 
 
 def resnet18(
@@ -56,18 +85,57 @@ def resnet18(
     axis_name: str | None = None,
     width: int = 64,
     blocks: int = 2,
+    large_images: bool = False,
 ) -> Network:
     """Returns ResNet-18 for 32 x 32 images; 11.17 M parameters at 10 classes.
 
-    3 x 3 stem without pooling, projection shortcuts, PyTorch's default initialisation: all as in
+    3 x 3 stem without pooling, projection shortcuts, PyTorch's default initialization: all as in
     DAL's program. Source: He et al. 2016, arXiv 1512.03385. Images [B, H, W, C].
+
+    Args:
+      num_classes: K.
+      dtype: of the computation; parameters, statistics and logits are at least float32.
+      axis_name: of a mapped axis over which batch norm shares its statistics.
+      width: channels of the first stage.
+      blocks: per stage.
+      large_images: 7 x 7 stem of stride 2 and 3 x 3 max pooling instead, as torchvision's.
     """
     conv, norm = layers(dtype, axis_name, torch_default)
     stages = {
         f"stage{i + 1}": Stage(BasicBlock, conv, norm, width * 2**i, blocks, min(i + 1, 2))
         for i in range(4)
     }
-    stem = Stem("resnet18", conv, norm, width)
+    large = {"kernel": 7, "stride": 2, "pool": True} if large_images else {}
+    stem = Stem("resnet18", conv, norm, width, **large)
+    return from_linen({"stem": stem, **stages, "head": Head(num_classes, dtype)})
+
+
+def resnet34(
+    num_classes: int,
+    *,
+    dtype: Dtype = jnp.float32,
+    axis_name: str | None = None,
+    width: int = 64,
+    blocks: Sequence[int] = (3, 4, 6, 3),
+) -> Network:
+    """Returns ResNet-34 for images of about 224; 21.80 M parameters at 1000 classes.
+
+    Convolutions are Kaiming-normal (fan out), the linear layer as PyTorch's default: as
+    torchvision's. Source: He et al. 2016, arXiv 1512.03385. Images [B, H, W, C].
+
+    Args:
+      num_classes: K.
+      dtype: of the computation; parameters, statistics and logits are at least float32.
+      axis_name: of a mapped axis over which batch norm shares its statistics.
+      width: channels of the first stage.
+      blocks: per stage.
+    """
+    conv, norm = layers(dtype, axis_name, kaiming_fan_out)
+    stages = {
+        f"stage{i + 1}": Stage(BasicBlock, conv, norm, width * 2**i, n, min(i + 1, 2))
+        for i, n in enumerate(blocks)
+    }
+    stem = Stem("resnet34", conv, norm, width, kernel=7, stride=2, pool=True)
     return from_linen({"stem": stem, **stages, "head": Head(num_classes, dtype)})
 
 

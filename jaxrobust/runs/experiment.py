@@ -92,6 +92,8 @@ def make_network(config: ConfigDict, num_classes: int) -> networks.Network:
     """Returns the network that a configuration names."""
     name, width = config.network.name, config.network.width
     extra = {} if width is None else networks.width_of(name, width)
+    if config.network.init is not None and name == "resnet32":
+        extra["init"] = config.network.init
     return networks.make(name, num_classes, dtype=jnp.dtype(config.network.dtype), **extra)
 
 

@@ -30,6 +30,8 @@ FULL = {
     "wrn28_10": ((32, 32, 3), 10, 36_479_194),
     "resnet50": ((224, 224, 3), 1000, 25_557_032),
     "vgg19_bn": ((64, 64, 3), 10, 20_035_018),
+    "resnet34": ((224, 224, 3), 1000, 21_797_672),
+    "vit_small": ((224, 224, 3), 1000, 22_050_664),
     "efficientnet_lite0": ((224, 224, 3), 1000, 4_652_008),
     "inception_resnet_v2": ((299, 299, 3), 1000, 55_843_464),
 }
@@ -170,6 +172,35 @@ def test_initial_scales_are_those_of_the_original_programs():
     np.testing.assert_array_equal(head["bias"], 0)
     network, x, _, _ = shapes("resnet18")  # uniform
     assert "erf_inv" not in str(jax.make_jaxpr(network.init)(jax.random.key(0), x))
+
+
+def test_initializations_of_resnet32_are_those_of_the_released_programs():
+    """Squared sums of many draws against the distributions' moments."""
+    x = jnp.zeros((1, 8, 8, 3))
+    fan = 9 * 32
+
+    def drawn(init):
+        params, _ = networks.make("resnet32", 3, width=16, blocks=2, init=init).init(
+            jax.random.key(0), x)
+        unit = params["stage2"]["block2"]["unit2"]
+        return unit["conv"]["kernel"], unit["norm"]["scale"], params["head"]["linear"]["kernel"]
+
+    kernel, scale, head = drawn("he")
+    np.testing.assert_allclose(kernel.std(), np.sqrt(2 / fan), rtol=0.03)
+    np.testing.assert_array_equal(scale, 1)
+    kernel, scale, head = drawn("torch")
+    assert 0.99 < np.abs(kernel).max() * np.sqrt(fan) <= 1  # uniform within 1/sqrt(fan in)
+    np.testing.assert_allclose(kernel.std(), 1 / np.sqrt(3 * fan), rtol=0.03)
+    assert 0.9 < np.abs(head).max() * np.sqrt(64) <= 1
+    np.testing.assert_array_equal(scale, 1)
+    kernel, scale, head = drawn("normal_0.02")
+    np.testing.assert_allclose(kernel.std(), 0.02, rtol=0.03)
+    assert np.abs(kernel).max() > 2.6 * 0.02  # not truncated
+    np.testing.assert_allclose(scale.mean(), 1, atol=0.02)
+    np.testing.assert_allclose(scale.std(), 0.02, rtol=0.4)
+    np.testing.assert_allclose(head.std(), np.sqrt(2 / 64), rtol=0.2)
+    with pytest.raises(UserError, match="Did you mean 'torch'"):
+        networks.make("resnet32", 3, init="torhc")
 
 
 @pytest.mark.parametrize("name", ["mlp", "small_cnn"])

@@ -1,7 +1,9 @@
 """Pretrained networks: PyTorch's numbers, frozen and trainable trunks, files that are refused."""
 
 import io
+import json
 import pickle
+import sys
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -10,7 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
+from benchmarks import make_torch_goldens
 from benchmarks.make_efficientnet_golden import images
 from jaxrobust.errors import UserError
 from jaxrobust.networks import cpu, pretrained, weight_files
@@ -234,3 +238,39 @@ def test_wrong_files_are_one_line(tmp_path):
         with pytest.raises(UserError, match=message) as error:
             call()
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", [
+    "resnet18", "vit_small", *(pytest.param(name, marks=pytest.mark.slow)
+                               for name in ("resnet34", "resnet50")),
+])
+def test_files_of_torchvision_and_timm_give_their_features(tmp_path, name):
+    stored = np.load(GOLDEN.parent / "torch_features.npz")
+    side = make_torch_goldens.SIDES[name]
+    tensors = make_torch_goldens.weights(json.loads(str(stored[f"{name}_shapes"])))
+    file = tmp_path / "model.safetensors"
+    save_file(tensors, file)
+    found = pretrained.features(
+        name, make_torch_goldens.images(side), source=file, image_size=side, batch_size=2
+    )
+    np.testing.assert_allclose(found, stored[f"{name}_features"], atol=1e-4)
+    first = next(key for key in tensors if key.endswith("conv1.weight") or "proj.weight" in key)
+    wrong = tmp_path / "wrong.safetensors"
+    save_file(tensors | {first: tensors[first][:, :, :-1].copy()}, wrong)
+    network = pretrained.build(name, 3)
+    for source, message in ((wrong, f"'{first}' has shape"), (None, "truncated")):
+        if source is None:
+            source = tmp_path / "short.safetensors"
+            source.write_bytes(file.read_bytes()[:100_000])
+        with pytest.raises(UserError, match=message) as error:
+            pretrained.with_weights(network, name, source)
+        assert "\n" not in str(error.value)
+    for other in {"resnet18", "resnet34"} - {name}:
+        with pytest.raises(UserError, match="another network|not the published"):
+            pretrained.variables(other, file)
+
+
+def test_a_hub_name_says_what_to_download(monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(UserError, match=r"Download https://huggingface\.co/timm/resnet18\.a1_in1k"):
+        pretrained.variables("resnet18", "hf:timm/resnet18.a1_in1k")
