@@ -49,7 +49,7 @@ ROOMS = {
     "audit": (["audit/*.py"], ["audit"]),
 }
 # Another formula with the same distribution: no test can tell, and none should.
-EQUIVALENT = ("draw_complementary",)
+EQUIVALENT = ("draw_complementary", "_times_drawn")
 # What carries no formula: bounds, messages and what only guards against rounding or zeros.
 NOT_A_FORMULA = ("check(", "number(", "jnp.finfo", "NUDGE", "raise ", "UserError(", "RunError(")
 SECONDS = 240  # of one mutant's tests

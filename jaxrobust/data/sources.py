@@ -81,7 +81,7 @@ def load(
             **roles, **images,
         )  # fmt: skip
     else:
-        loaded = tfds.load(name, data_dir=data_dir, label_key=label_key, **images)
+        loaded = tfds.load(name, data_dir=data_dir, label_key=label_key, own=OWN, **images)
     loaded = labeled_only(loaded)
     if num_classes is not None:
         loaded = _first_classes(loaded, num_classes)

@@ -1,6 +1,6 @@
 """From a configuration to the parts of a run: data, network, views, method.
 
-The one place that reads the configuration; everything below takes plain values.
+Configurations are read in `runs` and by the estimator; everything below takes plain values.
 """
 
 from __future__ import annotations

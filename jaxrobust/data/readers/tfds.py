@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,13 +26,15 @@ def load(
     image_size: int | None,
     on_unreadable: str,
     max_bytes: int,
+    own: Sequence[str] = (),
 ) -> Loaded:
     """Reads the splits train, validation and test of a prepared TFDS data set.
 
     `name` is `builder`, `builder/config`, or either with `:version`. With a `label_key`, that
     feature is given to training and `label`, if there is one, is the truth (cifar10_n's
     `worse_label`). If every training id ends in its number (`train_00012`), that number is the
-    example's row. A data set whose only split is not called train is read as if it were.
+    example's row. A data set whose only split is not called train is read as if it were. `own` are
+    the names of `sources`, which an unknown name is compared with.
 
     Raises:
       UserError: not prepared (says which command prepares it), no such feature, labels missing,
@@ -39,7 +42,7 @@ def load(
     """
     # Found here and not by `tfds.builder`: that imports the code that generates the data set,
     # and asks the network about names that it does not know.
-    folder = _find(name, Path(data_dir or _default_data_dir()).expanduser())
+    folder = _find(name, Path(data_dir or _default_data_dir()).expanduser(), own)
     builder = _tfds().builder_from_directory(folder)
     features = builder.info.features
     image_key = _image_key(features, name)
@@ -83,7 +86,7 @@ def _default_data_dir() -> str:
     return _tfds().core.constants.DATA_DIR
 
 
-def _find(name: str, data_dir: Path) -> Path:
+def _find(name: str, data_dir: Path, own: Sequence[str]) -> Path:
     """Returns the folder of the newest version, or of the one asked for."""
     path, _, version = name.partition(":")
     base = data_dir / path
@@ -100,7 +103,7 @@ def _find(name: str, data_dir: Path) -> Path:
         return base / version
     if versions:
         raise UserError(f"{path} is prepared as version {', '.join(versions)}, not {version}.")
-    raise UserError(_not_prepared(name, data_dir))
+    raise UserError(_not_prepared(name, data_dir, own))
 
 
 def _versions(folder: Path) -> list[str]:
@@ -113,11 +116,10 @@ def _versions(folder: Path) -> list[str]:
     ]
 
 
-def _not_prepared(name: str, data_dir: Path) -> str:
+def _not_prepared(name: str, data_dir: Path, own: Sequence[str]) -> str:
     builders = _tfds().list_builders(with_community_datasets=False)
     builder = re.split("[/:]", name)[0]
     if builder not in builders:
-        own = ["digits", "folder", "npz", "csv"]
         return (
             f"Unknown data set {name!r}: not one of {', '.join(own)}, no TFDS builder, and not in "
             f"{data_dir}.{nearest(builder, [*own, *builders])}"
