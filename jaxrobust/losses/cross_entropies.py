@@ -7,12 +7,14 @@ extended to distributions as the expectation Σₖ tₖ ℓ(z, k).
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxrobust.losses.box_cox import box_cox
-from jaxrobust.losses.validation import Scalar, masked, number, prepare
+from jaxrobust.losses.validation import Scalar, expect, masked, number, prepare, quotient, total
 
 _LOG_ZERO = 1e-4  # reverse cross-entropy: log 0 := log 1e-4, part of its definition
 
@@ -40,7 +42,7 @@ def cross_entropy(
       0.1269
     """
     z, t = prepare(logits, labels, where)
-    return masked(-_expect(jax.nn.log_softmax(z), t), where)
+    return masked(-expect(jax.nn.log_softmax(z), t), where)
 
 
 def mean_absolute_error(
@@ -54,6 +56,8 @@ def mean_absolute_error(
     Shapes and errors: those of `cross_entropy`; logits `[..., K]`, returns `[...]`.
     """
     z, t = prepare(logits, labels, where)
+    if t.ndim < z.ndim:
+        return masked(-jnp.expm1(expect(jax.nn.log_softmax(z), t)), where)
     return masked(jnp.sum(jnp.abs(jax.nn.softmax(z) - t), axis=-1) / 2, where)
 
 
@@ -67,7 +71,10 @@ def reverse_cross_entropy(
     Shapes and errors: those of `cross_entropy`; logits `[..., K]`, returns `[...]`.
     """
     z, t = prepare(logits, labels, where)
-    return masked(-_expect(jnp.log(jnp.maximum(t, _LOG_ZERO)), jax.nn.softmax(z)), where)
+    if t.ndim < z.ndim:
+        miss = -jnp.expm1(expect(jax.nn.log_softmax(z), t))
+        return masked(-math.log(_LOG_ZERO) * miss, where)
+    return masked(-expect(jnp.log(jnp.maximum(t, _LOG_ZERO)), jax.nn.softmax(z)), where)
 
 
 def normalized_cross_entropy(
@@ -81,7 +88,7 @@ def normalized_cross_entropy(
     """
     z, t = prepare(logits, labels, where)
     log_p = jax.nn.log_softmax(z)
-    return masked(_expect(log_p, t) / jnp.sum(log_p, axis=-1), where)
+    return masked(quotient(expect(log_p, t), total(log_p, z)), where)
 
 
 def generalized_cross_entropy(
@@ -102,7 +109,7 @@ def generalized_cross_entropy(
     """
     z, t = prepare(logits, labels, where)
     q = number("q", q, z, at_least=0)
-    return masked(-_expect(box_cox(jax.nn.log_softmax(z), q), t), where)
+    return masked(-expect(jax.nn.log_softmax(z), t, lambda v: box_cox(v, q)), where)
 
 
 def symmetric_cross_entropy(
@@ -142,7 +149,7 @@ def taylor_cross_entropy(
     """
     z, t = prepare(logits, labels, where)
     order = jnp.round(number("order", order, z, at_least=1)).astype(jnp.int32)
-    return masked(_expect(_taylor_series(jax.nn.log_softmax(z), order), t), where)
+    return masked(expect(jax.nn.log_softmax(z), t, lambda v: _taylor_series(v, order)), where)
 
 
 def asymmetric_generalized_cross_entropy(
@@ -166,8 +173,11 @@ def asymmetric_generalized_cross_entropy(
     a, q = number("a", a, z, at_least=0), number("q", q, z, at_least=0)
     log_a = jnp.log(a + jnp.finfo(z.dtype).tiny)
     # With u = log((a + p)/(a + 1)): (a + 1)^q (1 − e^(qu))/q, right for every q and tiny p.
-    ratio = jnp.logaddexp(log_a, jax.nn.log_softmax(z)) - jnp.log1p(a)
-    return masked(-jnp.exp(q * jnp.log1p(a)) * _expect(box_cox(ratio, q), t), where)
+    def transform(log_p):
+        return box_cox(jnp.logaddexp(log_a, log_p) - jnp.log1p(a), q)
+
+    value = expect(jax.nn.log_softmax(z), t, transform)
+    return masked(-jnp.exp(q * jnp.log1p(a)) * value, where)
 
 
 def normalized_and_reverse_cross_entropy(
@@ -230,17 +240,18 @@ def focal(
     """
     z, t = prepare(logits, labels, where)
     gamma = number("gamma", gamma, z, at_least=0)
-    log_p = jax.nn.log_softmax(z)
-    # 1 − p is zero or at least about eps: the floor only keeps powers below one finite.
-    miss = jnp.maximum(-jnp.expm1(log_p), jnp.finfo(z.dtype).eps ** 2)
-    return masked(-_expect(miss**gamma * log_p, t), where)
+
+    def value(log_p):
+        # 1 − p is zero or at least about eps: the floor only keeps powers below one finite.
+        miss = jnp.maximum(-jnp.expm1(log_p), jnp.finfo(z.dtype).eps ** 2)
+        return miss**gamma * log_p
+
+    return masked(-expect(jax.nn.log_softmax(z), t, value), where)
 
 
-def _expect(values, distribution):
-    return jnp.sum(distribution * values, axis=-1)
-
-
-def _combine(alpha, active, beta, passive):
+def _combine(
+    alpha: Scalar, active: jax.Array, beta: Scalar, passive: jax.Array
+) -> jax.Array:
     alpha, beta = number("alpha", alpha, active), number("beta", beta, active)
     return alpha * active + beta * passive
 

@@ -1,16 +1,17 @@
-"""Dynamics-aware loss, and the hyper-parameters that move with the epoch."""
+"""The dynamics-aware loss, and schedules of hyper-parameters over the epochs."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxrobust.errors import check
-from jaxrobust.losses.cross_entropies import generalized_cross_entropy
-from jaxrobust.losses.validation import Scalar, masked, number, prepare
+from jaxrobust.losses.box_cox import box_cox
+from jaxrobust.losses.validation import Scalar, expect, masked, number, prepare
 
 
 def dynamics_aware(
@@ -41,8 +42,8 @@ def dynamics_aware(
     entropy = -jnp.sum(jnp.exp(log_p) * log_p, axis=-1)
     bootstrap = jnp.where(hard, -jnp.max(log_p, axis=-1), entropy)
     share = jnp.where(q > 0, lamb / jnp.where(q > 0, q, 1), 0)
-    loss = generalized_cross_entropy(z, t, q=q) + share * bootstrap / math.log(z.shape[-1])
-    return masked(loss, where)
+    fit = -expect(log_p, t, lambda v: box_cox(v, q))
+    return masked(fit + share * bootstrap / math.log(z.shape[-1]), where)
 
 
 def dal_schedule(
@@ -86,3 +87,30 @@ def ce_sr_schedule(epoch: Scalar, *, lamb: Scalar = 8.0, rho: Scalar = 1.02) -> 
       18.0
     """
     return lamb * rho**epoch
+
+
+def dal_keywords(
+    epoch: Scalar,
+    epochs: Scalar,
+    *,
+    q_start: Scalar = 0.6,
+    q_end: Scalar = 1.5,
+    hard: bool = False,
+) -> dict[str, Any]:
+    """Keyword arguments of `dynamics_aware` in an epoch, see `dal_schedule`; scalars `[]`."""
+    q, lamb = dal_schedule(epoch, epochs, q_start=q_start, q_end=q_end)
+    return {"q": q, "lamb": lamb, "hard": hard}
+
+
+def ce_sr_keywords(
+    epoch: Scalar,
+    epochs: Scalar,
+    *,
+    tau: Scalar = 0.5,
+    p: Scalar = 0.01,
+    lamb: Scalar = 8.0,
+    rho: Scalar = 1.02,
+) -> dict[str, Any]:
+    """Keyword arguments of `sparse_regularized_cross_entropy` in an epoch; scalars `[]`."""
+    del epochs
+    return {"tau": tau, "p": p, "lamb": ce_sr_schedule(epoch, lamb=lamb, rho=rho)}

@@ -14,8 +14,15 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxrobust.errors import check
-from jaxrobust.losses.cross_entropies import cross_entropy
-from jaxrobust.losses.validation import Scalar, masked, number, prepare, present_counts
+from jaxrobust.losses.validation import (
+    Scalar,
+    distribution,
+    expect,
+    masked,
+    number,
+    prepare,
+    present_counts,
+)
 
 
 def label_distribution_aware_margin(
@@ -29,7 +36,7 @@ def label_distribution_aware_margin(
 ) -> jax.Array:
     """Cross-entropy of s · (z − t ⊙ Δ), margins Δₖ = C / nₖ^¼ with C such that max Δ = max_margin.
 
-    Meant for normalised logits (cosines of features and class weights).
+    Meant for normalized logits (cosines of features and class weights).
     Source: Cao et al. 2019 (LDAM), arXiv 1906.07413.
 
     Shapes and errors: those of `cross_entropy`; logits `[..., K]`, returns `[...]`.
@@ -41,7 +48,8 @@ def label_distribution_aware_margin(
     max_margin, scale = number("max_margin", max_margin, z), number("scale", scale, z, above=0)
     counts = present_counts(class_counts, z)
     margins = max_margin * (jnp.min(counts) / counts) ** 0.25
-    return masked(cross_entropy(scale * (z - t * jnp.broadcast_to(margins, z.shape)), t), where)
+    shifted = scale * (z - distribution(t, z) * jnp.broadcast_to(margins, z.shape))
+    return masked(-expect(jax.nn.log_softmax(shifted), t), where)
 
 
 def logit_adjusted(
@@ -65,7 +73,7 @@ def logit_adjusted(
     tau = number("tau", tau, z)
     counts = present_counts(class_counts, z)
     shift = tau * jnp.log(counts / jnp.sum(counts))
-    return masked(cross_entropy(z + jnp.broadcast_to(shift, z.shape), t), where)
+    return masked(-expect(jax.nn.log_softmax(z + jnp.broadcast_to(shift, z.shape)), t), where)
 
 
 def balanced_softmax(
@@ -81,7 +89,7 @@ def balanced_softmax(
 
 
 def effective_number_weights(class_counts: ArrayLike, beta: Scalar = 0.9999) -> jax.Array:
-    """Class weights (1 − β)/(1 − β^nₖ), normalised to sum K.
+    """Class weights (1 − β)/(1 − β^nₖ), normalized to sum K.
 
     Source: Cui et al. 2019, arXiv 1901.05555.
 

@@ -10,7 +10,6 @@ import pytest
 
 from jaxrobust import losses
 from jaxrobust.errors import UserError
-from jaxrobust.losses.validation import prepare
 
 NAMES = sorted(losses.LOSSES)
 BATCH, CLASSES = 5, 4
@@ -22,7 +21,13 @@ STATIC = ("hard", "num_iters", "num_negatives")
 CHOSEN = {  # where the defaults would leave a term out
     "dal": {"q": 1.2, "lamb": 0.4},
     "tce": {"order": 3.0},
+    "anl_ce": {"min_prob": 1e-3},
+    "anl_fl": {"min_prob": 1e-3},
+    "eps_softmax_ce_mae": {"m": 3.0, "eps": 1e-3},
+    "eps_softmax_fl_mae": {"m": 3.0, "eps": 1e-3},
 }
+# The focal factor is a constant for the gradient: what is returned is no derivative in the logits.
+STOPPED = ("jal_fl", "anl_fl", "eps_softmax_fl_mae")
 NO_DERIVATIVE = ("order",)  # a whole number
 
 
@@ -88,12 +93,6 @@ def test_a_one_hot_distribution_equals_its_index(name):
     jax.tree.map(close, by_index, by_distribution)  # not to the bit: XLA fuses them differently
 
 
-def test_a_one_hot_distribution_and_its_index_start_the_same_computation():
-    one_hot = np.eye(CLASSES, dtype=np.float32)[LABELS]
-    starts = [prepare(logits_of(), labels) for labels in (LABELS, one_hot)]
-    jax.tree.map(np.testing.assert_array_equal, *starts)
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_traced_hyper_parameters_equal_plain_numbers(name):
     loss, *_ = evaluate(name, logits_of(), LABELS)
@@ -121,6 +120,65 @@ def test_an_index_outside_the_classes_gives_nan_in_its_row_only(name):
     bad = np.array([-1, 1, 2, CLASSES, 1])
     loss, *_ = evaluate(name, logits_of(), bad)
     np.testing.assert_array_equal(np.isnan(loss), [True, False, False, True, False])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_labels_that_no_example_can_have_are_refused_where_they_are_concrete(name):
+    z, loss = logits_of(), bind(name)
+    with pytest.raises(UserError, match=r"labels must be in 0…3.* row 3 is 4"):
+        loss(z, np.array([0, 1, 2, 4, -1]), NEGATIVES)
+    with pytest.raises(UserError, match="row 0 is -1"):
+        loss(z, np.array([-1, 1, 2, 4, 1]), NEGATIVES, np.array([True, True, True, False, True]))
+    with pytest.raises(UserError, match="row 2 sums to 0.5.*swapped"):
+        loss(z, np.eye(CLASSES, dtype=np.float32)[LABELS] * [[1], [1], [0.5], [1], [1]], NEGATIVES)
+    with pytest.raises(UserError, match="swapped"):
+        loss(LABELS, z, NEGATIVES)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int8, np.int16, np.uint16, np.uint32, np.int64])
+def test_the_type_of_the_labels_does_not_matter(kind):
+    for classes in (100, 300, 40000):
+        z = np.random.default_rng(0).normal(size=(3, classes)).astype(np.float32)
+        labels = np.array([0, 5, 99])
+        for loss in (losses.cross_entropy, losses.mean_absolute_error):
+            np.testing.assert_array_equal(loss(z, labels.astype(kind)), loss(z, labels))
+
+
+# A class less changes these by 1/K or log K; of the others it must not be seen at all.
+COUNTS_CLASSES = ("ame", "jal_ce", "jal_fl", "dal")
+
+
+@pytest.mark.parametrize("lowest", [-np.inf, np.finfo(np.float32).min, -1e9])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_class_that_is_ruled_out_is_as_if_it_were_not_there(name, lowest):
+    labels, negatives = np.array([0, 1, 2, 0, 1]), np.array([[1, 2, 1], [0, 2, 0]] * 3)[:BATCH]
+    logits = logits_of()
+    ruled_out = np.where(np.arange(CLASSES) == 3, np.float32(lowest), logits)
+
+    def both(z, counts=slice(None)):
+        def total(z):
+            loss = bind(name)
+            if "class_counts" in losses.needs(name):
+                loss = functools.partial(losses.get(name), **hyper_of(name),
+                                         class_counts=np.array([40.0, 20.0, 5.0, 0.0])[counts])
+                keywords = {"complementary_labels": negatives} if name == "nlnl" else {}
+                value = loss(z, labels, **keywords)
+            else:
+                value = loss(z, labels, negatives)
+            return jnp.sum(value), value
+
+        gradient, value = jax.grad(total, has_aux=True)(z)
+        return value, gradient
+
+    eager, compiled = both(ruled_out), jax.jit(both, compiler_options=QUICK)(ruled_out)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5),
+                 eager, compiled)
+    assert np.isfinite(eager[0]).all() and np.isfinite(eager[1]).all()
+    if name not in COUNTS_CLASSES and lowest < -1e10:
+        value, gradient = both(logits[:, :3], slice(3))
+        np.testing.assert_allclose(eager[0], value, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(eager[1][:, :3], gradient, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(eager[1][:, 3], 0, atol=1e-5)
 
 
 EXTREME = np.array(  # the label is 1: certain of it, certain of another, flat, tied
@@ -183,6 +241,8 @@ def test_first_and_second_derivatives_equal_finite_differences(name, x64):
     point = (rng.normal(size=(BATCH, CLASSES)), labels, hyper)
     direction = jax.tree.map(lambda x: rng.normal(size=np.shape(x)), point)
     direction[2].update({k: 0.0 for k in NO_DERIVATIVE if k in hyper})
+    if name in STOPPED:
+        direction = (np.zeros_like(point[0]), *direction[1:])
 
     @functools.partial(jax.jit, compiler_options=QUICK)
     def at(step):
@@ -246,6 +306,13 @@ OUT_OF_RANGE = [
     ("ce_sr", "lamb", -1.0, "at least 0"),
     ("ldam", "scale", 0.0, "above 0"),
     ("focal", "gamma", -1.0, "at least 0"),
+    ("ame", "q", 0.5, "at least 1"),
+    ("jal_ce", "a", -1.0, "at least 0"),
+    ("jal_fl", "gamma", -1.0, "at least 0"),
+    ("anl_ce", "min_prob", 0.0, "above 0 and below 1"),
+    ("anl_fl", "min_prob", 1.0, "above 0 and below 1"),
+    ("eps_softmax_ce_mae", "m", -1.0, "at least 0"),
+    ("eps_softmax_fl_mae", "eps", 0.0, "above 0 and below 1"),
 ]
 
 
