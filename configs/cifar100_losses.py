@@ -6,10 +6,10 @@
 As cifar10_losses, with the hyper-parameters that each loss's own paper gives for CIFAR-100.
 """
 
-from jaxrobust.config import load, set_loss
+from jaxrobust.config import l1, load, set_loss
 
 HYPER_PARAMETERS = {
-    "ce": {}, "mae": {}, "rce": {}, "nce": {}, "dal": {"q_start": 0.6, "q_end": 1.5},
+    "dal": {"q_start": 0.6, "q_end": 1.5},
     "gce": {"q": 0.7},
     "sce": {"alpha": 6.0, "beta": 0.1},
     "nlnl": {"num_negatives": 110},
@@ -21,7 +21,17 @@ HYPER_PARAMETERS = {
     "ce_sr": {"tau": 0.5, "p": 0.01, "lamb": 10.0, "rho": 1.02},
     "js": {"pi": 0.5},
     "ldam": {"scale": 1.0},  # For plain logits; the paper's 30 is for cosines.
-    "logit_adjusted": {}, "balanced_softmax": {}, "focal": {},
+    "ame": {"a": 20.0},
+    "jal_ce": {"alpha": 5.0, "beta": 1.0, "a": 20.0, **l1(5e-6)},
+    "jal_fl": {"alpha": 5.0, "beta": 1.0, "a": 20.0, "gamma": 0.5, **l1(5e-6)},
+    "anl_ce": {"alpha": 10.0, "beta": 1.0, "min_prob": 1e-7, **l1(5e-7, clip_norm=5.0)},
+    "anl_fl": {"alpha": 10.0, "beta": 1.0, "gamma": 0.5, "min_prob": 1e-7,
+               **l1(5e-7, clip_norm=5.0)},
+    # Of symmetric noise 0.4; docs/losses/eps_softmax_ce_mae.md has the others.
+    "eps_softmax_ce_mae": {"alpha": 0.03, "beta": 1.0, "m": 1e4, "eps": 1e-8},
+    "eps_softmax_fl_mae": {"alpha": 0.03, "beta": 1.0, "m": 1e4, "eps": 1e-8, "gamma": 0.1},
+    "elr": {"beta": 0.9, "lamb": 7.0},
+    "selc": {"momentum": 0.9, "es": 20},  # Of symmetric noise 0.4.
 }
 
 

@@ -9,10 +9,10 @@ gives any; else the loss's default. Noise is an override: --config.data.noise.ki
 --config.data.noise.rate=0.4, or a labels file as above.
 """
 
-from jaxrobust.config import default_config, set_loss
+from jaxrobust.config import default_config, l1, set_loss
 
 HYPER_PARAMETERS = {
-    "ce": {}, "mae": {}, "rce": {}, "nce": {}, "dal": {"q_start": 0.6, "q_end": 1.5},
+    "dal": {"q_start": 0.6, "q_end": 1.5},
     "gce": {"q": 0.7},
     "sce": {"alpha": 0.1, "beta": 1.0},
     "nlnl": {"num_negatives": 1},
@@ -24,7 +24,17 @@ HYPER_PARAMETERS = {
     "ce_sr": {"tau": 0.5, "p": 0.1, "lamb": 1.2, "rho": 1.03},
     "js": {"pi": 0.7},
     "ldam": {"scale": 1.0},  # For plain logits; the paper's 30 is for cosines.
-    "logit_adjusted": {}, "balanced_softmax": {}, "focal": {},
+    "ame": {"a": 30.0},
+    "jal_ce": {"alpha": 1.0, "beta": 1.0, "a": 30.0, **l1(5e-5)},
+    "jal_fl": {"alpha": 1.0, "beta": 1.0, "a": 30.0, "gamma": 0.5, **l1(5e-5)},
+    "anl_ce": {"alpha": 5.0, "beta": 5.0, "min_prob": 1e-7, **l1(5e-5, clip_norm=5.0)},
+    "anl_fl": {"alpha": 5.0, "beta": 5.0, "gamma": 0.5, "min_prob": 1e-7,
+               **l1(5e-5, clip_norm=5.0)},
+    # Of symmetric noise; asymmetric: 0.02, 5, 1e3; instance-dependent: 0.045, 10, 1e5.
+    "eps_softmax_ce_mae": {"alpha": 0.01, "beta": 5.0, "m": 1e5, "eps": 1e-8},
+    "eps_softmax_fl_mae": {"alpha": 0.01, "beta": 5.0, "m": 1e5, "eps": 1e-8, "gamma": 0.1},
+    "elr": {"beta": 0.7, "lamb": 3.0},  # Of symmetric noise; asymmetric: 0.9, 1.
+    "selc": {"momentum": 0.9, "es": 40},
 }
 
 
@@ -33,9 +43,9 @@ def get_config(loss="dal"):
     config.data.name = "cifar10"
     config.data.validation.fraction = 0.0
     config.network.name = "resnet18"
-    set_loss(config, loss, HYPER_PARAMETERS)
     config.optimizer.learning_rate = 0.01
     config.optimizer.weight_decay = 1e-4
     config.train.epochs = 150
     config.train.batch_size = 128
+    set_loss(config, loss, HYPER_PARAMETERS)
     return config

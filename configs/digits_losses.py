@@ -16,11 +16,11 @@ def get_config(loss="dal"):
     config = default_config()
     config.data.name = "digits"
     config.network.name = "small_cnn"
-    set_loss(config, loss, HYPER_PARAMETERS)
     config.optimizer.learning_rate = 0.05
     config.optimizer.weight_decay = 1e-4
     config.train.epochs = 100
     config.train.batch_size = 64
     config.eval.many_above = 50
     config.eval.few_below = 30
+    set_loss(config, loss, HYPER_PARAMETERS)
     return config

@@ -11,13 +11,12 @@ WebVision where it gives any, else the default. The random resized crop is taken
 the test set: the last epoch is reported.
 """
 
-from jaxrobust.config import default_config, set_loss
+from jaxrobust.config import default_config, l1, set_loss
 
 HYPER_PARAMETERS = {
-    "ce": {}, "mae": {}, "rce": {}, "nce": {}, "dal": {"q_start": 0.4, "q_end": 1.5},
+    "dal": {"q_start": 0.4, "q_end": 1.5},
     "gce": {"q": 0.6},
     "sce": {"alpha": 10.0, "beta": 1.0},
-    "nlnl": {},
     "bi_tempered": {"t1": 0.7, "t2": 1.5},
     "nce_rce": {"alpha": 50.0, "beta": 0.1},
     "tce": {"order": 18},
@@ -26,7 +25,16 @@ HYPER_PARAMETERS = {
     "ce_sr": {"tau": 0.5, "p": 0.01, "lamb": 2.0, "rho": 1.02},
     "js": {"pi": 0.1},
     "ldam": {"scale": 1.0},  # For plain logits; the paper's 30 is for cosines.
-    "logit_adjusted": {}, "balanced_softmax": {}, "focal": {},
+    "ame": {"a": 30.0},
+    "jal_ce": {"alpha": 50.0, "beta": 1.0, "a": 30.0},  # With L2 3e-5: the weight decay.
+    "jal_fl": {"alpha": 50.0, "beta": 1.0, "a": 30.0, "gamma": 0.5},
+    "anl_ce": {"alpha": 20.0, "beta": 1.0, "min_prob": 1e-7, **l1(5e-6, clip_norm=5.0)},
+    "anl_fl": {"alpha": 20.0, "beta": 1.0, "gamma": 0.5, "min_prob": 1e-8,
+               **l1(5e-6, clip_norm=5.0)},
+    "eps_softmax_ce_mae": {"alpha": 0.015, "beta": 0.3, "m": 1e3, "eps": 1e-8},
+    "eps_softmax_fl_mae": {"alpha": 0.015, "beta": 0.3, "m": 1e3, "eps": 1e-8, "gamma": 0.1},
+    "elr": {"beta": 0.7, "lamb": 3.0},  # Of ELR+; ELR alone has no recipe.
+    "selc": {"momentum": 0.9, "es": 40},
 }
 
 
@@ -39,7 +47,6 @@ def get_config(loss="dal"):
     config.data.validation.fraction = 0.0
     config.augment.kind = "imagenet"
     config.network.name = "resnet50"
-    set_loss(config, loss, HYPER_PARAMETERS)
     config.optimizer.learning_rate = 0.4
     config.optimizer.nesterov = True
     config.optimizer.weight_decay = 3e-5
@@ -48,4 +55,5 @@ def get_config(loss="dal"):
     config.optimizer.gamma = 0.97
     config.train.epochs = 250
     config.train.batch_size = 512
+    set_loss(config, loss, HYPER_PARAMETERS)
     return config

@@ -32,26 +32,44 @@ share the rest. The gradient weight is the slope of the loss in the given label'
 without its sign: how hard the example pulls."""
 
 
+def on_config(config):
+    """Adds a page per loss to the navigation: what is in the tables needs no line in mkdocs.yml."""
+    for section in config["nav"]:
+        for title, pages in section.items():
+            if "losses/index.md" in pages:
+                section[title] = [*pages, *loss_pages()]
+    return config
+
+
+def loss_pages() -> list[str]:
+    """The pages of all losses, in the order of the tables."""
+    tables = (losses.LOSSES, losses.MEMORY_LOSSES, losses.VIEW_LOSSES)
+    return [f"losses/{name}.md" for table in tables for name in table]
+
+
 def loss(name: str) -> str:
     """What a loss's page says that the code knows better: defaults, picture, docstring."""
-    function = losses.get(name)
-    defaults = losses.settings(name)
-    recipes = [configuration.load(f"{data}_losses:{name}").loss for data in RECIPES]
-    rows = [
-        f"| `loss.{key}` | `{value}` | "
-        + " | ".join(f"`{value if r[key] is None else r[key]}`" for r in recipes) + " |"
-        for key, value in defaults.items()
-    ]
-    head = ["setting", "default", *RECIPES.values()]
-    table = "\n".join([f"| {' | '.join(head)} |", "| --- " * len(head) + "|", *rows])
-    return "\n\n".join([
-        f"![Loss and gradient weight of {name}](../images/losses/{name}.svg)", CAPTION,
-        "## Hyper-parameters", table if rows else "None.",
-        "## In a program", f'```python\nfrom jaxrobust import losses\n\nloss = losses.get("{name}")'
-        f"   # losses.{function.__name__}\n```",
-        f"On the command line: `--config=digits_losses:{name}`.",
-        f"::: jaxrobust.losses.{function.__name__}",
-    ])
+    drawn, trained = name in losses.LOSSES, name not in losses.VIEW_LOSSES
+    parts = []
+    if drawn:
+        parts += [f"![Loss and gradient weight of {name}](../images/losses/{name}.svg)", CAPTION]
+    if trained:
+        defaults = losses.settings(name)
+        recipes = [configuration.load(f"{data}_losses:{name}").loss for data in RECIPES]
+        rows = [
+            f"| `loss.{key}` | `{value}` | "
+            + " | ".join(f"`{value if r[key] is None else r[key]}`" for r in recipes) + " |"
+            for key, value in defaults.items()
+        ]
+        head = ["setting", "default", *RECIPES.values()]
+        table = "\n".join([f"| {' | '.join(head)} |", "| --- " * len(head) + "|", *rows])
+        parts += ["## Hyper-parameters", table if rows else "None.",
+                  f"On the command line: `--config=digits_losses:{name}`."]
+    names = (name, f"{name}_update") if name in losses.MEMORY_LOSSES else (
+        losses.get(name).__name__,)
+    uses = "\n".join(f"losses.{function}" for function in names)
+    parts += ["## In a program", f"```python\nfrom jaxrobust import losses\n\n{uses}\n```"]
+    return "\n\n".join([*parts, *(f"::: jaxrobust.losses.{function}" for function in names)])
 
 
 def row(key: str, setting) -> str:

@@ -272,11 +272,30 @@ def find(text: str) -> Path:
 def set_loss(config: ConfigDict, name: str, hyper_parameters: dict[str, dict[str, Any]]) -> None:
     """Sets a loss and its hyper-parameters from a recipe's table; for `configs/`.
 
+    Args:
+      config: changed in place.
+      name: of the loss; one that the table does not hold keeps its own defaults.
+      hyper_parameters: by loss, values of `loss.*`; keys with a dot are full names of others,
+        as "optimizer.l1".
+
     Raises:
-      UserError: a loss that the table does not hold.
+      UserError: there is no such loss.
     """
-    config.loss.name = choose("loss", name, hyper_parameters)
-    config.loss.update(hyper_parameters[name])
+    config.loss.name = choose("loss", name, SCHEMA["loss"]["name"].rule.choices)
+    for key, value in hyper_parameters.get(name, {}).items():
+        group, _, setting = ("loss." + key if "." not in key else key).partition(".")
+        config[group][setting] = value
+
+
+def l1(weight: float, clip_norm: float | None = None) -> dict[str, Any]:
+    """Returns settings of an L1 penalty instead of weight decay, for a table of `set_loss`.
+
+    Args:
+      weight: of the penalty.
+      clip_norm: bound on the gradient's norm, or None.
+    """
+    made = {"optimizer.l1": weight, "optimizer.weight_decay": 0.0}
+    return made if clip_norm is None else made | {"optimizer.clip_norm": clip_norm}
 
 
 def load_values(recipe: str, name: str) -> Any:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+from jaxrobust.losses import LOSSES, MEMORY_LOSSES
 from jaxrobust.networks import NETWORKS
 from jaxrobust.runs import METHODS
 
@@ -70,10 +71,50 @@ def assignments() -> Rule:
 _NOISE = (
     "none symmetric symmetric_exclusive uniform_by_class_size asymmetric pair_flip instance matrix"
 ).split()
-_LOSSES = (
-    "ce mae rce nce gce sce tce agce nce_rce nce_agce js bi_tempered ce_sr nlnl dal "
-    "ldam logit_adjusted balanced_softmax focal"
-).split()
+_LOSS_NAMES = (*LOSSES, *MEMORY_LOSSES)
+_HYPER_PARAMETERS: dict[str, tuple[str, type, Rule | None]] = {
+    "q": ("exponent q", float, None),
+    "q_start": ("q in the first epoch", float, above(0)),
+    "q_end": ("q at the end", float, above(0)),
+    "hard": ("hard instead of soft bootstrapping", bool, None),
+    "alpha": ("weight of the first term", float, at_least(0)),
+    "beta": ("weight of the second term; elr: momentum of the targets", float, at_least(0)),
+    "a": ("offset a", float, above(0)),
+    "order": ("order of the Taylor series", int, at_least(1)),
+    "pi": ("weight of the label in the mixture", float, between(0, 1, closed="()")),
+    "t1": ("temperature of the logarithm", float, between(0, 1, closed="[]")),
+    "t2": ("temperature of the softmax", float, at_least(1)),
+    "num_iters": ("fixed-point iterations", int, at_least(1)),
+    "tau": ("temperature tau", float, above(0)),
+    "p": ("exponent of the norm", float, above(0)),
+    "lamb": ("weight of the regularizer (ce_sr: in the first epoch)", float, at_least(0)),
+    "rho": ("growth of the weight per epoch", float, above(0)),
+    "num_negatives": ("complementary labels per example", int, at_least(1)),
+    "max_margin": ("margin of the smallest class", float, above(0)),
+    "scale": ("factor of the logits; 30 for cosine logits, 1 for plain ones", float, above(0)),
+    "gamma": ("focal exponent gamma", float, at_least(0)),
+    "min_prob": ("smallest probability that counts", float, between(0, 1, closed="()")),
+    "m": ("weight of the one-hot vector in the softmax", float, at_least(0)),
+    "eps": ("smallest probability that counts", float, between(0, 1, closed="()")),
+    "momentum": ("momentum of the soft labels", float, between(0, 1, closed="[]")),
+    "es": ("epochs of cross-entropy before labels are corrected", int, at_least(0)),
+}
+"""Meaning, type and range of the losses' hyper-parameters; one that is not here is any number."""
+
+
+def _of_losses() -> dict[str, Setting]:
+    """Returns a setting per hyper-parameter of the losses' tables, with the losses that take it."""
+    taken: dict[str, list[str]] = {}
+    for table in (LOSSES, MEMORY_LOSSES):
+        for name in table:
+            for key in table.settings(name):
+                taken.setdefault(key, []).append(name)
+    made = {}
+    for key, names in taken.items():
+        meaning, kind, rule = _HYPER_PARAMETERS.get(key, ("hyper-parameter", float, None))
+        made[key] = Setting(None, f"{', '.join(names)}: {meaning}", kind, rule)
+    return made
+
 
 SCHEMA: dict[str, Any] = {
     "seed": Setting(
@@ -424,41 +465,14 @@ SCHEMA: dict[str, Any] = {
     },
     "loss": {
         "name": Setting(
-            "ce", "loss of the network, a function of logits and labels", str, one_of(*_LOSSES)
+            "ce", "loss of the network, a function of logits and labels", str,
+            one_of(*_LOSS_NAMES),
         ),
-        "q": Setting(None, "gce, agce, nce_agce: exponent q", float),
-        "q_start": Setting(None, "dal: q in the first epoch", float, above(0)),
-        "q_end": Setting(None, "dal: q at the end", float, above(0)),
-        "hard": Setting(None, "dal: hard instead of soft bootstrapping", bool),
-        "alpha": Setting(
-            None, "sce, nce_rce, nce_agce: weight of the first term", float, at_least(0)
-        ),
-        "beta": Setting(
-            None, "sce, nce_rce, nce_agce: weight of the second term", float, at_least(0)
-        ),
-        "a": Setting(None, "agce, nce_agce: offset a", float, above(0)),
-        "order": Setting(None, "tce: order of the Taylor series", int, at_least(1)),
-        "pi": Setting(
-            None, "js: weight of the label in the mixture", float, between(0, 1, closed="()")
-        ),
-        "t1": Setting(
-            None, "bi_tempered: temperature of the logarithm", float, between(0, 1, closed="[]")
-        ),
-        "t2": Setting(None, "bi_tempered: temperature of the softmax", float, at_least(1)),
-        "num_iters": Setting(None, "bi_tempered: fixed-point iterations", int, at_least(1)),
-        "tau": Setting(None, "ce_sr, logit_adjusted: temperature tau", float, above(0)),
-        "p": Setting(None, "ce_sr: exponent of the norm", float, above(0)),
-        "lamb": Setting(None, "ce_sr: weight in the first epoch", float, at_least(0)),
-        "rho": Setting(None, "ce_sr: growth of the weight per epoch", float, above(0)),
-        "num_negatives": Setting(None, "nlnl: complementary labels per example", int, at_least(1)),
-        "max_margin": Setting(None, "ldam: margin of the smallest class", float, above(0)),
-        "scale": Setting(
-            None,
-            "ldam: factor of the logits; 30 for cosine logits, 1 for plain ones",
-            float,
+        **_of_losses(),
+        "logit_clip": Setting(
+            None, "bound tau on the norm of the logits (default: none), around any loss", float,
             above(0),
         ),
-        "gamma": Setting(None, "focal: exponent gamma", float, at_least(0)),
         "reweight_from": Setting(
             None,
             "epoch from which classes are weighted by their effective number "
@@ -482,6 +496,13 @@ SCHEMA: dict[str, Any] = {
         "nesterov": Setting(False, "Nesterov momentum of sgd", bool),
         "weight_decay": Setting(
             5e-4, "weight decay, added to the gradient (adamw: decoupled)", float, at_least(0)
+        ),
+        "l1": Setting(
+            0.0,
+            "weight of an L1 penalty, added to the loss: the sum of |parameter| over all trainable "
+            "parameters",
+            float,
+            at_least(0),
         ),
         "clip_norm": Setting(
             None,

@@ -66,7 +66,12 @@ def bilevel(folder: Path) -> list[dict]:
     return [json.loads(line) for line in said.getvalue().splitlines()]
 
 
-CASES = (training, curves, bilevel)
+def memory(folder: Path) -> None:
+    """ELR's targets, shared by rows among the devices."""
+    runpy.run_path(str(HERE / "methods" / "memory_on_four_devices.py"))
+
+
+CASES = (training, curves, memory, bilevel)
 
 
 def main(folder: Path) -> None:

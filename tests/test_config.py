@@ -11,6 +11,8 @@ from jaxrobust import config, losses, main
 from jaxrobust.errors import UserError
 from jaxrobust.schema import SCHEMA, Setting
 
+ALL_LOSSES = [*losses.LOSSES, *losses.MEMORY_LOSSES]
+
 
 def test_every_setting_has_a_default_that_passes_its_own_rule_and_a_text():
     for key, setting in config.settings():
@@ -22,9 +24,14 @@ def test_every_setting_has_a_default_that_passes_its_own_rule_and_a_text():
 
 
 def test_the_losses_and_their_hyper_parameters_are_all_settings():
-    assert SCHEMA["loss"]["name"].rule.choices == tuple(losses.LOSSES)
-    known = set(SCHEMA["loss"]) - {"name", "reweight_from", "reweight_beta"}
-    assert known == {key for name in losses.LOSSES for key in losses.settings(name)}
+    assert SCHEMA["loss"]["name"].rule.choices == tuple(ALL_LOSSES)
+    known = set(SCHEMA["loss"]) - {"name", "reweight_from", "reweight_beta", "logit_clip"}
+    assert known == {key for name in ALL_LOSSES for key in losses.settings(name)}
+    for name in ALL_LOSSES:
+        for key, default in losses.settings(name).items():
+            kind = SCHEMA["loss"][key].kind
+            assert kind is float or isinstance(default, kind), (name, key)
+            assert name in SCHEMA["loss"][key].doc
 
 
 @pytest.mark.parametrize("recipe", sorted(config.recipes()))
@@ -36,10 +43,23 @@ def test_every_recipe_is_valid_and_reads_back_the_same(recipe, tmp_path):
 
 
 @pytest.mark.parametrize("data", ["digits", "cifar10", "cifar100", "webvision"])
-@pytest.mark.parametrize("loss", sorted(losses.LOSSES))
+@pytest.mark.parametrize("loss", sorted(ALL_LOSSES))
 def test_every_loss_has_a_recipe_on_every_data_set(data, loss):
     made = config.validate(config.load(f"{data}_losses:{loss}"))
     assert made.loss.name == loss
+
+
+def test_the_published_regularizers_go_with_their_losses():
+    made = config.load("cifar10_losses:jal_ce")
+    assert (made.loss.alpha, made.loss.beta, made.loss.a) == (1.0, 1.0, 30.0)
+    o = made.optimizer
+    assert (o.l1, o.weight_decay, o.clip_norm) == (5e-5, 0.0, None)
+    o = config.load("cifar100_losses:anl_ce").optimizer
+    assert (o.l1, o.weight_decay, o.clip_norm) == (5e-7, 0.0, 5.0)
+    o = config.load("webvision_losses:jal_ce").optimizer
+    assert (o.l1, o.weight_decay) == (0.0, 3e-5)
+    o = config.load("cifar10_losses:gce").optimizer
+    assert (o.l1, o.weight_decay) == (0.0, 1e-4)
 
 
 def test_the_published_dal_recipe():

@@ -14,20 +14,26 @@ ROOT = Path(__file__).parents[1]
 GUIDE = (ROOT / "CONTRIBUTING.md").read_text()
 FENCED = re.compile(
     r"^### … (?P<section>[^\n]+)$"
-    r"|^`(?P<file>\S+)`(?:, (?P<how>after|instead of) `(?P<line>[^\n]+)`)?:\n\n```python\n"
+    r"|^`(?P<file>\S+)`(?:, (?P<how>after|instead of) `(?P<line>[^\n]+)`)?:\n\n"
+    r"```(?:python|markdown)\n"
     r"(?P<code>.*?)^```$"
     r"|^```sh\n(?P<commands>.*?)^```$", re.M | re.S,
 )
 FOLLOW = """
-import json, shlex, sys, time
+import json, runpy, shlex, sys, time
 import jaxrobust, pytest
 from jaxrobust import main
 
 assert jaxrobust.__file__.startswith(sys.argv[1]), jaxrobust.__file__
 codes = {}
 for line in json.load(sys.stdin):
-    python, m, module, *arguments = shlex.split(line)
-    assert (python, m) == ("python", "-m"), line
+    python, m, *rest = shlex.split(line)
+    assert python == "python", line
+    if m != "-m":  # a script
+        runpy.run_path(m, run_name="__main__")
+        codes[line] = 0
+        continue
+    module, *arguments = rest
     if module == "pytest":
         codes[line] = int(pytest.main(["-q", "-p", "no:cacheprovider", *arguments]))
     else:
@@ -73,11 +79,9 @@ def followed(tmp_path_factory):
     """Exit codes of the guide's commands, all blocks applied."""
     folder = tmp_path_factory.mktemp("house")
     ignored = shutil.ignore_patterns("__pycache__")
-    for part in ("jaxrobust", "configs"):
+    for part in ("jaxrobust", "configs", "tests", "docs"):
         shutil.copytree(ROOT / part, folder / part, ignore=ignored)
-    for file in ("pyproject.toml", "tests/conftest.py", "tests/helpers.py",
-                 "tests/compile_cache.py", "tests/losses/test_contract.py"):
-        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+    for file in ("pyproject.toml", "mkdocs.yml", "README.md", "CONTRIBUTING.md"):
         shutil.copy(ROOT / file, folder / file)
     lines = []
     for step in steps():

@@ -183,11 +183,12 @@ def test_the_reference_has_every_public_part():
 
 
 def test_every_loss_and_method_has_a_page():
-    for name in losses.LOSSES:
-        page = (DOCS / "losses" / f"{name}.md").read_text()
+    for name in (*losses.LOSSES, *losses.MEMORY_LOSSES, *losses.VIEW_LOSSES):
+        path = DOCS / "losses" / f"{name}.md"
+        assert path.exists(), f"write {path.relative_to(ROOT)}: formula, When, Paper and program"
+        page = path.read_text()
         for part in (f"`{name}`", "**When.**", "**Paper and program.**", f"<!-- loss: {name} -->"):
             assert part in page, (name, part)
-        assert f"({name}.md)" in (DOCS / "losses" / "index.md").read_text()
     index = (DOCS / "methods" / "index.md").read_text()
     for name in METHODS:
         page = (DOCS / "methods" / f"{name}.md").read_text()
@@ -197,16 +198,21 @@ def test_every_loss_and_method_has_a_page():
                 assert part in page, (name, part)
 
 
-def test_the_site_lists_every_page():
-    navigation = (ROOT / "mkdocs.yml").read_text()
-    pages = {str(p.relative_to(DOCS)) for p in DOCS.rglob("*.md")}
-    assert set(re.findall(r"- (\S+\.md)$", navigation, re.M)) == pages
-
-
 @pytest.fixture
 def hooks(monkeypatch):
     monkeypatch.setattr(sys, "path", [str(DOCS), *sys.path])
     return runpy.run_path(str(DOCS / "hooks.py"))
+
+
+def test_the_site_lists_every_page(hooks):
+    navigation = (ROOT / "mkdocs.yml").read_text()
+    pages = {str(p.relative_to(DOCS)) for p in DOCS.rglob("*.md")}
+    losses_pages = hooks["loss_pages"]()
+    assert set(re.findall(r"- (\S+\.md)$", navigation, re.M)) | set(losses_pages) == pages
+    nav = {"nav": [{"Losses": ["losses/index.md"]}, {"Other": ["index.md"]}]}
+    assert hooks["on_config"](nav)["nav"] == [
+        {"Losses": ["losses/index.md", *losses_pages]}, {"Other": ["index.md"]}
+    ]
 
 
 def test_generated_pages_hold_every_setting_and_default(hooks):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +14,48 @@ from jaxrobust import losses
 from jaxrobust.data import batches
 from jaxrobust.errors import check
 from jaxrobust.methods.method import Method, Pass, Stage, StepInfo, View
-from jaxrobust.methods.updates import mean_loss, plain_start, plain_update
+from jaxrobust.methods.updates import mean_loss, plain_start, plain_update, put_rows
 from jaxrobust.networks import Network
 
+_ROWS = 64
+
 LossOfEpoch = Callable[..., jax.Array]
-"""`loss(logits, labels, *, epoch, key, where) -> [B]`."""
+"""`loss(logits, labels, *, epoch, key, where) -> [B]`; one with a memory takes `rows` as well."""
+
+
+class RowMemory(NamedTuple):
+    """A loss's state per example, see `jaxrobust.losses.Memory`, its hyper-parameters bound.
+
+    Attributes:
+      init: `init() -> rows [N or more, ...]`.
+      update: `update(rows [B, ...], logits [B, K], *, epoch) -> rows [B, ...]`.
+    """
+
+    init: Callable[[], jax.Array]
+    update: Callable[..., jax.Array]
+
+
+def make_memory(
+    name: str, hyper: dict[str, Any], labels: jax.Array, num_classes: int
+) -> RowMemory | None:
+    """Returns the memory that a loss asks for, or None.
+
+    Args:
+      name: short name of the loss.
+      hyper: as for `make_loss`.
+      labels: int [N], given labels of the training data.
+      num_classes: K.
+    """
+    if name not in losses.MEMORY_LOSSES:
+        return None
+    memory = losses.MEMORY_LOSSES[name]
+
+    def init():
+        rows = memory.init(labels, num_classes)
+        padding = -len(rows) % _ROWS  # for any usual number of devices to share them
+        return jnp.pad(rows, [(0, padding)] + [(0, 0)] * (rows.ndim - 1))
+
+    return RowMemory(init, functools.partial(memory.update, **hyper))
 
 
 def make_loss(
@@ -28,6 +66,7 @@ def make_loss(
     class_counts: jax.Array,
     reweight_from: int | None = None,
     reweight_beta: float = 0.9999,
+    logit_clip: float | None = None,
 ) -> LossOfEpoch:
     """Binds a loss to its hyper-parameters, to the class sizes, and to its schedule.
 
@@ -40,6 +79,7 @@ def make_loss(
       hyper: the user's hyper-parameters; those left out take the loss's own defaults.
       epochs: for the schedule of losses that change while training.
       class_counts: int [K], given labels in the training data.
+      logit_clip: None, or the bound on the norm of the logits, see `losses.clip_logits`.
 
     Raises:
       UserError: a hyper-parameter that the loss does not take.
@@ -49,14 +89,21 @@ def make_loss(
       >>> print(loss(jnp.zeros((1, 2)), jnp.array([0]), epoch=0, key=None))
       [0.5]
     """
-    function, takes, needs = losses.get(name), losses.settings(name), losses.needs(name)
+    takes, remembers = losses.settings(name), name in losses.MEMORY_LOSSES
+    function = losses.MEMORY_LOSSES[name].loss if remembers else losses.get(name)
+    needs = () if remembers else losses.needs(name)
+    if logit_clip is not None:
+        function = losses.clip_logits(function, logit_clip)
     for key in hyper:
         check(key in takes, f"Loss {name!r} has no {key!r}; it has: {', '.join(takes) or 'none'}.")
     fixed = {"class_counts": class_counts} if "class_counts" in needs else {}
     class_weights = losses.effective_number_weights(class_counts, beta=reweight_beta)
 
-    def loss(logits, labels, *, epoch, key, where=None):
+    def loss(logits, labels, *, epoch, key, where=None, rows=None):
+        check(not remembers or rows is not None, f"Loss {name!r} has a memory per example, which"
+              " method.name=supervised keeps.")
         drawn = {"key": key} if "key" in needs else {}
+        drawn |= {"rows": rows, "epoch": epoch} if remembers else {}
         now = losses.at_epoch(name, hyper, epoch, epochs)
         value = function(logits, labels, **now, **fixed, **drawn, where=where)
         if reweight_from is not None:
@@ -79,6 +126,7 @@ def supervised(
     batch_size: int,
     epochs: int,
     drop_last: bool = False,
+    memory: RowMemory | None = None,
 ) -> Method:
     """Returns plain training: every epoch meets every example once.
 
@@ -89,6 +137,8 @@ def supervised(
       view: `view(key, x) -> x`, augmentation and normalisation.
       example: one batch of raw examples [B, ...], for its shape.
       num_examples: rows 0 ... num_examples-1 of the data are trained on.
+      memory: of a loss that has one; its rows are moved with every batch's logits, by index, and
+        the loss is given the moved ones.
 
     Raises:
       UserError: the batch is larger than the data.
@@ -98,7 +148,12 @@ def supervised(
     )
 
     def init(key):
-        return plain_start(network, optimizer, view, example, key)
+        state = plain_start(network, optimizer, view, example, key)
+        return state if memory is None else state._replace(memory={"rows": memory.init()})
+
+    def rows_of(state, batch, logits, epoch):
+        """The batch's rows of the memory, moved with its logits."""
+        return memory.update(state.memory["rows"][batch["index"]], logits, epoch=epoch)
 
     def step(state, batch, meta_batch, key, epoch):
         del meta_batch
@@ -106,10 +161,16 @@ def supervised(
         x = view(view_key, batch["x"])
 
         def objective(logits):
-            value = loss(logits, batch["labels"], epoch=epoch, key=loss_key, where=batch["where"])
+            moved = {} if memory is None else {"rows": rows_of(state, batch, logits, epoch)}
+            value = loss(logits, batch["labels"], epoch=epoch, key=loss_key, where=batch["where"],
+                         **moved)
             return mean_loss(value, batch)
 
+        before = state
         state, value, logits = plain_update(network, optimizer, state, x, objective)
+        if memory is not None:
+            moved = rows_of(before, batch, logits, epoch)
+            state = state._replace(memory={"rows": put_rows(state.memory["rows"], batch, moved)})
         return state, StepInfo(logits, {"loss": value})
 
     def order(state, key, epoch):
@@ -117,4 +178,5 @@ def supervised(
         rows = jnp.arange(num_examples, dtype=jnp.int32)
         return batches.shuffled(key, rows, batch_size, drop_last)
 
-    return Method(init, (Stage("train", epochs, (Pass("train", step, order),)),))
+    return Method(init, (Stage("train", epochs, (Pass("train", step, order),)),),
+                  spread=("rows",))

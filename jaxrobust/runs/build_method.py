@@ -20,10 +20,11 @@ from jaxrobust import objectives
 from jaxrobust.bilevel import Bilevel, make_bilevel
 from jaxrobust.data import batches
 from jaxrobust.errors import check
+from jaxrobust.losses import MEMORY_LOSSES
 from jaxrobust.methods import metadata
 from jaxrobust.methods._curvenet import Probe, curve_slice, curvenet, curves_of, mean_of_curves
 from jaxrobust.methods._dynamic_loss import dynamic_loss, dynamic_loss_steps
-from jaxrobust.methods._supervised import make_loss, supervised
+from jaxrobust.methods._supervised import make_loss, make_memory, supervised
 from jaxrobust.methods.method import Method
 from jaxrobust.methods.reweighting import Allocation, Base, allocation
 from jaxrobust.networks import Network
@@ -56,13 +57,19 @@ class Setup(NamedTuple):
 
 def loss_of(config: ConfigDict, class_counts: jax.Array):
     """Returns the loss that a configuration names, see `make_loss`."""
-    values = config.loss.to_dict()
-    name = values.pop("name")
-    reweight = {key: values.pop(key) for key in ("reweight_from", "reweight_beta")}
-    hyper = {key: value for key, value in values.items() if value is not None}
+    general = {key: config.loss[key] for key in ("reweight_from", "reweight_beta", "logit_clip")}
+    name, hyper = _named_loss(config)
     return make_loss(
-        name, hyper, epochs=config.train.epochs, class_counts=jnp.asarray(class_counts), **reweight
+        name, hyper, epochs=config.train.epochs, class_counts=jnp.asarray(class_counts), **general
     )
+
+
+def _named_loss(config: ConfigDict) -> tuple[str, dict[str, Any]]:
+    """Returns the loss's name, and the hyper-parameters that are set."""
+    values = config.loss.to_dict()
+    general = ("name", "reweight_from", "reweight_beta", "logit_clip")
+    hyper = {k: v for k, v in values.items() if v is not None and k not in general}
+    return values["name"], hyper
 
 
 def supervised_method(config: ConfigDict, setup: Setup) -> Method:
@@ -73,6 +80,7 @@ def supervised_method(config: ConfigDict, setup: Setup) -> Method:
         setup.make_optimizer(((t.epochs, steps),)), setup.views(),
         example=setup.example, num_examples=num_examples, batch_size=t.batch_size,
         epochs=t.epochs, drop_last=t.drop_last,
+        memory=make_memory(*_named_loss(config), setup.labels, len(setup.class_counts)),
     )
 
 
@@ -284,6 +292,11 @@ def make(
         not config.train.drop_last or config.method.name == "supervised",
         f"train.drop_last is for method.name=supervised; {config.method.name} meets every example "
         "in every epoch: leave it out.",
+    )
+    check(
+        config.loss.name not in MEMORY_LOSSES or config.method.name == "supervised",
+        f"loss.name={config.loss.name} has a memory per example, which only "
+        f"method.name=supervised keeps; not {config.method.name}.",
     )
     counts = np.bincount(np.asarray(labels), minlength=num_classes)
     setup = Setup(network, make_optimizer, views, example, labels, counts, held_out, curves)

@@ -194,7 +194,7 @@ def make_optimizer(config: ConfigDict, stages, *, cycle=None, learning_rate=None
         )
     return schedules.make_optimizer(
         o.name, schedule, momentum=o.momentum, nesterov=o.nesterov,
-        weight_decay=o.weight_decay, clip_norm=o.clip_norm,
+        weight_decay=o.weight_decay, clip_norm=o.clip_norm, l1=o.l1,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -88,6 +89,15 @@ def make_schedule(
     return schedule
 
 
+def add_l1(weight: float) -> optax.GradientTransformation:
+    """Adds the gradient of `weight` * sum |parameter| over all parameters; 0 at 0."""
+
+    def update(updates, state, params):
+        return jax.tree.map(lambda g, x: g + weight * jnp.sign(x), updates, params), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
 def make_optimizer(
     name: str,
     schedule: optax.ScalarOrSchedule,
@@ -96,13 +106,17 @@ def make_optimizer(
     nesterov: bool = False,
     weight_decay: float = 0.0,
     clip_norm: float | None = None,
+    l1: float = 0.0,
 ) -> optax.GradientTransformation:
     """Returns the optimiser of the network.
 
     `sgd` and `adam` add weight decay to the gradient, as PyTorch does; `adamw` decouples it.
-    Clipping by global norm comes first.
+    An L1 penalty l1 * sum |parameter| is part of the loss: its gradient comes first. Then the
+    gradient is clipped by its global norm.
     """
-    parts = [] if clip_norm is None else [optax.clip_by_global_norm(clip_norm)]
+    parts = [] if l1 == 0 else [add_l1(l1)]
+    if clip_norm is not None:
+        parts.append(optax.clip_by_global_norm(clip_norm))
     if weight_decay and name != "adamw":
         parts.append(optax.add_decayed_weights(weight_decay))
     if name == "sgd":

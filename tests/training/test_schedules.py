@@ -1,5 +1,6 @@
 """Schedules by their formulas; optimisers against PyTorch's rule written out."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -79,6 +80,20 @@ def test_clipping_comes_before_weight_decay():
     params = jnp.array([3.0, 0.0])
     updates, _ = optimizer.update(jnp.array([30.0, 40.0]), optimizer.init(params), params)
     np.testing.assert_allclose(updates, [-3.6, -0.8], rtol=1e-6)
+
+
+def test_an_l1_penalty_is_part_of_the_loss_that_is_clipped():
+    params = {"w": jnp.array([2.0, -3.0, 0.0]), "b": jnp.array([-0.5])}
+    grads = {"w": jnp.array([0.1, 0.2, 0.3]), "b": jnp.array([0.4])}
+    penalized = jax.grad(
+        lambda p: sum(jnp.vdot(grads[k], p[k]) + 0.05 * jnp.sum(jnp.abs(p[k])) for k in p)
+    )(jax.tree.map(lambda x: jnp.where(x == 0, 1e-9, x), params))
+    penalized["w"] = penalized["w"].at[2].set(0.3)  # at zero the penalty has no slope
+    norm = optax.tree.norm(penalized)
+    optimizer = schedules.make_optimizer("sgd", 1.0, momentum=0.0, l1=0.05, clip_norm=0.3)
+    updates, _ = optimizer.update(grads, optimizer.init(params), params)
+    for key in params:
+        np.testing.assert_allclose(updates[key], -0.3 * penalized[key] / norm, rtol=1e-6)
 
 
 def test_adamw_decouples_the_decay_and_adam_does_not():
