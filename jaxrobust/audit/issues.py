@@ -107,6 +107,7 @@ def find_label_issues(
     pred_probs: Any = None,
     *,
     probabilities: Any = None,
+    true_probabilities: Any = None,
     model: Any = None,
     x: Any = None,
     folds: int = 5,
@@ -134,6 +135,9 @@ def find_label_issues(
         (cross-validation); rows sum to one. An array of any library, or a DataFrame, whose columns
         are aligned with the classes by name.
       probabilities: the same as `pred_probs`, by another name.
+      true_probabilities: [N, K] predictions of the true label, by models that have not been fitted
+        to the example and to others as corrected by a first round, whose predictions are
+        `pred_probs`; see `models.study`.
       model: a scikit-learn classifier (or `RobustClassifier`) to make such predictions with, by
         cross-validation on `x`; it is cloned.
       x: the N examples, for `model`.
@@ -187,6 +191,11 @@ def find_label_issues(
                           groups=groups, seed=seed)
         given = given._replace(probabilities=p)
     found, pairs = sources.read(given, seed), None
+    if true_probabilities is not None:
+        check(given.probabilities is not None and np.shape(true_probabilities)
+              == given.probabilities.shape, "true_probabilities needs pred_probs of its shape.")
+        found["prediction"] = sources.of_two_rounds(
+            given.probabilities, np.asarray(true_probabilities), given.labels, seed)
     if features is not None:
         check(len(features) == len(given.labels),
               f"There are {len(features)} rows of features for {len(given.labels)} labels.")

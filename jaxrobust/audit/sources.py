@@ -90,6 +90,32 @@ def _constant(p: np.ndarray) -> bool:
     return len(p) == 0 or float((p.max(0) - p.min(0)).max()) < 1e-4
 
 
+def of_two_rounds(given: np.ndarray, true: np.ndarray, labels: np.ndarray, seed: int) -> Source:
+    """Returns what predictions [N, K] of the given and of the true label say together; see
+    `models.study`.
+
+    Suspicion is the margin of their product. The rate lies halfway between that of the noise model
+    of the first, which calls what may be overlap overlap, and the fraction of labels that the
+    product contradicts, which calls it wrong; the interval holds both.
+    """
+    n, k = given.shape
+    source = of_predictions(given, labels, seed)
+    rows, floor = np.arange(n), noise_model.floor(k)
+    logits = np.log(np.maximum(given, floor)) + np.log(np.maximum(true, floor))
+    own = logits[rows, labels].copy()
+    logits[rows, labels] = -np.inf
+    best = logits.argmax(1).astype(np.int32)
+    margin = logits[rows, best] - own
+    if "collapsed" in source.codes:
+        return source
+    against = float((margin > 0).mean())
+    low, high = source.interval
+    return source._replace(
+        odds=margin, margin=margin, best=best, rate=(source.rate + against) / 2,
+        interval=(min(low, against), max(high, against)),
+    )
+
+
 def of_annotators(agreement: np.ndarray, labels: np.ndarray) -> Source:
     """Returns what the annotators' disagreement [N, K] says of their consensus."""
     n, k = agreement.shape
