@@ -157,12 +157,12 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
         labels = votes
         if votes.ndim == 2:
             labels, _ = crowd.consensus(votes, len(self.classes_), "dawid_skene")
-        weight = _rows_of(sample_weight, rows)
+        weight = sample_weight if self._complete else _rows_of(sample_weight, rows)
         if weight is not None:
-            weight = _check_sample_weight(weight, x, ensure_non_negative=True)
+            weight = _check_sample_weight(weight, labels, ensure_non_negative=True)
             check(weight.any(), "Sample weights must contain at least one non-zero number.")
             weight = weight * (len(weight) / weight.sum())
-        groups = _rows_of(groups, rows)
+        groups = groups if self._complete else _rows_of(groups, rows)
         if groups is not None:
             check_consistent_length(x, groups)
             groups = np.unique(np.asarray(groups).astype(str), return_inverse=True)[1]
@@ -258,7 +258,7 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
         """
         p = self.predict_proba(X)
         if self.blend_ is not None:
-            p = p / np.maximum(self.blend_.prior, 1e-12)
+            p = p / np.maximum(self.blend_.divisor, 1e-12)
         return self.classes_[p.argmax(-1)]
 
     def _check_labels(self, X: Any, y: Any) -> tuple[Any, np.ndarray, np.ndarray]:
@@ -273,7 +273,8 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
         missing = absent if absent.ndim == 1 else absent.all(1)
         kept = np.flatnonzero(~missing)
         check(len(missing) == 0 or len(kept) > 0, "Input y contains NaN: no example has a label.")
-        if not missing.any():
+        self._complete = not missing.any()
+        if self._complete:
             return X, values, kept
         check_consistent_length(X, values)
         text = f"{missing.sum()} of {len(missing)} examples have no label and are left out."
@@ -457,7 +458,7 @@ def _number(value: Any) -> Any:
 
 def _rows_of(values: Any, rows: np.ndarray) -> Any:
     """Returns the values of those examples that have a label."""
-    if values is None or np.ndim(values) == 0 or len(values) == len(rows):
+    if values is None or np.ndim(values) == 0:
         return values
     return _safe_indexing(values, rows)
 

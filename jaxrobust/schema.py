@@ -303,7 +303,7 @@ SCHEMA: dict[str, Any] = {
         ),
     },
     "method": {
-        "name": Setting("supervised", "how the network is trained", str, one_of(*METHODS)),
+        "name": Setting("supervised", "how the network is trained", str, one_of(*METHODS, "blend")),
         "meta_learning_rate": Setting(
             3e-3, "learning rate of the Adam that trains the learned objective", float, at_least(0)
         ),

@@ -37,6 +37,10 @@ class Decisions(NamedTuple):
         """bool [N], where a label was decided on."""
         return self.label >= 0
 
+    def first(self, count: int) -> Decisions:
+        """Returns the decisions about the first `count` examples."""
+        return Decisions(self.kind[:count], self.label[:count])
+
 
 def none(issues: LabelIssues) -> Decisions:
     """Returns no decision for any example."""

@@ -24,15 +24,18 @@ def harmless(text: str) -> str:
 
 
 def write_csv(
-    issues: LabelIssues, path: str | Path, true_labels: np.ndarray | None = None
+    issues: LabelIssues, path: str | Path, true_labels: np.ndarray | None = None,
+    split: np.ndarray | None = None,
 ) -> Path:
     """Writes the table, most suspect first: `LabelIssues.columns`, the score of each source of
-    evidence, and the true label where it is known."""
+    evidence, and where they are known the true label and the split [N] of each example."""
     order = np.argsort(issues.rank)
     columns = issues.columns()
     columns |= {f"score_{name}": score[order] for name, score in issues.scores.items()}
     if true_labels is not None:
         columns["true_label"] = np.array(issues.class_names, object)[true_labels[order]]
+    if split is not None:
+        columns["split"] = split[order].astype(object)
     return write_rows(path, list(columns), zip(*map(_cells, columns.values()), strict=True))
 
 

@@ -85,6 +85,15 @@ class LabelIssues:
         low, high = self.noise_rate_interval
         return round(low * len(self)), round(high * len(self))
 
+    def first(self, count: int) -> LabelIssues:
+        """Returns the issues of the first `count` examples; ranks stay those among all."""
+        names = ("index", "given_label", "predicted_label", "label_score", "is_label_issue",
+                 "weight", "rank")
+        parts = {name: getattr(self, name)[:count] for name in names}
+        paths = None if self.paths is None else self.paths[:count]
+        scores = {name: score[:count] for name, score in self.scores.items()}
+        return dataclasses.replace(self, paths=paths, scores=scores, **parts)
+
     def columns(self) -> dict[str, np.ndarray]:
         """Returns the table with names of classes, most suspect first; ready for pandas."""
         order = np.argsort(self.rank)

@@ -31,6 +31,7 @@ WIDE = 256  # features: from here they are taken for an embedding
 ONE_THREAD = 2_000_000  # numbers: less are fitted by one thread
 FLOOR = 1e-3  # of probabilities that are blended
 SPREAD = 1e-3  # pull of the blend's log-weights to equal ones
+UNEQUAL = 1.2  # largest class / smallest: up to here classes count as equal
 SOFT = 0.02  # of a soft label: smaller parts are dropped
 
 Maker = Callable[[int], Any]
@@ -85,6 +86,13 @@ class Blend:
     models: dict[str, Any]
     weights: np.ndarray
     prior: np.ndarray
+
+    @property
+    def divisor(self) -> np.ndarray:
+        """Float64 [K], what probabilities are divided by to decide for a class with the greatest
+        balanced accuracy: the prior, or ones where classes are about equal."""
+        return self.prior if self.prior.max() > UNEQUAL * self.prior.min() else np.ones_like(
+            self.prior)
 
     def predict_proba(self, x: np.ndarray) -> np.ndarray:
         """Returns float64 [N, K], blended probabilities of features x [N, F]."""

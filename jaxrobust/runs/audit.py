@@ -20,7 +20,7 @@ from jaxrobust.audit import LabelIssues, decisions, export, find_label_issues
 from jaxrobust.audit.scoring import against_truth
 from jaxrobust.data import labels_file, manifest
 from jaxrobust.data.examples import rows_of
-from jaxrobust.data.manifest import Manifest
+from jaxrobust.data.manifest import Manifest, Rows
 from jaxrobust.data.prepare import Part, prepare
 from jaxrobust.errors import UserError, check, writing
 from jaxrobust.runs import cross_validation, rematch
@@ -111,16 +111,17 @@ def load(path: Path) -> Evidence:
 
 def find(config: ConfigDict, record: Manifest, found: Evidence) -> Audited:
     """Finds the label issues of the training examples of a manifest."""
-    rows, names = record.train, record.class_names
+    rows, names = judged_rows(record, found), record.class_names
     weights = {
         name.removeprefix("weights_"): values
         for name, values in found.items() if name.startswith("weights_")
     }
     issues = find_label_issues(
         rows.given_labels, probabilities=found.get("out_of_sample"),
+        true_probabilities=found.get("true_out_of_sample"),
         training_probabilities=found.get("training_probabilities"), curves=found.get("curves"),
-        weights=weights, class_names=names, paths=found.get("paths"), index=rows.index,
-        seed=config.seed,
+        weights=weights, class_names=names, index=rows.index, seed=config.seed,
+        paths=found.get("judged_paths", found.get("paths")),
     )
     summary = {
         "sources": list(issues.scores),
@@ -142,6 +143,13 @@ def find(config: ConfigDict, record: Manifest, found: Evidence) -> Audited:
         truth = against_truth(issues, rows.true_labels, groups)
         summary["truth"] = truth | {"noise_matrix": small_matrix(truth["noise_matrix"])}
     return Audited(issues, summary)
+
+
+def judged_rows(record: Manifest, found: Evidence) -> Rows:
+    """Returns the examples that are judged: those of training, or all where evidence has all."""
+    if "judged_labels" not in found:
+        return record.train
+    return Rows(*(found[f"judged_{name}"] for name in ("index", "labels", "true")))
 
 
 def sentence(summary: dict[str, Any]) -> str:
@@ -201,8 +209,10 @@ def write(
     """
     from jaxrobust.audit import report  # Imports Jinja2.
 
-    true = record.train.true_labels if record.truth_known else None
-    export.write_csv(audited.issues, workdir / "label_issues.csv", true)
+    true = judged_rows(record, found).true_labels if record.truth_known else None
+    if not isinstance(train, str) and len(audited.issues) > len(record.train.index):
+        train = "Examples are not shown where test or validation examples are judged as well."
+    export.write_csv(audited.issues, workdir / "label_issues.csv", true, found.get("split"))
     export.write_weights(audited.issues, workdir / "sample_weights.npz")
     page = report.render(
         audited.issues, name=workdir.resolve().name, results=results,
@@ -341,10 +351,15 @@ def write_corrected(
         names = {"train": "paths", "metadata": "paths_metadata", "validation": "paths_validation"}
         names = {part: found[key] for part, key in names.items() if key in found}
         given = rematch.given_by_name(source, record, names)
-    if reviewed is None:
+    decided = None if reviewed is None else decisions.read(reviewed, issues)
+    if len(issues) > len(record.train.index):  # of all parts: those of training come first
+        issues = issues.first(len(record.train.index))
+        if decided is not None:
+            decided = decided.first(len(issues))
+    if decided is None:
         labels = export.corrected(issues, given.labels, given.place)
     else:
-        labels = decisions.corrected(decisions.read(reviewed, issues), given.labels, given.place)
+        labels = decisions.corrected(decided, given.labels, given.place)
     rows, ids = rows_of(source.train), source.train.ids
     export.write_labels(
         labels, rows, source.num_rows or len(labels), source.class_names, path, ids=ids

@@ -11,6 +11,11 @@ SMALL = 16  # pixels: images of a shorter side are their own features
 NETWORK, IMAGE_SIZE = "efficientnet_lite0", 128
 
 
+def width(shape: tuple[int, ...]) -> int:
+    """Returns the number of features F of images of shape (H, W, C)."""
+    return int(np.prod(shape)) if min(shape[:2]) < SMALL else 1280
+
+
 def of(x: Any, progress: Callable[[int, int, float], None] | None = None) -> np.ndarray:
     """Returns float32 [N, F].
 

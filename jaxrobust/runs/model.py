@@ -13,7 +13,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -31,6 +31,9 @@ from jaxrobust.methods import TrainState
 from jaxrobust.runs.experiment import Experiment, evaluation_view, make_network
 from jaxrobust.training import evaluation
 from jaxrobust.training.checkpoints import read
+
+if TYPE_CHECKING:
+    from jaxrobust.runs.blended import Fitted
 
 NAME = "model.npz"
 _VERSION = 1
@@ -267,7 +270,7 @@ class Predictor:
         return x
 
 
-def load(workdir: str | Path, which: str = "selected") -> Predictor:
+def load(workdir: str | Path, which: str = "selected") -> Predictor | Fitted:
     """Opens a trained run for predictions; the training data are not needed.
 
     Example:
@@ -289,10 +292,13 @@ def load(workdir: str | Path, which: str = "selected") -> Predictor:
       UserError: there is no run, no checkpoint yet, or its configuration was changed.
       RunError: no checkpoint can be read.
     """
+    from jaxrobust.runs import blended
     from jaxrobust.runs.workdir import read_config
 
     check(which in ("selected", "last"), f"which={which!r}: selected or last.")
     workdir = Path(workdir)
+    if blended.is_run(workdir):
+        return blended.load(workdir)
     config = read_config(workdir)
     return open_predictor(workdir, config, which)
 

@@ -16,7 +16,7 @@ from jaxrobust.audit import export
 from jaxrobust.data.readers import images
 from jaxrobust.data.readers.unlabelled import load_inputs
 from jaxrobust.errors import check, writing
-from jaxrobust.runs import cross_validation, results
+from jaxrobust.runs import blended, cross_validation, results
 from jaxrobust.runs import model as models
 from jaxrobust.runs.experiment import Experiment, assemble, make_views
 from jaxrobust.runs.fit import init_state, state_shapes
@@ -85,6 +85,11 @@ def evaluate(
     Returns:
       Of what results.json holds: selection_split, selection_metric, last, selected.
     """
+    if blended.is_run(workdir):
+        measured = blended.evaluate(workdir)
+        if save:
+            results.write_json(Path(workdir) / "evaluation.json", measured)
+        return measured
     experiment, run = open_workdir(workdir, settings, say)
     measured, _ = results.measure_run(experiment, **run)
     if save:
@@ -121,6 +126,10 @@ def predict(
     output = Path(output or workdir / "predictions.csv")
     check(output.parent.is_dir(), f"--output={output}: no folder {str(output.parent)!r}.")
     check(not output.is_dir(), f"--output={output} is a folder: name a file.")
+    if blended.is_run(workdir):
+        p, names, class_names = blended.predict(workdir, inputs)
+        with writing(output):
+            return write_predictions(output, names, class_names, p)
     predictor = models.open_predictor(workdir, config, which)
     for line in predictor.problems:
         say(f"note: {line} These are the parameters of epoch {predictor.epoch}.")
@@ -159,6 +168,8 @@ def describe(config: ConfigDict) -> str:
       estimate of the memory that data, parameters and optimiser take on the device.
     """
     config = configuration.validate(config)
+    if config.method.name == "blend":
+        return blended.describe(config)
     experiment = assemble(config)
     if config.audit.folds:
         cross_validation.check_folds(experiment, config.audit.folds)

@@ -238,8 +238,11 @@ def table(runs: dict[str, dict[str, Any]]) -> str:
         "expected_calibration_error": "ECE", "memorised": "memorised",
     }
     head = ["run", "epoch", *columns.values()]
-    lines = [head]
+    lines, said = [head], []
     for name, results in runs.items():
+        if "agreement" in results["last"]:
+            said.append(_agreement(name, results["last"]))
+            continue
         rows = ["last"] + (["selected"] if results["selection_split"] else [])
         for which in rows:
             numbers = results[which]
@@ -250,6 +253,8 @@ def table(runs: dict[str, dict[str, Any]]) -> str:
                 cells.append("–" if value is None else f"{100 * value:.1f} %" if percent
                              else f"{value:.3f}")
             lines.append(cells)
+    if len(lines) == 1:
+        return "\n".join(said)
     widths = [max(len(row[i]) for row in lines) for i in range(len(head))]
     out = []
     for row in lines:
@@ -257,4 +262,15 @@ def table(runs: dict[str, dict[str, Any]]) -> str:
                         for i, (c, w) in enumerate(zip(row, widths, strict=True)))
         out.append("  ".join([first, *rest]))
     out.insert(1, "-" * len(out[0]))
-    return "\n".join(out)
+    return "\n".join([*out, *said])
+
+
+def _agreement(name: str, numbers: dict[str, Any]) -> str:
+    """Returns what was measured on given labels, in words: some of them are wrong."""
+    text = (
+        f"{name}: agreement with the given labels {100 * numbers['agreement']:.1f} %, mean over "
+        f"the classes {100 * numbers['balanced_agreement']:.1f} % (cross-validated)"
+    )
+    if "test_agreement" in numbers:
+        text += f"; of test examples {100 * numbers['test_agreement']:.1f} %"
+    return text + "."

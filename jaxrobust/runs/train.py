@@ -17,7 +17,7 @@ from jaxrobust.data import manifest
 from jaxrobust.errors import UserError, check, writing
 from jaxrobust.process import say
 from jaxrobust.runs import audit as auditing
-from jaxrobust.runs import cross_validation, diagnostics, loss_curves, results
+from jaxrobust.runs import blended, cross_validation, diagnostics, loss_curves, results
 from jaxrobust.runs import model as models
 from jaxrobust.runs.evaluation import evaluate
 from jaxrobust.runs.experiment import Experiment, assemble
@@ -56,6 +56,9 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     """
     config, workdir = configuration.validate(config), Path(workdir)
     done = check_workdir(config, workdir)
+    if config.method.name == "blend":
+        with writing(workdir, "The same command begins again."), _lock(workdir):
+            return done or blended.train(config, workdir, say=say)
     lost = lost_files(workdir)
     if done is not None and not lost:
         return done
