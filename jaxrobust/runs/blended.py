@@ -59,11 +59,194 @@ class Fitted(NamedTuple):
         if self.encoder is None:
             return self.of_inputs(x)
         encoder = tabular.from_arrays(self.encoder)
-        read = table.from_array(x, "x", encoder.inputs) if isinstance(x, np.ndarray) else (
-            table.from_frame(x, "x"))
+        plain = isinstance(x, np.ndarray)
+        read = table.from_array(x, "x", encoder.inputs) if plain else table.from_frame(x, "x")
         return self.of_inputs(encoder.transform(read))
 
-    def predict(
+    def predict(self, x: Any) -> np.ndarray:
+        """Returns str [N], the class of each example; see `models.Blend.divisor`."""
+        return self.classes[self.balanced(self.predict_proba(x)).argmax(1)]
+
+    def of_inputs(self, x: Any) -> np.ndarray:
+        """Returns probabilities [N, K] of features, or of images, as `load_inputs` reads them."""
+        if len(x) == 0:
+            return np.zeros((0, len(self.class_names)))
+        if np.asarray(x[0]).ndim == 3:
+            x = image_features.of(x)
+        return self.blend.predict_proba(np.asarray(x))
+
+    def balanced(self, p: np.ndarray) -> np.ndarray:
+        """Returns probabilities [N, K] divided by `models.Blend.divisor`."""
+        p = p / np.maximum(self.blend.divisor, 1e-12)
+        return p / p.sum(1, keepdims=True)
+
+
+class Judged(NamedTuple):
+    """All examples of the data, whatever their part: features [M, F], labels, names."""
+
+    x: np.ndarray
+    labels: np.ndarray
+    true: np.ndarray
+    index: np.ndarray
+    split: np.ndarray
+    groups: np.ndarray | None
+    ids: list[str] | None
+
+
+def train(config: ConfigDict, workdir: Path, say: Say) -> dict[str, Any]:
+    """Judges the labels, fits the models and writes the workdir; returns results.json's contents.
+
+    Args:
+      config: validated, with method.name=blend.
+      workdir: of the run.
+      say: called with lines for the user.
+
+    Raises:
+      UserError: data that cannot be used.
+    """
+    data = load_data(config)
+    for line in data.warnings:
+        say(f"note: {line}")
+    workdir.mkdir(parents=True, exist_ok=True)
+    begin = time.monotonic()
+    encoder, every = _gather(config, data, workdir, say)
+    k = len(data.class_names)
+    say(f"Judging {len(every.labels)} examples by cross-validation.")
+    study = models.study(every.x, every.labels, k, groups=every.groups, seed=config.seed)
+    rows = np.flatnonzero(every.split != "test")
+    blend = models.fit(every.x[rows], study.posterior[rows], study.weights, seed=config.seed)
+    shape = np.asarray(data.train.x[0]).shape
+    saved = None if encoder is None else encoder.to_arrays()
+    write_pickle(Fitted(blend, data.class_names, shape, saved), workdir / MODEL)
+    manifest.save(data.manifest, workdir / "noise.npz")
+    results.write_json(workdir / "environment.json", results.environment())
+    with files.whole(workdir / "config.json") as file:
+        file.write(configuration.to_json(config))
+    found = _evidence(every, study)
+    auditing.save(found, workdir / "evidence.npz")
+    outcome = {
+        "method": config.method.name, "loss": None, "seed": config.seed, "epochs": 0, "steps": 0,
+        "noise": results.noise_summary(data), "seconds": round(time.monotonic() - begin, 1),
+        **_measured(blend, every, study),
+    }
+    audited = auditing.find(config, data.manifest, found)
+    outcome["audit"] = audited.summary
+    auditing.write(workdir, config, data.manifest, found, audited, outcome, data.train)
+    results.write_json(workdir / "results.json", outcome)
+    return outcome
+
+
+def _gather(
+    config: ConfigDict, data: Prepared, workdir: Path, say: Say
+) -> tuple[tabular.Encoder | None, Judged]:
+    """Returns the encoder of tables, and the examples of all parts as features."""
+    parts = {name: part for name in ("train", "metadata", "validation", "test")
+             if (part := getattr(data, name)) is not None}
+    encoder = data.encoder
+    if np.asarray(data.train.x[0]).ndim == 3:
+        x = _image_features(data, parts, workdir, say)
+    elif encoder is None:
+        raw = [table.from_array(np.asarray(p.x), "x") for p in parts.values()]
+        wide = raw[0].shape[1] >= _WIDE
+        encoder = tabular.fit(raw[0], scaling="standard" if wide else "robust")
+        x = np.concatenate([encoder.transform(t) for t in raw])
+    else:
+        x = np.concatenate([np.asarray(p.x) for p in parts.values()])
+    join = _joined(list(parts.values()))
+    split = np.repeat(list(parts), [len(p.labels) for p in parts.values()])
+    return encoder, Judged(x=x, split=split, **join)
+
+
+def _joined(parts: list[Part]) -> dict[str, Any]:
+    """Returns labels, rows, names and groups of all parts, one after the other."""
+    groups = None
+    if all(p.groups is not None for p in parts):
+        groups = np.concatenate([p.groups for p in parts])
+    ids = None
+    if all(p.ids is not None for p in parts):
+        ids = [name for p in parts for name in p.ids]
+    return {
+        "labels": np.concatenate([p.labels for p in parts]).astype(np.int32),
+        "true": np.concatenate([p.true_labels for p in parts]).astype(np.int32),
+        "index": np.concatenate([p.index for p in parts]), "groups": groups, "ids": ids,
+    }
+
+
+def _image_features(data: Prepared, parts: dict[str, Part], workdir: Path, say: Say) -> np.ndarray:
+    """Returns features of all images; those of the same data are read from the workdir."""
+    path = workdir / FEATURES
+    key = repr((data.manifest.fingerprint, [len(p.labels) for p in parts.values()]))
+    if path.is_file():
+        kept = files.read_npz(path)
+        if str(kept.get("key")) == key:
+            return kept["x"]
+    total = sum(len(p.labels) for p in parts.values())
+    say(f"Computing features of {total} images.")
+    x = np.concatenate([image_features.of(p.x, _progress(say)) for p in parts.values()])
+    with files.whole(path, "wb") as file:
+        np.savez(file, x=x, key=np.array(key))
+    return x
+
+
+def _progress(say: Say) -> Callable[[int, int, float], None]:
+    """Returns a callback that reports about every ten seconds how long it will take."""
+    last = [time.monotonic()]
+
+    def report(done: int, total: int, left: float) -> None:
+        if time.monotonic() - last[0] > 10 and done < total:
+            last[0] = time.monotonic()
+            say(f"{done} of {total} images, about {left:.0f} s left.")
+
+    return report
+
+
+def _evidence(every: Judged, study: models.Study) -> auditing.Evidence:
+    found: auditing.Evidence = {
+        "out_of_sample": study.probabilities.astype(np.float32),
+        "true_out_of_sample": study.true_probabilities.astype(np.float32),
+        "judged_labels": every.labels, "judged_true": every.true, "judged_index": every.index,
+        "split": every.split,
+    }
+    if every.ids is not None:
+        found["judged_paths"] = np.array(every.ids)
+    return found
+
+
+def _measured(blend: models.Blend, every: Judged, study: models.Study) -> dict[str, Any]:
+    """Returns how far out-of-sample predictions agree with the given labels: of all examples by
+    cross-validation, and of test examples by the classifier, which has not seen them."""
+    def agreement(p: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+        named = (p / np.maximum(blend.divisor, 1e-12)).argmax(1)
+        return {"agreement": float((named == labels).mean()),
+                "balanced_agreement": float(np.mean([
+                    (named[labels == c] == c).mean() for c in np.unique(labels)]))}
+
+    numbers = {"epoch": 0} | agreement(study.true_probabilities, every.labels)
+    test = every.split == "test"
+    if test.any():
+        own = agreement(blend.predict_proba(every.x[test]), every.labels[test])
+        numbers |= {f"test_{name}": value for name, value in own.items()}
+    return {"selection_split": None, "selection_metric": None, "last": numbers,
+            "selected": numbers}
+
+
+def load(workdir: str | Path) -> Fitted:
+    """Returns the models of a workdir. Raises `UserError` if there are none or it is damaged."""
+    path = Path(workdir) / MODEL
+    check(path.is_file(), f"{workdir} holds no finished run (no {MODEL}). Train first.")
+    fitted = read_pickle(path)
+    check(type(fitted) is Fitted, f"{path} does not hold a run's models.")
+    return fitted
+
+
+def evaluate(workdir: str | Path) -> dict[str, Any]:
+    """Returns what the run measured: `results.json` without the audit."""
+    load(workdir)
+    found = files.read_json(Path(workdir) / "results.json")
+    return {key: found[key] for key in ("selection_split", "selection_metric", "last", "selected")}
+
+
+def predict(
     workdir: str | Path, inputs: str | Path
 ) -> tuple[np.ndarray, list[str], tuple[str, ...]]:
     """Returns probabilities [N, K] of new examples, balanced as `Fitted.predict` decides, their
