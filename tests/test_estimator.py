@@ -25,6 +25,8 @@ QUICK = {"train.xla_options": ("xla_backend_optimization_level=0",)}
 EXPECTED_FAILURES = {
     "check_sample_weight_equivalence_on_dense_data": "Batches are drawn at random: a row twice and "
     "a row of weight two give the same gradient on average, not in every step.",
+    "check_sample_weight_equivalence_on_sparse_data": "The same.",
+    "check_dtype_object": "A column of objects is refused by a UserError, which is a ValueError.",
 }
 
 
@@ -246,3 +248,46 @@ def test_wrong_data_is_refused(iris):
         small().fit(X, y, np.zeros(150))
     with pytest.raises(ValueError, match="inconsistent numbers"):
         small().fit(np.zeros((3, 8, 8)), [0, 1])
+
+
+def test_the_default_takes_mixed_columns_missing_labels_annotators_and_groups(iris):
+    x, true = iris
+    names = np.array(["a", "b", "c"], object)
+    wrong = np.arange(150) % 6 == 0
+    given = names[np.where(wrong, (true + 1) % 3, true)]
+    given[[3, 77]] = None
+    columns = {f"n{i}": x[:, i] for i in range(4)} | {"color": np.array(list("rgb"))[true]}
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(columns)
+    frame.loc[5, "n2"] = np.nan
+    with pytest.warns(UserWarning, match="2 of 150 examples have no label"):
+        model = RobustClassifier(random_state=0).fit(frame, given, groups=np.arange(150) // 2)
+    assert model.classes_.tolist() == ["a", "b", "c"]
+    assert (model.predict(frame[frame.columns[::-1]]) == names[true]).mean() > 0.95
+    issues = model.label_issues_
+    assert len(issues) == 148 and 3 not in issues.index and wrong[issues.indices[:15]].all()
+    votes = np.stack([true, true, np.where(wrong, (true + 1) % 3, true)], 1).astype(float)
+    votes[::7, 1] = np.nan
+    crowd = RobustClassifier(random_state=0).fit(x, votes)
+    assert crowd.classes_.tolist() == [0, 1, 2] and "annotators" in crowd.label_issues_.scores
+
+
+def test_rare_classes_are_neither_lost_nor_flagged_wholesale():
+    rng = np.random.default_rng(0)
+    true = rng.choice(5, 1200, p=[0.83, 0.07, 0.05, 0.04, 0.01])
+    x = rng.normal(size=(1200, 6))
+    x[:, :5] += 4 * np.eye(5)[true]
+    given = np.where(rng.random(1200) < 0.05, rng.integers(0, 5, 1200), true)
+    model = RobustClassifier(random_state=0).fit(x, given)
+    named, flagged = model.predict(x), model.label_issues_.is_label_issue
+    for c in range(5):
+        assert (named[true == c] == c).mean() > 0.7
+        assert flagged[(given == c) & (true == c)].mean() < 0.2
+
+
+def test_a_setting_of_a_network_means_a_network_and_one_entry_can_be_searched(iris):
+    model = small(loss="gce", settings={"loss.q": 0.5} | QUICK)
+    model.set_params(**{"settings__loss.q": 0.9})
+    assert model.get_params()["settings"]["loss.q"] == 0.9
+    fitted = model.set_params(epochs=np.int64(1)).fit(*iris)
+    assert fitted.blend_ is None and fitted.config_["method"]["name"] == "supervised"

@@ -1,0 +1,107 @@
+"""Own-data recipes from the command line: train, predict, evaluate, audit, damaged models."""
+
+import csv
+import json
+import pickle
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_wine
+
+import jaxrobust
+from jaxrobust import main
+from jaxrobust.runs import blended
+
+
+@pytest.fixture(scope="module")
+def patients(tmp_path_factory):
+    """A table of numbers, a category and missing cells; every fifth label is wrong."""
+    folder = tmp_path_factory.mktemp("own")
+    x, true = load_wine(return_X_y=True)
+    x, true = x[:, :4], true
+    given = np.where(np.arange(len(true)) % 5 == 0, (true + 1) % 3, true)
+    with (folder / "patients.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["a", "b", "c", "d", "color", "split", "label"])
+        for i, row in enumerate(x):
+            cells = [f"{v:.3f}" for v in row]
+            cells[1] = "" if i % 17 == 0 else cells[1]
+            color = "rgb"[true[i]] if i % 3 else "x"
+            split = "test" if i % 6 == 1 else "train"
+            writer.writerow([*cells, color, split, "kind" + "ABC"[given[i]]])
+    return folder / "patients.csv", given != true
+
+
+@pytest.fixture(scope="module")
+def run(patients):
+    path, _ = patients
+    workdir = path.parent / "run"
+    command = ["jaxrobust", "--config=table", f"--config.data.path={path}", f"--workdir={workdir}"]
+    assert main.run(command) == 0
+    return workdir
+
+
+def rows(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_example_is_judged_and_wrong_labels_come_first(run, patients):
+    table, results = rows(run / "label_issues.csv"), json.loads((run / "results.json").read_text())
+    assert len(table) == len(patients[1]) == 178
+    assert {row["split"] for row in table} == {"train", "test"}
+    wrong = patients[1]
+    first = [wrong[int(row["index"])] for row in table[:15]]
+    assert np.mean(first) > 0.8
+    assert 0.5 < results["last"]["agreement"] < 0.9
+    assert "accuracy" not in results["last"] and "test_agreement" in results["last"]
+    assert results["audit"]["sources"] == ["prediction"]
+    assert "Agreement of out-of-sample predictions" in (run / "report.html").read_text()
+
+
+def test_predictions_by_column_name_by_command_and_by_load(run, patients):
+    output = run / "out.csv"
+    command = ["jaxrobust", "--mode=predict", f"--workdir={run}", f"--input={patients[0]}",
+               f"--output={output}"]
+    assert main.run(command) == 0
+    found = rows(output)
+    assert [*found[0]][3:] == ["kindA", "kindB", "kindC"]
+    columns = rows(patients[0])
+    frame = {name: [row[name] for row in columns] for name in ("color", "d", "c", "b", "a")}
+    named = jaxrobust.load(run).predict(frame)
+    assert named.tolist() == [row["predicted_label"] for row in found]
+
+
+def test_evaluate_audit_and_corrected_labels(run, capsys):
+    assert main.run(["jaxrobust", "--mode=evaluate", f"--workdir={run}"]) == 0
+    assert "agreement with the given labels" in capsys.readouterr().out
+    before = (run / "label_issues.csv").read_text()
+    fixed = run / "fixed.csv"
+    command = ["jaxrobust", "--mode=audit", f"--workdir={run}", f"--write_corrected={fixed}"]
+    assert main.run(command) == 0
+    assert (run / "label_issues.csv").read_text() == before
+    flagged = [r for r in rows(run / "label_issues.csv")
+               if r["is_label_issue"] == "True" and r["split"] == "train"]
+    assert f"{len(flagged)} labels replaced" in capsys.readouterr().out
+
+
+def test_the_dry_run_writes_nothing(patients, capsys):
+    before = sorted(patients[0].parent.iterdir())
+    command = ["jaxrobust", "--config=table", f"--config.data.path={patients[0]}", "--dry_run"]
+    assert main.run(command) == 0
+    text = capsys.readouterr().out
+    assert "Classes: " in text and "kindA" in text and len(text.splitlines()) < 12
+    assert sorted(patients[0].parent.iterdir()) == before
+
+
+class Evil:
+    def __reduce__(self):
+        return print, ("called",)
+
+
+@pytest.mark.parametrize("content", [b"cut", pickle.dumps(Evil()), pickle.dumps([1])])
+def test_a_model_from_elsewhere_cannot_run_code(tmp_path, content, capsys):
+    (tmp_path / blended.MODEL).write_bytes(content)
+    with pytest.raises(ValueError, match=r"blend.pkl"):
+        blended.load(tmp_path)
+    assert capsys.readouterr().out == ""
