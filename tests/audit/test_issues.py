@@ -172,7 +172,7 @@ def test_a_handful_of_hard_examples_of_one_class_does_not_condemn_them():
 
 
 def test_the_interval_holds_the_true_rate():
-    """Of 40 data sets; the mistakes of the network, which are not in it, are few here."""
+    """Of 40 data sets; the mistakes of the network are few here, and allowed for."""
     held, widths = 0, {400: [], 1600: []}
     for seed in range(40):
         n = 400 if seed < 36 else 1600
@@ -183,7 +183,7 @@ def test_the_interval_holds_the_true_rate():
         widths[n].append(high - low)
         assert found.num_issues_interval == (round(low * n), round(high * n))
     assert held >= 34
-    assert 0.05 < np.mean(widths[400]) < 0.12 and np.mean(widths[1600]) < 0.6 * np.mean(widths[400])
+    assert 0.05 < np.mean(widths[400]) < 0.16 and np.mean(widths[1600]) < np.mean(widths[400])
 
 
 def test_labels_learned_by_heart_are_not_counted_and_not_in_the_interval():
