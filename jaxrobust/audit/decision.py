@@ -21,6 +21,8 @@ from jaxrobust.audit import noise_model as model
 from jaxrobust.audit.noise_model import Fit
 
 SAMPLE, PER_CLASS = 4000, 40  # rows that are fitted: at least so many, so many per class
+ENTRIES, FEWEST = 1 << 21, 2000  # of many classes: rows x classes at most, and rows at least
+MANY_CLASSES = 1000  # above: no inverse of T, no profile of the likelihood
 HELD_ROUNDS = 12  # of EM with T held at the confident joint
 HELD_SHARE = 0.75  # of the held explanation in the rate
 SOLID = 0.55  # smallest diagonal of T whose inverse is taken at its word
@@ -68,8 +70,9 @@ class Decision(NamedTuple):
 
 
 def sample(n: int, k: int, seed: int) -> np.ndarray:
-    """Returns the rows to fit to: all, or a random choice of `SAMPLE`, or `PER_CLASS` a class."""
-    most = max(SAMPLE, PER_CLASS * k)
+    """Returns the rows to fit to: all, or a random choice of `SAMPLE`, or `PER_CLASS` per class,
+    bounded by `ENTRIES` where there are many classes."""
+    most = min(max(SAMPLE, PER_CLASS * k), max(FEWEST, ENTRIES // k))
     if n <= most:
         return np.arange(n)
     return np.sort(np.random.default_rng(seed).choice(n, most, replace=False))
@@ -118,6 +121,8 @@ def fit(p: np.ndarray, labels: np.ndarray) -> Fitted:
 
 
 def _inverse(matrix: np.ndarray) -> np.ndarray | None:
+    if len(matrix) > MANY_CLASSES:
+        return None
     try:
         inverse = np.linalg.inv(matrix)
     except np.linalg.LinAlgError:
@@ -131,7 +136,7 @@ def _profile(z, labels, free: Fit, held: Fit) -> tuple[float, float]:
     n, k = z.shape
     off = held.matrix * (1 - np.eye(k))
     found = [_rate(free, z, labels), _rate(held, z, labels)]
-    for scale in SCALES:
+    for scale in SCALES if k <= MANY_CLASSES else ():
         scaled = off * np.minimum(scale, 0.9 / np.maximum(off.sum(1), 1e-9))[:, None]
         matrix = scaled + np.diag(1 - scaled.sum(1))
         fitted = model.em(z, labels, matrix, held=PROFILE_ROUNDS, free=0, start=held)
