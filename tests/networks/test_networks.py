@@ -239,7 +239,7 @@ def test_the_perceptron_flattens_images():
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: networks.make("resnet23", 10), "Did you mean 'resnet32'"),
+        (lambda: networks.make("resnett32", 10), "Did you mean 'resnet32'"),
         (lambda: networks.make("small_cnn", 10, widht=8), "no 'widht'. Did you mean 'width'"),
         (lambda: networks.make("mlp", 0), "at least one class"),
         (lambda: networks.make("mlp", 2, hidden=(8, 0)), "hidden sizes must be positive"),
