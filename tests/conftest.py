@@ -9,9 +9,9 @@ import compile_cache
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.update(compile_cache.environment())
 # Most of the time here is the compiler's: it takes a third less where LLVM does not optimize.
-# XLA's own passes are the usual ones, and `test_compile_cache.py` holds the results against the default's.
-# `XLA_FLAGS= make test` runs the programs as a user runs them. (Emitting loops the older way,
-# --xla_cpu_use_fusion_emitters=false, would halve it again, but color jitter comes out wrong.)
+# XLA's own passes are the usual ones; `test_compile_cache.py` compares the results with the
+# default's. `XLA_FLAGS= make test` runs the programs as a user runs them. (Emitting loops the older
+# way, --xla_cpu_use_fusion_emitters=false, halves it again, but color jitter comes out wrong.)
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import helpers  # noqa: E402

@@ -113,7 +113,7 @@ def test_the_oldest_versions_that_are_tested_are_the_lower_bounds():
 
 def test_everything_that_is_imported_is_declared():
     """chex, importlib_resources and filelock are the other way round: declared, for tests, for tfds
-    and for JAX's compilation cache; and the weights of EfficientNet-Lite0 are a file of a package."""
+    and for JAX's compilation cache; the weights of EfficientNet-Lite0 are a file of a package."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     declared = set(read_requirements(project["dependencies"]))
     names = {"PIL": "pillow", "sklearn": "scikit-learn", "absl": "absl-py",

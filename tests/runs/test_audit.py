@@ -331,6 +331,7 @@ def test_the_labels_to_correct_are_those_of_the_configured_data(run, tmp_path, m
         with pytest.raises(UserError, match="enough"):
             ask()
     assert seen[0] == seen[1] == ("npz", {
-        "path": "p", "data_dir": None, "label_key": "k", "image_size": 8,
+        "path": "p", "data_dir": None, "label_key": "k", "label_column": None,
+        "group_column": None, "unlabeled": None, "image_size": 8,
         "on_unreadable": "skip", "test_fraction": 0.5, "num_classes": 3,
     })
