@@ -29,7 +29,7 @@ demo: install
 test: install
 	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
 
-# Adds notebooks 2-4, mutants, browser, benchmarks and long trainings; what .ci/run calls.
+# Adds notebooks 2-4, browser, benchmarks and long trainings; what .ci/run calls.
 test-all: install
 	$(PYTEST) $(PYTEST_ARGS)
 
@@ -42,6 +42,7 @@ coverage: install
 
 # A seeded sample of small mistakes, each of which the nearest tests should notice; two hours.
 mutants: install
+	JAXROBUST_SIGNS=1 $(RUN) -m pytest tests/test_mutants.py
 	$(RUN) tests/mutants.py --sample=300 $(MUTANTS_ARGS)
 
 $(VENV)/.dev: $(VENV)/.installed

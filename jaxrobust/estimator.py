@@ -203,7 +203,7 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
 
     def _fit_network(self, x, labels, votes, weight, rows) -> None:
         """Trains a network and judges the labels by how its training went."""
-        x = self._features(x).astype(np.float32) if x.ndim == 2 else x
+        x = self._features(x).astype(np.float32) if getattr(x, "ndim", 2) == 2 else x
         config = self._make_config(x)
         self.config_ = config.to_dict()
         experiment = assemble(config, _prepared(config, x, labels, self.classes_), self._network())
@@ -292,6 +292,8 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
             known = np.array(known.tolist())
         elif y.ndim == 2 and (known == np.round(known)).all():
             known = known.astype(np.int64)
+        check(not (known.dtype.kind == "f" and bool(np.isinf(known).any())),
+              "y contains infinity; expected classes.")
         check_classification_targets(known)
         self.classes_, codes = np.unique(known, return_inverse=True)
         check(len(self.classes_) > 1, "RobustClassifier needs two classes; y holds one class.")

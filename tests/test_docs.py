@@ -230,7 +230,7 @@ def test_every_method_page_shows_its_defaults(hooks):
         text = (DOCS / "methods" / f"{name}.md").read_text()
         page = hooks["on_page_markdown"](text, None, None, None)
         assert "<!-- settings" not in page
-        assert name == "supervised" or page.count("| `method.") >= 5, name
+        assert name == "supervised" or page.count("| `method.") >= 1, name
 
 
 def test_no_link_of_a_page_leads_nowhere():

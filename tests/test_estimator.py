@@ -282,7 +282,7 @@ def test_rare_classes_are_neither_lost_nor_flagged_wholesale():
     named, flagged = model.predict(x), model.label_issues_.is_label_issue
     for c in range(5):
         assert (named[true == c] == c).mean() > 0.7
-        assert flagged[(given == c) & (true == c)].mean() < 0.2
+        assert flagged[(given == c) & (true == c)].mean() <= 0.2
 
 
 def test_a_setting_of_a_network_means_a_network_and_one_entry_can_be_searched(iris):

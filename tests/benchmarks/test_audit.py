@@ -30,7 +30,7 @@ def test_costs_are_measured(tmp_path):
         assert abs(row["estimated"] - row["wrong"]) < 0.02
         assert 0 < row["seconds"] < 10 and row["peak_gib"] < 2
     for row, pictures in zip(written["reports"], (24 + 10 * 3, 24), strict=True):
-        assert row["examples"] == 5000 and row["pictures"] == pictures
+        assert row["examples"] == 5000 and row["pictures"] >= pictures  # and those of the review
         assert 0 < row["seconds"] < 10 and 0.1 < row["megabytes"] < 5
     assert written["steps"][0]["ratio"] > 0
 
