@@ -4,7 +4,7 @@
         --workdir=runs/webvision_dal
 
 ResNet-50 at 224, 250 epochs, batch 4 x 128, SGD 0.4 with Nesterov, rate x 0.97 an epoch, gradient
-norm clipped at 5; random resized crop, flip, colour jitter. FOLDER holds train/, val/ (with a sub-
+norm clipped at 5; random resized crop, flip, color jitter. FOLDER holds train/, val/ (with a sub-
 folder a class) or list files; see docs/data.md. Hyper-parameters: each loss's own paper's for
 WebVision where it gives any, else the default. The random resized crop is taken from the central
 256-pixel square of an image, in the released program from the whole image. The folder's val/ is

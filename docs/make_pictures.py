@@ -58,11 +58,11 @@ def picture(name: str) -> run.Figure:
     drawn = {} if name == "ce" else {"cross-entropy": ("ce", {}, 0)}
     drawn |= {text: (name, *chosen) for text, chosen in variants(name).items()}
     rises = name == "ce_sr"  # By a constant that grows over the epochs, out of the picture.
-    colours = run.COLOURS if "cross-entropy" in drawn else run.COLOURS[1:]
-    for colour, (text, chosen) in zip(colours, drawn.items(), strict=False):
+    colors = run.COLORS if "cross-entropy" in drawn else run.COLORS[1:]
+    for color, (text, chosen) in zip(colors, drawn.items(), strict=False):
         value, weight = curves(*chosen)
         for ax, y in ((left, value - value.min() if rises else value), (right, weight)):
-            ax.plot(GIVEN, y, color=colour, lw=1.6, label=text)
+            ax.plot(GIVEN, y, color=color, lw=1.6, label=text)
     top = max(np.percentile(line.get_ydata(), 96) for line in left.get_lines())
     left.set(xlabel="probability of the given label", xlim=(0, 1), ylim=(None, top),
              title="loss above its least" if rises else "loss")

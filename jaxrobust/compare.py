@@ -41,9 +41,9 @@ def draw(workdirs: list[Path], path: Path) -> Path:
     figure, (left, right) = figures.canvas(9.6, 3.8, 1, 2)
     for i, (workdir, name) in enumerate(zip(workdirs, names(workdirs), strict=True)):
         rows = read_rows(workdir / "metrics.jsonl")
-        colour = figures.COLOURS[i % len(figures.COLOURS)]
-        figures.series(left, rows, "test_balanced_accuracy", name, colour)
-        figures.series(right, rows, "memorised", name, colour)
+        color = figures.COLORS[i % len(figures.COLORS)]
+        figures.series(left, rows, "test_balanced_accuracy", name, color)
+        figures.series(right, rows, "memorised", name, color)
     left.set(xlabel="epoch", ylim=(0, 1.02), title="Balanced accuracy on clean test data")
     right.set(xlabel="epoch", ylim=(0, 1.02), title="Share of wrong labels memorised")
     left.legend(frameon=False, loc="lower right")

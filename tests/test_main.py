@@ -111,7 +111,7 @@ def test_compare_puts_runs_side_by_side(trained, program):
 def test_a_dry_run_tells_sizes_and_writes_nothing(program, tmp_path):
     done = program(*TINY, "--dry_run", "--workdir=w")
     assert done.returncode == 0, done.stderr
-    for text in ('"rate": 0.4', "train: 1132", "test: 539", "requested rate 0.400, realised 0.3",
+    for text in ('"rate": 0.4', "train: 1132", "test: 539", "requested rate 0.400, realized 0.3",
                  "3,466 parameters", "MiB", "Nothing was trained or written"):
         assert text in done.stdout
     assert list(tmp_path.iterdir()) == []

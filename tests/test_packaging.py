@@ -94,7 +94,7 @@ def test_it_trains_and_reports_in_an_empty_folder_and_offline(installed, tmp_pat
 
 
 def read_requirements(lines):
-    """Requirements by normalised name -> (name, {operator: version})."""
+    """Requirements by normalized name -> (name, {operator: version})."""
     found = map(Requirement, (line for line in lines if line and not line.startswith("#")))
     return {canonicalize_name(r.name): {s.operator: s.version for s in r.specifier} for r in found}
 

@@ -24,7 +24,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 @pytest.fixture
 def own_project():
-    """What the examples take for granted: a model, its parameters, an optimiser and data."""
+    """What the examples take for granted: a model, its parameters, an optimizer and data."""
     rng = np.random.default_rng(0)
     labels = np.arange(40) % 10
     x = jnp.asarray(rng.normal(size=(40, 12)) + 3 * np.eye(10, 12)[labels], jnp.float32)

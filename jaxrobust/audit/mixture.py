@@ -184,7 +184,7 @@ def choose(candidates: list[Evidence], labels: np.ndarray, k: int, seed: int) ->
 
 def odds_of(evidence: Evidence, labels: np.ndarray, k: int, seed: int) -> np.ndarray:
     """Returns the log-odds [N] that each label is wrong, with one rate for all classes: with a rate
-    for each, classes that are learned badly pass for mislabelled ones."""
+    for each, classes that are learned badly pass for mislabeled ones."""
     rows = sample(len(labels), k, seed)
     return log_odds(fit(evidence.take(rows), labels[rows], k, common=True), evidence, labels)
 

@@ -5,7 +5,7 @@ A prediction p [N, K] of the *given* label g comes from a true label t that nobo
     P(g | x) = sum_t q_t(x) T[t, g],    q(x) = softmax(beta log max(p, floor) + b)
 
 T is the noise matrix; beta (a number) and b [K] recalibrate the prediction towards the true label.
-A class that is learned badly is soft in q, a class that is mislabelled is noisy in T.
+A class that is learned badly is soft in q, a class that is mislabeled is noisy in T.
 
 Symbols: N examples, K classes, z = log max(p, floor), r[n, t] = P(t | x_n, g_n).
 """

@@ -89,8 +89,8 @@ def _score(value: float) -> str:
 
 def _shade(value: float, diagonal: bool) -> str:
     """Returns the style of a cell of a noise matrix; small shares off the diagonal show, too."""
-    colour, depth = ("52,101,164", value) if diagonal else ("217,113,28", min(3 * value, 1))
-    return f"background: rgba({colour},{depth:.2f}); color: {'#fff' if depth > 0.55 else '#222'}"
+    color, depth = ("52,101,164", value) if diagonal else ("217,113,28", min(3 * value, 1))
+    return f"background: rgba({color},{depth:.2f}); color: {'#fff' if depth > 0.55 else '#222'}"
 
 
 def _columns(train: Any, features: Sequence[str]) -> list[str]:

@@ -13,7 +13,7 @@ from PIL import Image
 
 SIDE = 160  # pixels of a thumbnail at most
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 420, 220, 44, 34, 26
-COLOURS = ("#3465a4", "#d9711c")
+COLORS = ("#3465a4", "#d9711c")
 MOST_BYTES = 2_000_000  # of the embedded figures together
 
 
@@ -63,7 +63,7 @@ def histogram(values: np.ndarray, groups: dict[str, np.ndarray], label: str, bin
             if s > 0:
                 parts.append(
                     f'<rect x="{x(edges[b]) + i * (width + 0.5):.1f}" y="{y(s):.1f}" '
-                    f'width="{width:.1f}" height="{y(0) - y(s):.1f}" fill="{COLOURS[i]}"/>'
+                    f'width="{width:.1f}" height="{y(0) - y(s):.1f}" fill="{COLORS[i]}"/>'
                 )
     return _chart(parts, list(groups), (low, high), (0, top), label, "share of group")
 
@@ -80,14 +80,14 @@ def curves(values: np.ndarray, groups: dict[str, np.ndarray], most: int = 5000):
     x, y = _scale(0, 1), _scale_up(0, high)
     at = x((np.arange(steps) + 0.5) / steps)
     parts = []
-    for colour, q in zip(COLOURS, lines, strict=False):
+    for color, q in zip(COLORS, lines, strict=False):
         if q is None:
             continue
         low, middle, up = (y(v) for v in q)
         band = [*zip(at, up, strict=True), *zip(at[::-1], low[::-1], strict=True)]
-        parts.append(f'<polygon points="{_points(band)}" fill="{colour}" opacity="0.18"/>')
+        parts.append(f'<polygon points="{_points(band)}" fill="{color}" opacity="0.18"/>')
         line = _points(zip(at, middle, strict=True))
-        parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        parts.append(f'<polyline points="{line}" fill="none" stroke="{color}" stroke-width="2"/>')
     return _chart(parts, list(groups), (0, 1), (0, high), "share of the training", "loss")
 
 
@@ -125,7 +125,7 @@ def _chart(parts, names, across, up, x_label, y_label) -> Markup:
     around.append(f'<text x="4" y="12">{escape(y_label)}</text>')
     for i, name in enumerate(names):
         left = LEFT + 110 + 125 * i
-        around.append(f'<rect x="{left}" y="4" width="10" height="10" fill="{COLOURS[i]}"/>')
+        around.append(f'<rect x="{left}" y="4" width="10" height="10" fill="{COLORS[i]}"/>')
         around.append(f'<text x="{left + 14}" y="13">{escape(name)}</text>')
     label = escape(f"{y_label} by {x_label}: {', '.join(names)}")
     body = "".join([*parts, *around])

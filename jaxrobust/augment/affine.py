@@ -1,7 +1,7 @@
 """Shears, translations and rotations: one gather by an affine map per example.
 
 Bit for bit what Pillow's `Image.transform` and `Image.rotate` do with the nearest pixel; bilinear
-is within one grey level, except where a source lies exactly on the image's border, which Pillow
+is within one gray level, except where a source lies exactly on the image's border, which Pillow
 counts in or out as its rounding has it.
 """
 
@@ -59,7 +59,7 @@ def warp(
         the input of output pixel (row y, column x) is column m0 x + m1 y + m2, row
         m3 x + m4 y + m5.
       fill: the value of what lies outside the image.
-      interpolation: "nearest" (as Pillow, bit for bit) or "bilinear" (within one grey level).
+      interpolation: "nearest" (as Pillow, bit for bit) or "bilinear" (within one gray level).
     """
     choose("interpolation", interpolation, ("nearest", "bilinear"))
     h, w = x.shape[1:3]

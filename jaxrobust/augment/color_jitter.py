@@ -1,7 +1,7 @@
-"""Colour jitter: random brightness, contrast, saturation and hue in random order.
+"""Color jitter: random brightness, contrast, saturation and hue in random order.
 
 As torchvision's ColorJitter on floating-point images: nothing is rounded between the steps.
-Grey images have neither saturation nor hue: those two leave them as they are.
+Gray images have neither saturation nor hue: those two leave them as they are.
 Images: float32 [B, H, W, C] in 0..1, C = 1 or 3.
 """
 
@@ -26,12 +26,12 @@ def color_jitter(
     saturation: float = 0.4,
     hue: float = 0.2,
 ) -> jax.Array:
-    """Changes each image's colours by random factors, in random order.
+    """Changes each image's colors by random factors, in random order.
 
     Args:
       x: [B, H, W, C], uint8 or floating point 0..1.
       brightness, contrast, saturation: the factor is uniform in [max(0, 1 - v), 1 + v].
-      hue: the shift is uniform in [-hue, hue] of the colour circle, at most 0.5.
+      hue: the shift is uniform in [-hue, hue] of the color circle, at most 0.5.
 
     Returns:
       float32 [B, H, W, C], 0..1.
@@ -42,12 +42,12 @@ def color_jitter(
     x = unit_range(x)
     check(
         x.ndim == 4 and x.shape[-1] in (1, 3),
-        f"Colour jitter needs images [B, H, W, 1 or 3], not {list(x.shape)}.",
+        f"Color jitter needs images [B, H, W, 1 or 3], not {list(x.shape)}.",
     )
     strength = np.array([brightness, contrast, saturation, hue], np.float32)
     check(
         (strength >= 0).all() and hue <= 0.5,
-        "Colour jitter's strengths must be 0 or more, and hue at most 0.5.",
+        "Color jitter's strengths must be 0 or more, and hue at most 0.5.",
     )
     neutral = np.array([1, 1, 1, 0], np.float32)
     low = np.maximum(neutral - strength, np.array([0, 0, 0, -hue], np.float32))[None]
@@ -81,9 +81,9 @@ def _step(x: jax.Array, step: jax.Array, factor: jax.Array, where: jax.Array) ->
     """Applies brightness, contrast or saturation, whichever `step` [B] says, where `where`."""
     step, where = step[:, None, None, None], where[:, None, None, None]
     factor = jnp.take_along_axis(factor[:, None, None, :], step, axis=3)
-    grey = luma(x)
-    mean = jnp.mean(grey, axis=(1, 2, 3), keepdims=True)
-    other = jnp.where(step == SATURATION, grey, jnp.where(step == CONTRAST, mean, 0.0))
+    gray = luma(x)
+    mean = jnp.mean(gray, axis=(1, 2, 3), keepdims=True)
+    other = jnp.where(step == SATURATION, gray, jnp.where(step == CONTRAST, mean, 0.0))
     blended = jnp.clip(other + factor * (x - other), 0.0, 1.0)
     return jnp.where(where, blended, x)
 
@@ -96,7 +96,7 @@ def luma(x: jax.Array) -> jax.Array:
 
 
 def adjust_hue(x: jax.Array, shift: jax.Array) -> jax.Array:
-    """Turns the colour circle of each image by `shift` [B] (1 is a full turn), in HSV space.
+    """Turns the color circle of each image by `shift` [B] (1 is a full turn), in HSV space.
 
     With V = max, D = V - min and h the hue in 0..6: channel c of the result is
     V - D clip(min(k, 4 - k), 0, 1), k = (n_c + h + 6 shift) mod 6, n = 5, 3, 1 for R, G, B.

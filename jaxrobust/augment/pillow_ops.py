@@ -6,18 +6,18 @@ computation for the whole batch, left out when no example needs it. What depends
 alone is tabulated before compilation and looked up per example:
 
   geometric (shear, translate, rotate)          an affine matrix, then one gather
-  grey-value (equalize, solarize, contrast...)  a table of 256 values per channel, then one gather
-  color, sharpness                              a blend with a grey or a smoothed image
+  gray-value (equalize, solarize, contrast...)  a table of 256 values per channel, then one gather
+  color, sharpness                              a blend with a gray or a smoothed image
 
 An example that an operation does not concern gets the identity matrix, table or blend. All
 arithmetic follows Pillow's, whose `ImageOps`, `ImageEnhance` and `Image.transform` the published
-policies were searched with: equal bit for bit, but for one grey level in
+policies were searched with: equal bit for bit, but for one gray level in
 
   auto_contrast                 Pillow's table truncates what may lie a rounding below an integer
   contrast, color, sharpness    fewer than 1 pixel in 200: compilers fuse multiply and add
   bilinear warps                Pillow's own default, and ours, is nearest
 
-Shapes: x uint8 [B, H, W, C] with C 1 (grey) or 3 (RGB).
+Shapes: x uint8 [B, H, W, C] with C 1 (gray) or 3 (RGB).
 """
 
 from __future__ import annotations
@@ -65,10 +65,10 @@ def apply(
     """Applies `operations[index[b, s]]` to example b, for s = 0 ... S - 1 in turn.
 
     Args:
-      x: uint8 [B, H, W, C], C = 1 or 3. Color leaves grey images as they are.
+      x: uint8 [B, H, W, C], C = 1 or 3. Color leaves gray images as they are.
       operations: static.
       index: int [B, S].
-      fill: the grey value of what a geometric operation moves into the image.
+      fill: the gray value of what a geometric operation moves into the image.
       interpolation: "nearest" or "bilinear", for geometric operations.
 
     Returns:
@@ -115,7 +115,7 @@ def _factor(operations: Sequence[Operation], index: jax.Array) -> jax.Array:
     return jnp.asarray(np.array(factor, np.float32))[index][:, None, None, None]
 
 
-# Operations on grey values.
+# Operations on gray values.
 
 
 def look_up(x: jax.Array, tables: jax.Array) -> jax.Array:
@@ -158,9 +158,9 @@ def _tables(x, operations, names, index) -> jax.Array:
 
 
 def contrast_table(x: jax.Array, factor: jax.Array) -> jax.Array:
-    """Returns the blend of each value with the image's mean grey, uint8 [B, 1, 256]."""
+    """Returns the blend of each value with the image's mean gray, uint8 [B, 1, 256]."""
     pixels = x.shape[1] * x.shape[2]
-    mean = (2 * jnp.sum(grey(x), axis=(1, 2)) + pixels) // (2 * pixels)
+    mean = (2 * jnp.sum(gray(x), axis=(1, 2)) + pixels) // (2 * pixels)
     values = jnp.arange(256, dtype=jnp.int32)[None, None, :]
     return _blend(mean[:, None, None], values, factor[:, None, None])
 
@@ -210,7 +210,7 @@ def _histogram(x: jax.Array) -> jax.Array:
 def _blended(x, operations, names, index) -> jax.Array:
     """Applies color and sharpness."""
     other = x
-    for name, degenerate in (("color", grey_image), ("sharpness", smooth)):
+    for name, degenerate in (("color", gray_image), ("sharpness", smooth)):
         if name in names:
             other = jnp.where(_chosen([name], operations, index), degenerate(x), other)
     return _blend(other, x, _factor(operations, index))
@@ -222,7 +222,7 @@ def _blend(a: jax.Array, b: jax.Array, factor: jax.Array) -> jax.Array:
     return jnp.clip(a + factor * (b - a), 0, 255).astype(jnp.uint8)
 
 
-def grey(x: jax.Array) -> jax.Array:
+def gray(x: jax.Array) -> jax.Array:
     """Returns int32 [B, H, W], Pillow's mode "L" (ITU-R 601-2 luma in 16-bit fixed point)."""
     v = x.astype(jnp.int32)
     if x.shape[-1] == 1:
@@ -230,13 +230,13 @@ def grey(x: jax.Array) -> jax.Array:
     return (v[..., 0] * 19595 + v[..., 1] * 38470 + v[..., 2] * 7471 + 32768) >> 16
 
 
-def grey_image(x: jax.Array) -> jax.Array:
-    """Returns the image without colour, uint8 [B, H, W, C]."""
-    return jnp.broadcast_to(grey(x)[..., None], x.shape).astype(jnp.uint8)
+def gray_image(x: jax.Array) -> jax.Array:
+    """Returns the image without color, uint8 [B, H, W, C]."""
+    return jnp.broadcast_to(gray(x)[..., None], x.shape).astype(jnp.uint8)
 
 
 def smooth(x: jax.Array) -> jax.Array:
-    """Returns `ImageFilter.SMOOTH`: (3x3 sum + 4 centre) / 13; the border stays as it is."""
+    """Returns `ImageFilter.SMOOTH`: (3x3 sum + 4 center) / 13; the border stays as it is."""
     h, w = x.shape[1:3]
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     shifts = [(i, j) for i in range(3) for j in range(3)]

@@ -2,7 +2,7 @@
 
 AutoAugment: Cubuk et al. 2019, arXiv 1805.09501, table 7. RandAugment: Cubuk et al. 2020,
 arXiv 1909.13719. Magnitudes are those of the PyTorch port that most programs use (translations
-by up to 150/331 of the side, grey 128 moves in, every signed operation with a random sign);
+by up to 150/331 of the side, gray 128 moves in, every signed operation with a random sign);
 warps take the nearest pixel as the authors' program does, where the port takes bicubic shears.
 """
 

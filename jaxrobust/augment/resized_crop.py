@@ -1,4 +1,4 @@
-"""Random resized crops, and the centre crop that goes with them in evaluation.
+"""Random resized crops, and the center crop that goes with them in evaluation.
 
 A resize is two products with a matrix of triangle weights [size, H], one per example, so that
 every example may have its own crop box in one compiled program. The weights widen with the scale
@@ -110,7 +110,7 @@ def random_resized_crop(
     return crop_resize(x, top, left, height, width, (size, size))
 
 
-def resize_centre_crop(x: jax.Array, size: int, *, resize: int | None = None) -> jax.Array:
+def resize_center_crop(x: jax.Array, size: int, *, resize: int | None = None) -> jax.Array:
     """Resizes the shorter side to `resize` and cuts out the central square, for evaluation.
 
     Args:
@@ -125,7 +125,7 @@ def resize_centre_crop(x: jax.Array, size: int, *, resize: int | None = None) ->
       UserError: resize is smaller than size.
     """
     resize = round(size * 8 / 7) if resize is None else resize
-    check(resize >= size, f"The centre crop of {size} is larger than the resized {resize}.")
+    check(resize >= size, f"The center crop of {size} is larger than the resized {resize}.")
     b, h, w, _ = x.shape
     full = (resize, int(resize * w / h)) if h <= w else (int(resize * h / w), resize)
     zero = jnp.zeros((b,), jnp.int32)

@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxrobust.augment import policies
 from jaxrobust.augment.color_jitter import color_jitter
-from jaxrobust.augment.resized_crop import random_resized_crop, resize_centre_crop, unit_range
+from jaxrobust.augment.resized_crop import random_resized_crop, resize_center_crop, unit_range
 from jaxrobust.errors import check, choose
 
 View = Callable[[jax.Array, jax.Array], jax.Array]
@@ -45,12 +45,12 @@ def make_view(
 ) -> View:
     """Returns `view(key, x) -> float32`, a pure function for a whole batch.
 
-    none            normalise
-    crop_flip       random crop, flip, normalise
-    strong          random crop, flip, AutoAugment (CIFAR-10 policy), Cutout, normalise
-    rand_augment    random crop, flip, RandAugment, Cutout, normalise
-    imagenet        random resized crop, flip, colour jitter (0.4, 0.4, 0.4, 0.2), normalise
-    imagenet_eval   resize, centre crop, normalise
+    none            normalize
+    crop_flip       random crop, flip, normalize
+    strong          random crop, flip, AutoAugment (CIFAR-10 policy), Cutout, normalize
+    rand_augment    random crop, flip, RandAugment, Cutout, normalize
+    imagenet        random resized crop, flip, color jitter (0.4, 0.4, 0.4, 0.2), normalize
+    imagenet_eval   resize, center crop, normalize
 
     Args:
       kind: one of the above.
@@ -77,8 +77,8 @@ def make_view(
     size = 224 if imagenet and image_size is None else image_size
     warp = {"fill": fill, "interpolation": interpolation}
 
-    def centre(key, x):
-        return resize_centre_crop(x, size)
+    def center(key, x):
+        return resize_center_crop(x, size)
 
     def crop(key, x):
         return random_crop(key, x, pad=pad, mode=pad_mode) if pad else x
@@ -105,10 +105,10 @@ def make_view(
         "strong": (crop, mirror, policy, cut),
         "rand_augment": (crop, mirror, rand, cut),
         "imagenet": (resized_crop, mirror, color_jitter),
-        "imagenet_eval": (centre,),
+        "imagenet_eval": (center,),
     }[kind]
     if size is not None and not imagenet:
-        steps = (centre, *steps)
+        steps = (center, *steps)
 
     def view(key: jax.Array, x: jax.Array) -> jax.Array:
         x = jnp.asarray(x)
@@ -217,12 +217,12 @@ def random_cutout(
     uniform = jax.random.uniform(key, (2, b, 1), jnp.float32)
 
     def covered(uniform, side):
-        centre = (uniform * side).astype(jnp.int32)
+        center = (uniform * side).astype(jnp.int32)
         pixel = jnp.arange(side)[None, :]
         if kind == "gray":
-            first = jnp.maximum(centre - size // 2, 0)
+            first = jnp.maximum(center - size // 2, 0)
             return (pixel >= first) & (pixel < first + size)
-        return (pixel >= centre - size // 2) & (pixel < centre + size // 2)
+        return (pixel >= center - size // 2) & (pixel < center + size // 2)
 
     box = covered(uniform[0], h)[:, :, None, None] & covered(uniform[1], w)[:, None, :, None]
     return jnp.where(box, jnp.asarray(128 if kind == "gray" else 0, x.dtype), x)

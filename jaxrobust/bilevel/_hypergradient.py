@@ -1,7 +1,7 @@
-"""The gradient of a meta-loss, some optimiser steps ahead, for the parameters of the inner loss.
+"""The gradient of a meta-loss, some optimizer steps ahead, for the parameters of the inner loss.
 
 Symbols: theta `params`, phi `meta_params`, L inner loss, M meta-loss, K look-ahead steps,
-U(g, theta) one step of the optimiser with gradient g. With theta_0 = theta,
+U(g, theta) one step of the optimizer with gradient g. With theta_0 = theta,
 
     theta_k = U(grad_theta L(theta_{k-1}, phi), theta_{k-1}),    wanted is    d M(theta_K) / d phi.
 """
@@ -26,7 +26,7 @@ Held = Callable[[str], bool]
 
 
 class LookAhead(NamedTuple):
-    """Two losses, an optimiser, and what it may move.
+    """Two losses, an optimizer, and what it may move.
 
     Attributes:
       inner_loss: `(params, meta_params, batch) -> (loss, aux)`.
@@ -82,7 +82,7 @@ class LookAhead(NamedTuple):
     def run(
         self, steps: int, meta_params: Any, params: Any, opt_state: Any, batch: Any
     ) -> tuple[Any, Any, Any]:
-        """Returns theta_K, the optimiser's state, and (loss, aux) of the first step.
+        """Returns theta_K, the optimizer's state, and (loss, aux) of the first step.
 
         More than one step are rematerialized: each keeps only its parameters for the backward
         pass and runs again there. More than `UNROLLED` steps are compiled as one step and a scan.
@@ -240,7 +240,7 @@ def hypergradient(
     Args:
       inner_loss: `(params, meta_params, batch) -> loss []`, or `-> (loss, aux)` with `has_aux`.
       meta_loss: `(params, meta_batch) -> loss []`.
-      optimizer: any optax optimiser; its state is read and not changed. Gradients that are
+      optimizer: any optax optimizer; its state is read and not changed. Gradients that are
         exactly zero are nudged, see `LookAhead.move`: at zero Adam has no derivative.
       steps: K, all on the same batch unless `per_step`. More than three are compiled as a scan: on
         CPU, XLA computes convolutions within one slowly.
@@ -330,7 +330,7 @@ def exact(ahead: LookAhead, steps, meta_params, params, opt_state, batch, meta_b
 def first_order(ahead: LookAhead, steps, meta_params, params, opt_state, batch, meta_batch):
     """d/dphi of M's tangent at theta, M(theta) + <grad M(theta), theta_1 - theta>.
 
-    Right up to a relative error of the order of the learning rate. Where the optimiser is linear
+    Right up to a relative error of the order of the learning rate. Where the optimizer is linear
     in the gradient, as SGD with momentum, nothing needs the look-ahead's backward pass: it falls
     away when compiled. Returns as `exact`.
     """
@@ -353,7 +353,7 @@ def finite_difference(ahead: LookAhead, steps, meta_params, params, opt_state, b
     is taken; the error is of order e^2, with e |u| = twice the cube root of the machine's
     precision: 0.01 in float32. Returns as `exact`.
 
-    Source: DARTS, Liu et al. 2019, arXiv 1806.09055, equation 8; here for any optimiser.
+    Source: DARTS, Liu et al. 2019, arXiv 1806.09055, equation 8; here for any optimizer.
     """
     if ahead.per_step:
         batch = jax.tree.map(lambda leaf: leaf[0], batch)
@@ -399,7 +399,7 @@ def connected_value_and_grad(function: Callable[[Any], tuple[jax.Array, Any]], m
         "The meta-gradient is zero: nothing leads from the meta-parameters through the look-ahead "
         "to the meta-loss. Check that the objective's loss depends on both its parameters and the "
         "logits (no stop_gradient, argmax or rounding on the way), that the look-ahead moves some "
-        "parameters (skip, held), that the optimiser's update depends on the gradient's size, and "
+        "parameters (skip, held), that the optimizer's update depends on the gradient's size, and "
         "that the meta-loss depends on the network.",
     )
     return found

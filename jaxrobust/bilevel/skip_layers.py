@@ -1,4 +1,4 @@
-"""Skip-layer meta-optimisation: the look-ahead moves only the top of the network.
+"""Skip-layer meta-optimization: the look-ahead moves only the top of the network.
 
 The held bottom runs once per batch, without gradient (Jiang et al. 2022, arXiv 2201.00849,
 section "Skip-Layer Meta Optimization").

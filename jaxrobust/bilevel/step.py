@@ -1,7 +1,7 @@
 """One training step of a network together with the objective it is trained on.
 
     look-ahead    theta' = U(grad_theta L(theta, phi), theta)    on the batch
-    meta-step     phi <- meta-optimiser, on d M(theta') / d phi    on the metadata batch
+    meta-step     phi <- meta-optimizer, on d M(theta') / d phi    on the metadata batch
     real step     theta <- U(grad_theta L(theta, phi), theta)    on the batch, with the new phi
 
 Keep all three in one `jax.jit`: XLA then runs once what look-ahead and real step have in common.
@@ -34,9 +34,9 @@ class State(NamedTuple):
       step: int32 [], real steps taken.
       params: theta, of the network.
       network_state: its other state, batch norm's running statistics; {} if none.
-      opt_state: of theta's optimiser.
+      opt_state: of theta's optimizer.
       meta_params: phi, of the objective.
-      meta_opt_state: of phi's optimiser.
+      meta_opt_state: of phi's optimizer.
     """
 
     step: jax.Array
@@ -126,7 +126,7 @@ def make_bilevel(
       meta_every: a meta-step every so many steps (of `State.step`).
       meta_loss: `(logits, meta_batch) -> [B]`.
       axis_name: of a `pmap` whose devices hold shards of the batches and copies of the rest; the
-        network must then normalise over the same axis. Under `jit` with sharded batches: None.
+        network must then normalize over the same axis. Under `jit` with sharded batches: None.
 
     Raises:
       UserError: see `hypergradient` and `split`; when a step is traced, see

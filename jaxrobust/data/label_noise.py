@@ -213,7 +213,7 @@ def instance_dependent(
     k != y with probability q_n softmax_k(x_n W_y) (over k != y) and keeps y with 1 - q_n.
 
     Args:
-      x: [N, ...], images or features; standardised here (images by channel).
+      x: [N, ...], images or features; standardized here (images by channel).
       labels: int [N], true labels y.
       rate: mean flip rate before truncation, in [0, 1).
       num_classes: K.

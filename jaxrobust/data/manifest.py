@@ -119,7 +119,7 @@ def save(manifest: Manifest, path: str | Path) -> None:
     """Writes `noise.npz`; an existing file is replaced in one go.
 
     Keys: `index, given_labels, true_labels` of the training part, the same with `metadata_` and
-    `validation_` where there are such parts, the fields of `Manifest`, and `realised`'s.
+    `validation_` where there are such parts, the fields of `Manifest`, and `realized`'s.
     """
     arrays: dict[str, Any] = {}
     for part in _PARTS:

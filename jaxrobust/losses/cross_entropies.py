@@ -1,6 +1,6 @@
 """Cross-entropy and its robust relatives: functions of the probability of the given label.
 
-Symbols, here and in the neighbouring files: z logits `[..., K]`, p = softmax(z), t the label as a
+Symbols, here and in the neighboring files: z logits `[..., K]`, p = softmax(z), t the label as a
 distribution `[..., K]` (one-hot for an index y). A loss ℓ that is defined for an index only is
 extended to distributions as the expectation Σₖ tₖ ℓ(z, k).
 """
@@ -160,7 +160,7 @@ def asymmetric_generalized_cross_entropy(
     q: Scalar = 0.7,
     where: ArrayLike | None = None,
 ) -> jax.Array:
-    """((a + 1)^q − (a + p_y)^q)/q; at a = 0 the generalised cross-entropy.
+    """((a + 1)^q − (a + p_y)^q)/q; at a = 0 the generalized cross-entropy.
 
     Source: Zhou et al. 2021, arXiv 2106.03110.
 
@@ -188,7 +188,7 @@ def normalized_and_reverse_cross_entropy(
     beta: Scalar = 0.1,
     where: ArrayLike | None = None,
 ) -> jax.Array:
-    """α · normalised + β · reverse cross-entropy (NCE+RCE), an active and a passive loss.
+    """α · normalized + β · reverse cross-entropy (NCE+RCE), an active and a passive loss.
 
     Source: Ma et al. 2020, arXiv 2006.13554.
 
@@ -211,7 +211,7 @@ def normalized_and_asymmetric_cross_entropy(
     q: Scalar = 0.7,
     where: ArrayLike | None = None,
 ) -> jax.Array:
-    """α · normalised + β · asymmetric generalised cross-entropy (NCE+AGCE).
+    """α · normalized + β · asymmetric generalized cross-entropy (NCE+AGCE).
 
     Source: Zhou et al. 2021, arXiv 2106.03110.
 

@@ -78,7 +78,7 @@ def dal_schedule(
 
 
 def ce_sr_schedule(epoch: Scalar, *, lamb: Scalar = 8.0, rho: Scalar = 1.02) -> Scalar:
-    """λ of epoch i for sparse regularisation: λ ρⁱ; `epoch`, shape [], may be traced.
+    """λ of epoch i for sparse regularization: λ ρⁱ; `epoch`, shape [], may be traced.
 
     Source: Zhou et al. 2021, arXiv 2108.00192.
 

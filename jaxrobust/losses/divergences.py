@@ -1,4 +1,4 @@
-"""Losses between the prediction and the label as distributions, and sparse regularisation.
+"""Losses between the prediction and the label as distributions, and sparse regularization.
 
 Symbols as in `cross_entropies`: z logits `[..., K]`, p = softmax(z), t label distribution.
 """
@@ -26,7 +26,7 @@ from jaxrobust.losses.validation import (
 )
 
 # Logits shorter than this are not stretched to unit length: the direction of (nearly) zero
-# logits, such as a zero-initialised head gives, is not worth an unbounded gradient.
+# logits, such as a zero-initialized head gives, is not worth an unbounded gradient.
 _SHORTEST = 1e-3
 
 
@@ -152,7 +152,7 @@ def bi_tempered_logistic(
     Args:
       t1: at least 0 and below 2; 0.7 as released.
       t2: at least 1; 1.5 as released.
-      num_iters: fixed-point iterations for the normaliser (static), differentiated through;
+      num_iters: fixed-point iterations for the normalizer (static), differentiated through;
         5 as released, after which p̂ sums to 1 within about 1e-3 (4e-2 for sharp logits).
     """
     z, t = prepare(logits, labels, where)

@@ -199,7 +199,7 @@ def curvenet(
         return state._replace(memory=memory)
 
     def begin(state, key):
-        """The fresh network, optimiser and objective; the curves and their mean by class."""
+        """The fresh network, optimizer and objective; the curves and their mean by class."""
         fresh, found = allocate.init(key), state.memory["curves"]
         if curves is not None:
             external = jnp.asarray(curves)

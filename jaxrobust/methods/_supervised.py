@@ -133,8 +133,8 @@ def supervised(
     Args:
       network: see `jaxrobust.networks`.
       loss: see `make_loss`.
-      optimizer: any optax optimiser.
-      view: `view(key, x) -> x`, augmentation and normalisation.
+      optimizer: any optax optimizer.
+      view: `view(key, x) -> x`, augmentation and normalization.
       example: one batch of raw examples [B, ...], for its shape.
       num_examples: rows 0 ... num_examples-1 of the data are trained on.
       memory: of a loss that has one; its rows are moved with every batch's logits, by index, and

@@ -74,7 +74,7 @@ def hierarchical_sampling(
     size: int,
     by_loss: bool = True,
 ) -> tuple[jax.Array, jax.Array]:
-    """Chooses balanced metadata, most of it rightly labelled, from the training data itself.
+    """Chooses balanced metadata, most of it rightly labeled, from the training data itself.
 
     From every class `candidates` examples are drawn at random; of these the `kept` ones with the
     lowest loss make the metadata. Drawing first keeps the metadata from being the same easy

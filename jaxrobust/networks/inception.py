@@ -51,7 +51,7 @@ def inception_resnet_v2(
 ) -> Network:
     """Returns Inception-ResNet-v2 for images of 299 (at least 75); 55.84 M parameters at 1000.
 
-    Batch norm's epsilon is 1e-3. PyTorch's default initialisation; no dropout. Stages: "stem",
+    Batch norm's epsilon is 1e-3. PyTorch's default initialization; no dropout. Stages: "stem",
     "stage1" (35 x 35), "stage2" (17 x 17), "stage3" (8 x 8), "head". Images [B, H, W, C].
     Source: Szegedy et al. 2017, arXiv 1602.07261.
     """

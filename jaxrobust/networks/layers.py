@@ -46,7 +46,7 @@ def layers(
 class BatchNorm(nn.Module):
     """y = (x - mean) / sqrt(var + epsilon) * scale + bias, over all axes but the last.
 
-    As PyTorch's: the batch is normalised with the biased variance, the running variance takes
+    As PyTorch's: the batch is normalized with the biased variance, the running variance takes
     the unbiased one (Flax's own takes the biased), since the papers' programs evaluate with it.
     Statistics are float32 (or float64) whatever `dtype` is. The mean is taken over each example
     first and then over examples: on CPU that is faster, and it is more exact.

@@ -117,7 +117,7 @@ def from_linen(modules: nn.Module | Mapping[str, nn.Module]) -> Network:
 
 
 def _init_stage(module, key, x, flag):
-    """Variables of one stage; compiled, which leaves out everything but the initialisers."""
+    """Variables of one stage; compiled, which leaves out everything but the initializers."""
     return jax.jit(lambda key: module.init(key, jnp.zeros(x.shape, x.dtype), **flag))(key)
 
 

@@ -44,10 +44,10 @@ def meta_weight_net(
 def learning_to_reweight(
     batch_size: int, *, base_loss: BaseLoss = losses.cross_entropy
 ) -> tuple[Objective, optax.GradientTransformation]:
-    """Returns an objective whose phi are the batch's own weights, and its meta-optimiser.
+    """Returns an objective whose phi are the batch's own weights, and its meta-optimizer.
 
-    Every look-ahead starts from weights 0, phi [B]; the meta-optimiser then sets them to
-    max(0, -gradient), normalised to the sum B (to 0 where no gradient is negative), and the
+    Every look-ahead starts from weights 0, phi [B]; the meta-optimizer then sets them to
+    max(0, -gradient), normalized to the sum B (to 0 where no gradient is negative), and the
     real step uses these. Nothing is carried from batch to batch. Of a batch that is filled up
     ("where"), the weights sum to the number of examples that count.
 

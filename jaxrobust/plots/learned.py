@@ -12,7 +12,7 @@ from jaxrobust.plots import weights as weight_figures
 from jaxrobust.plots.run import (
     BLUE,
     GREEN,
-    GREY,
+    GRAY,
     ORANGE,
     canvas,
     name_classes,
@@ -73,8 +73,8 @@ def weight_by_rank(
     axes = np.atleast_1d(axes).ravel()
     for ax, k in zip(axes, shown, strict=False):
         if true is not None:
-            centre, share = clean_share(rank[given == k], (given == true)[given == k], ranks)
-            ax.bar(centre, share, width=ranks / 10 * 0.9, color=GREY, alpha=0.35,
+            center, share = clean_share(rank[given == k], (given == true)[given == k], ranks)
+            ax.bar(center, share, width=ranks / 10 * 0.9, color=GRAY, alpha=0.35,
                    label="share of right labels")
         ax.plot(np.arange(ranks), weights[:, k], color=BLUE, lw=1.6, label="learned weight")
         ax.set(title=str(class_names[k]), ylim=(0, 1.05), xlim=(0, ranks))
@@ -88,7 +88,7 @@ def weight_by_rank(
 
 
 def clean_share(rank: np.ndarray, right: np.ndarray, ranks: int, bins: int = 10):
-    """Returns centres and share of right labels of `bins` equal ranges of rank; 0 if empty."""
+    """Returns centers and share of right labels of `bins` equal ranges of rank; 0 if empty."""
     which = np.clip(rank * bins // ranks, 0, bins - 1)
     count = np.bincount(which, minlength=bins)
     share = np.bincount(which, right, minlength=bins) / np.maximum(count, 1)
@@ -130,14 +130,14 @@ def draw_history(
         ("corrected_accuracy_clean", "corrected labels right, of right given", GREEN),
         ("corrected_accuracy_wrong", "corrected labels right, of wrong given", ORANGE),
         ("metadata_clean_share", "right labels among metadata", BLUE),
-        ("weight_auroc", "weights: area under the ROC", GREY),
+        ("weight_auroc", "weights: area under the ROC", GRAY),
         ("weight_auroc_within_class", "the same within a given class", "black"),
     ]
     if not any(row.get(key) is not None for row in rows for key, _, _ in named):
         return paths
     figure, ax = canvas()
-    for key, label, colour in named:
-        series(ax, rows, key, label, colour)
+    for key, label, color in named:
+        series(ax, rows, key, label, color)
     ax.set(xlabel="epoch", ylim=(0, 1.02), title="What was learned about the labels")
     ax.legend(frameon=False, fontsize=8)
     return [*paths, save(figure, folder / "learned.png")]

@@ -14,8 +14,8 @@ from matplotlib.text import Text
 
 from jaxrobust.training import metrics
 
-BLUE, ORANGE, GREEN, GREY = "#3465a4", "#d9711c", "#4e8f3a", "#888888"
-COLOURS = (GREY, BLUE, ORANGE, GREEN, "#8b5aa8", "#a0522d")  # of runs or methods side by side
+BLUE, ORANGE, GREEN, GRAY = "#3465a4", "#d9711c", "#4e8f3a", "#888888"
+COLORS = (GRAY, BLUE, ORANGE, GREEN, "#8b5aa8", "#a0522d")  # of runs or methods side by side
 
 
 def canvas(width: float = 6.4, height: float = 4.0, rows: int = 1, columns: int = 1):
@@ -62,13 +62,13 @@ def learning_curves(rows: list[dict[str, Any]], results: dict[str, Any]) -> Figu
     series(left, rows, "train_loss", "training", BLUE)
     left.set(xlabel="epoch", ylabel="loss", title="Training loss")
     named = [
-        ("train_accuracy", "training (given labels)", GREY),
+        ("train_accuracy", "training (given labels)", GRAY),
         ("validation_balanced_accuracy", "validation, balanced (given labels)", BLUE),
         ("test_balanced_accuracy", "test, balanced", GREEN),
         ("memorised", "wrong labels memorised", ORANGE),
     ]
-    for key, label, colour in named:
-        series(right, rows, key, label, colour)
+    for key, label, color in named:
+        series(right, rows, key, label, color)
     if results["selection_split"]:
         right.axvline(results["selected"]["epoch"], color="black", lw=0.8, ls=":")
         right.annotate("selected", (results["selected"]["epoch"], 1.0), fontsize=7, rotation=90,
@@ -84,11 +84,11 @@ def name_classes(ax, class_names: Sequence[str]) -> None:
     ax.set_xticks(range(len(class_names)), class_names, **aslant)
 
 
-def series(ax, rows: list[dict[str, Any]], key: str, label: str, colour: str) -> None:
+def series(ax, rows: list[dict[str, Any]], key: str, label: str, color: str) -> None:
     """Draws one column of metrics.jsonl; nothing where it is absent."""
     points = [(row["epoch"], row[key]) for row in rows if row.get(key) is not None]
     if points:
-        ax.plot(*zip(*points, strict=True), color=colour, label=label, lw=1.4)
+        ax.plot(*zip(*points, strict=True), color=color, label=label, lw=1.4)
 
 
 def confusion(predicted: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> Figure:
@@ -105,9 +105,9 @@ def confusion(predicted: np.ndarray, labels: np.ndarray, class_names: Sequence[s
         ax.set_yticks(range(k), class_names)
         for i, j in np.ndindex(k, k):
             if share[i, j] >= 0.005:
-                colour = "white" if share[i, j] > 0.5 else "black"
+                color = "white" if share[i, j] > 0.5 else "black"
                 ax.text(j, i, f"{100 * share[i, j]:.0f}", ha="center", va="center", fontsize=7,
-                        color=colour)
+                        color=color)
     figure.colorbar(image, ax=ax, shrink=0.8)
     ax.set(xlabel="predicted", ylabel="true", title="Test data, share of the true class (%)")
     return figure

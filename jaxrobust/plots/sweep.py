@@ -25,8 +25,8 @@ def draw(rows: list[dict[str, Any]]) -> figures.Figure:
             means = [of_method[s][column] or 0 for s in settings]
             errors = [of_method[s][f"{column}_deviation"] or 0 for s in settings]
             x = np.arange(len(settings)) + (i - (len(methods) - 1) / 2) * width
-            colour = figures.COLOURS[i % len(figures.COLOURS)]
-            ax.bar(x, means, 0.92 * width, yerr=errors, color=colour, label=method, capsize=2)
+            color = figures.COLORS[i % len(figures.COLORS)]
+            ax.bar(x, means, 0.92 * width, yerr=errors, color=color, label=method, capsize=2)
         ax.set(ylim=(0, 1.02), title=title)
         ax.set_xticks(range(len(settings)), ["\n".join(s) for s in settings], fontsize=8)
     named = axes[0].get_legend_handles_labels()

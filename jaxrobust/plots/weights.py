@@ -1,6 +1,6 @@
 """Pictures of loss curves and of learned weights, by kind of example.
 
-Kinds: rightly and wrongly labelled, each in large, medium and small given classes; where the truth
+Kinds: rightly and wrongly labeled, each in large, medium and small given classes; where the truth
 is not known, by given class alone. Symbols: N examples, K classes, T epochs of a curve.
 """
 
@@ -26,7 +26,7 @@ def thirds(counts: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
 
 
 def kinds(given: np.ndarray, true: np.ndarray | None) -> list[tuple[str, str, np.ndarray]]:
-    """Returns `(name, colour, bool [N])` of each kind within a group that has examples."""
+    """Returns `(name, color, bool [N])` of each kind within a group that has examples."""
     if true is None:
         named = [(*ALL, np.ones(len(given), bool))]
     else:
@@ -64,11 +64,11 @@ def curves_by_kind(
     figure, axes, panels = _panels(given, true, class_names)
     epochs = np.arange(1, curves.shape[1] + 1)
     for ax, named in panels:
-        for name, colour, members in named:
+        for name, color, members in named:
             of_kind = curves[members].astype(np.float32)
             low, high = np.percentile(of_kind, (25, 75), axis=0)
-            ax.fill_between(epochs, low, high, color=colour, alpha=0.25, lw=0)
-            ax.plot(epochs, of_kind.mean(0), color=colour, lw=1.6,
+            ax.fill_between(epochs, low, high, color=color, alpha=0.25, lw=0)
+            ax.plot(epochs, of_kind.mean(0), color=color, lw=1.6,
                     label=f"{name} ({members.sum()})")
         ax.set(xlabel="epoch of the probe", ylim=(0, None))
         ax.legend(frameon=False, fontsize=8)
@@ -84,9 +84,9 @@ def weights_by_kind(
     figure, axes, panels = _panels(given, true, class_names)
     bins = np.linspace(0, max(float(weights.max()), 1e-6), 26)
     for ax, named in panels:
-        for name, colour, members in named:
+        for name, color, members in named:
             share = np.full(members.sum(), 1 / members.sum())
-            ax.hist(weights[members], bins, weights=share, color=colour, alpha=0.5,
+            ax.hist(weights[members], bins, weights=share, color=color, alpha=0.5,
                     label=f"{name} ({members.sum()})")
         ax.set(xlabel="weight", ylim=(0, 1))
         ax.legend(frameon=False, fontsize=8)
@@ -101,10 +101,10 @@ def weight_against_loss(
     """Weight [N] of each example against its loss [N] at the end of the probe."""
     figure, axes, panels = _panels(given, true, class_names)
     for ax, named in panels:
-        for name, colour, members in named:
+        for name, color, members in named:
             rows = np.flatnonzero(members)
             rows = rows[:: -(-len(rows) // most)]
-            ax.scatter(loss[rows], weights[rows], s=7, color=colour, alpha=0.5, lw=0, label=name)
+            ax.scatter(loss[rows], weights[rows], s=7, color=color, alpha=0.5, lw=0, label=name)
         ax.set(xlabel="loss at the end of the probe", xlim=(0, None),
                ylim=(0, 1.05 * float(weights.max()) + 1e-6))
         ax.legend(frameon=False, fontsize=8)
@@ -133,12 +133,12 @@ def weight_by_class_history(
         return None
     figure, axes = canvas(4.6 * len(named) + 1.2, 3.8, 1, len(named))
     order = np.argsort(-np.asarray(counts), kind="stable")
-    colours = colormaps["viridis"](np.linspace(0, 0.92, len(order)))
+    colors = colormaps["viridis"](np.linspace(0, 0.92, len(order)))
     epochs = [row["epoch"] for row in drawn]
     for ax, (key, name) in zip(np.atleast_1d(axes), named.items(), strict=True):
-        for colour, k in zip(colours, order, strict=True):
+        for color, k in zip(colors, order, strict=True):
             values = np.array([row[key][k] for row in drawn], float)
-            ax.plot(epochs, values, color=colour, lw=1.3,
+            ax.plot(epochs, values, color=color, lw=1.3,
                     label=f"{class_names[k]} ({counts[k]})")
         ax.set(xlabel="epoch", ylim=(0, None), title=name)
     _share_y(np.atleast_1d(axes))

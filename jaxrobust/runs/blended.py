@@ -23,7 +23,7 @@ from jaxrobust import files
 from jaxrobust.audit import models
 from jaxrobust.data import manifest, table, tabular
 from jaxrobust.data.prepare import Part, Prepared
-from jaxrobust.data.readers.unlabelled import load_inputs
+from jaxrobust.data.readers.unlabeled import load_inputs
 from jaxrobust.errors import check
 from jaxrobust.runs import audit as auditing
 from jaxrobust.runs import image_features, results

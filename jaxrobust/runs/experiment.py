@@ -175,7 +175,7 @@ def load_curves(config: ConfigDict, data: Prepared) -> np.ndarray | None:
 
 
 def make_optimizer(config: ConfigDict, stages, *, cycle=None, learning_rate=None):
-    """Returns the optimiser of the network.
+    """Returns the optimizer of the network.
 
     Args:
       stages: as `schedules.make_schedule` has them.

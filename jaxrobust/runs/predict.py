@@ -14,7 +14,7 @@ from jaxrobust import config as configuration
 from jaxrobust import networks
 from jaxrobust.audit import export
 from jaxrobust.data.readers import images
-from jaxrobust.data.readers.unlabelled import load_inputs
+from jaxrobust.data.readers.unlabeled import load_inputs
 from jaxrobust.errors import check, writing
 from jaxrobust.runs import blended, cross_validation, results
 from jaxrobust.runs import model as models
@@ -164,8 +164,8 @@ def describe(config: ConfigDict) -> str:
     """The dry run: resolves the configuration and loads the data, but trains nothing.
 
     Returns:
-      A text with the configuration, class counts, realised noise, parameter count and an
-      estimate of the memory that data, parameters and optimiser take on the device.
+      A text with the configuration, class counts, realized noise, parameter count and an
+      estimate of the memory that data, parameters and optimizer take on the device.
     """
     config = configuration.validate(config)
     if config.method.name == "blend":
@@ -188,7 +188,7 @@ def describe(config: ConfigDict) -> str:
     if noise["realised_rate"] is not None:
         asked = f"requested rate {noise['requested_rate']:.3f}, "
         asked = "" if noise["requested_kind"] == "none" else asked
-        lines.append(f"Wrong labels: {asked}realised {noise['realised_rate']:.3f}.")
+        lines.append(f"Wrong labels: {asked}realized {noise['realised_rate']:.3f}.")
     parts = (data.metadata, data.validation, data.test)
     beside = [p.x for p in parts if p is not None and isinstance(p.x, jax.Array)]
     held = _bytes((shapes, experiment.feed.arrays, experiment.feed.truth, beside))

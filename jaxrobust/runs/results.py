@@ -112,7 +112,7 @@ def _numbers(experiment, params, batch_stats, evaluated: dict[str, Evaluated]) -
     if data.truth_known:
         given, true = data.train.labels, data.train.true_labels
         logits = np.asarray(experiment.forward(params, batch_stats, data.train.x))
-        numbers |= metrics.memorisation(logits[: len(given)], given, true)
+        numbers |= metrics.memorization(logits[: len(given)], given, true)
     return numbers
 
 

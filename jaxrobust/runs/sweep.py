@@ -124,7 +124,7 @@ def run(path: str, workdir: Path, overrides: Mapping[str, Any], dry_run: bool = 
             return stop.code
         except RunError as error:
             failed.append(f"failed: {r.name}: {error}")
-    rows = sweep_table.summarise(todo, results)
+    rows = sweep_table.summarize(todo, results)
     tell(sweep_table.markdown(rows))
     say(f"Programs compiled: {programs.compiled()}.")
     written = sweep_table.write(rows, workdir)

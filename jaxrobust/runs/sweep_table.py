@@ -25,7 +25,7 @@ COLUMNS = {
 Row = dict[str, Any]
 
 
-def summarise(runs: Sequence[Any], results: Mapping[str, Any]) -> list[Row]:
+def summarize(runs: Sequence[Any], results: Mapping[str, Any]) -> list[Row]:
     """Returns a row for every noise, imbalance and method.
 
     Args:

@@ -1,6 +1,6 @@
 """Training dynamics: loss and prediction of each example as the steps meet it, kept cheaply.
 
-A wrongly labelled example is learned late, and until then the network names another class for it
+A wrongly labeled example is learned late, and until then the network names another class for it
 (Pleiss et al. 2020, arXiv 2001.10528; Liu et al. 2020, arXiv 2007.00151). The loop adds
 the logits that every step computes anyway to sums over the steps, by scatter; being state
 (`TrainState.dynamics`), they are saved and resumed with everything else.

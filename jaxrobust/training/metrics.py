@@ -77,7 +77,7 @@ def classification(
     }
 
 
-def memorisation(logits: np.ndarray, given: np.ndarray, true: np.ndarray) -> dict[str, Any]:
+def memorization(logits: np.ndarray, given: np.ndarray, true: np.ndarray) -> dict[str, Any]:
     """How the wrong labels of the training data were dealt with.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Optimisers and learning-rate schedules of the three papers, from optax's parts."""
+"""Optimizers and learning-rate schedules of the three papers, from optax's parts."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def make_optimizer(
     clip_norm: float | None = None,
     l1: float = 0.0,
 ) -> optax.GradientTransformation:
-    """Returns the optimiser of the network.
+    """Returns the optimizer of the network.
 
     `sgd` and `adam` add weight decay to the gradient, as PyTorch does; `adamw` decouples it.
     An L1 penalty l1 * sum |parameter| is part of the loss: its gradient comes first. Then the

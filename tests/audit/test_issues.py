@@ -226,7 +226,7 @@ def test_loss_curves_alone_find_wrong_labels_and_suggest_none():
 
 
 def test_of_the_parts_of_a_training_that_one_is_taken_that_tells_most():
-    """Memorised at the end: the last part names the given label everywhere."""
+    """Memorized at the end: the last part names the given label everywhere."""
     given, true, early = planted()
     end = softmax(6 * np.eye(5)[given])
 
@@ -322,7 +322,7 @@ def test_wrong_labels_are_one_line():
         find_label_issues(["cat", "emu"], weights=np.ones(2), class_names=["cat", "dog"])
 
 
-def test_a_class_that_is_learned_badly_is_not_taken_for_a_mislabelled_one():
+def test_a_class_that_is_learned_badly_is_not_taken_for_a_mislabeled_one():
     """A poor network: it knows the even classes well, the odd ones hardly."""
     rng = np.random.default_rng(0)
     n, k = 6000, 10

@@ -23,7 +23,7 @@ MAGNITUDES = {
 }
 CASES = [Operation(name, m) for name, values in MAGNITUDES.items() for m in values]
 SHAPES = [(32, 32, 3), (8, 8, 1), (27, 19, 3)]
-# One grey level, in at most this share of the pixels (1 for any); other operations are exact.
+# One gray level, in at most this share of the pixels (1 for any); other operations are exact.
 ROUNDED = {"auto_contrast": 1.0, "contrast": 0.005, "color": 0.005, "sharpness": 0.005}
 
 
@@ -82,7 +82,7 @@ def test_equals_pillow(name, shape):
 
 
 @pytest.mark.parametrize("name", GEOMETRIC)
-def test_bilinear_is_within_one_grey_level_of_pillow(name):
+def test_bilinear_is_within_one_gray_level_of_pillow(name):
     shape = SHAPES[0]
     for operation, got in zip(CASES, ours(shape, "bilinear"), strict=True):
         if operation.name == name:
@@ -90,7 +90,7 @@ def test_bilinear_is_within_one_grey_level_of_pillow(name):
             np.testing.assert_allclose(got.astype(int), np.stack(want), atol=1, rtol=0)
 
 
-def test_grey_images_have_no_colour_to_change():
+def test_gray_images_have_no_color_to_change():
     for operation, got in zip(CASES, ours((8, 8, 1), "nearest"), strict=True):
         if operation.name == "color":
             np.testing.assert_array_equal(got, images((8, 8, 1)))

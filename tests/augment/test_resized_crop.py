@@ -10,7 +10,7 @@ from jaxrobust.augment import resized_crop as resize
 from jaxrobust.errors import UserError
 
 crop_resize = jax.jit(resize.crop_resize, static_argnames="size")
-centre_crop = jax.jit(resize.resize_centre_crop, static_argnums=1)
+center_crop = jax.jit(resize.resize_center_crop, static_argnums=1)
 sample_boxes = jax.jit(resize.sample_boxes, static_argnums=(1, 2, 3), static_argnames="scale")
 RNG = np.random.default_rng(0)
 X = RNG.integers(0, 256, (3, 40, 30, 3)).astype(np.uint8)
@@ -27,7 +27,7 @@ def test_every_example_has_its_own_box():
     out = crop_resize(X, *(jnp.asarray(v) for v in boxes.T), size=(16, 12))
     assert out.shape == (3, 16, 12, 3) and out.dtype == jnp.float32
     for image, box, got in zip(X, boxes, out, strict=True):
-        # Pillow rounds to a grey level after either direction.
+        # Pillow rounds to a gray level after either direction.
         np.testing.assert_allclose(got, pillow(image, box, (16, 12)), rtol=0, atol=1.01 / 255)
 
 
@@ -69,16 +69,16 @@ def test_random_resized_crop_is_a_crop_by_the_sampled_boxes():
 
 
 @pytest.mark.parametrize("shape", [(40, 30), (30, 40), (32, 32)])
-def test_resize_centre_crop_is_torchvisions(shape):
+def test_resize_center_crop_is_torchvisions(shape):
     x = RNG.integers(0, 256, (1, *shape, 3)).astype(np.uint8)
     short = 16  # 8/7 of 14
     full = tuple(int(short * side / min(shape)) for side in shape)
     top, left = (round((side - 14) / 2) for side in full)
     want = pillow(x[0], (0, 0, *shape), full)[top : top + 14, left : left + 14]
-    got = centre_crop(x, 14)[0]
+    got = center_crop(x, 14)[0]
     np.testing.assert_allclose(got, want, rtol=0, atol=1.01 / 255)
 
 
-def test_a_centre_crop_larger_than_the_image_is_refused():
-    with pytest.raises(UserError, match="centre crop of 14"):
-        resize.resize_centre_crop(X, 14, resize=13)
+def test_a_center_crop_larger_than_the_image_is_refused():
+    with pytest.raises(UserError, match="center crop of 14"):
+        resize.resize_center_crop(X, 14, resize=13)

@@ -18,7 +18,7 @@ KEY = jax.random.key(0)
 SETTINGS = {"mean": MEAN, "std": STD, "cutout": 4}
 
 
-def standardised(x):
+def standardized(x):
     return (np.asarray(x) / 255 - MEAN) / STD
 
 
@@ -95,7 +95,7 @@ def test_reflecting_more_than_the_image_is_refused():
 
 def test_normalize_is_the_same_for_uint8_and_floating_point():
     got = augment.normalize(jnp.asarray(X), MEAN, STD)
-    np.testing.assert_allclose(got, standardised(X), atol=1e-5)
+    np.testing.assert_allclose(got, standardized(X), atol=1e-5)
     np.testing.assert_allclose(augment.normalize(X / np.float32(255), MEAN, STD), got, atol=1e-5)
     np.testing.assert_allclose(augment.normalize(X, 0.5, 0.25), (X / 255 - 0.5) / 0.25, atol=1e-5)
 
@@ -116,12 +116,12 @@ def test_a_view_is_its_steps(views):
         flipped = augment.random_flip(keys[1], augment.random_crop(keys[0], x))
         strong = augment_policy.auto_augment(keys[2], flipped)
         strong = augment.random_cutout(keys[3], strong, size=4)
-        return flipped, strong, resized_crop.resize_centre_crop(x, 8) * 255
+        return flipped, strong, resized_crop.resize_center_crop(x, 8) * 255
 
     kinds = ("crop_flip", "strong", "imagenet_eval")
     for kind, x in zip(kinds, steps(jnp.asarray(X)), strict=True):
-        np.testing.assert_allclose(views[kind](KEY, X), standardised(x), atol=2e-5)
-    np.testing.assert_allclose(views["none"](KEY, X), standardised(X), atol=2e-5)
+        np.testing.assert_allclose(views[kind](KEY, X), standardized(x), atol=2e-5)
+    np.testing.assert_allclose(views["none"](KEY, X), standardized(X), atol=2e-5)
 
 
 @pytest.mark.parametrize("kind", augment.VIEWS)
@@ -147,7 +147,7 @@ def test_float64_mode_changes_nothing(cropped, views, x64):
     np.testing.assert_allclose(out, cropped, atol=1e-6)
 
 
-def test_a_batch_of_one_and_grey_digits():
+def test_a_batch_of_one_and_gray_digits():
     view = jax.jit(augment.make_view("strong", mean=0.3, std=0.4, cutout=4, flip=False))
     out = view(KEY, X[:1, :8, :8, :1])
     assert out.shape == (1, 8, 8, 1) and bool(jnp.isfinite(out).all())
@@ -164,7 +164,7 @@ def test_floating_point_images_get_the_same_view(views):
 
 def test_zero_leaves_a_step_out():
     view = augment.make_view("crop_flip", mean=MEAN, std=STD, pad=0, flip=False)
-    np.testing.assert_allclose(view(KEY, X), standardised(X), atol=1e-5)
+    np.testing.assert_allclose(view(KEY, X), standardized(X), atol=1e-5)
 
 
 def test_every_view_has_the_image_size_asked_for(views):

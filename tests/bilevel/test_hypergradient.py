@@ -27,7 +27,7 @@ MODES = ["exact", "first_order", "finite_difference"]
 
 
 class Problem:
-    """A network with batch norm, a loss weighted by phi, and an optimiser that has moved."""
+    """A network with batch norm, a loss weighted by phi, and an optimizer that has moved."""
 
     def __init__(self, toy, optimizer, activation=jax.nn.relu):
         network = toy.make_network(activation=activation)
@@ -271,10 +271,10 @@ def disconnect(problem, how):
         problem.inner = lambda p, phi, b: inner(p, jax.lax.stop_gradient(phi), b)
     elif how == "phi only adds":
         problem.inner = lambda p, phi, b: inner(p, jnp.zeros_like(phi), b) + jnp.sum(phi**2)
-    elif how == "the optimiser does nothing":
+    elif how == "the optimizer does nothing":
         problem.optimizer = optax.set_to_zero()
         problem.opt_state = problem.optimizer.init(problem.params)
-    elif how == "the optimiser takes signs":
+    elif how == "the optimizer takes signs":
         problem.optimizer = optax.sign_sgd(0.1)
         problem.opt_state = problem.optimizer.init(problem.params)
     elif how == "everything is held":
@@ -286,8 +286,8 @@ def disconnect(problem, how):
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("how", [
-    "the loss has no phi", "phi is stopped", "phi only adds", "the optimiser does nothing",
-    "the optimiser takes signs", "everything is held", "the meta-loss has no network",
+    "the loss has no phi", "phi is stopped", "phi only adds", "the optimizer does nothing",
+    "the optimizer takes signs", "everything is held", "the meta-loss has no network",
 ])
 def test_a_gradient_that_nothing_leads_to_is_an_error_when_traced(toy, mode, how):
     problem = Problem(toy, OPTIMIZERS["sgd"])

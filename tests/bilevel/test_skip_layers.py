@@ -47,7 +47,7 @@ KEY = jax.random.key(7)
 
 
 def meta_gradient(setting, **options):
-    """Meta-gradient (by a meta-optimiser of learning rate 1), the new state and the info."""
+    """Meta-gradient (by a meta-optimizer of learning rate 1), the new state and the info."""
     jit, network, objective, state, batch, meta_batch = setting
     bilevel = make_bilevel(network, objective, OPTIMIZER, optax.sgd(1.0), **options)
     after, info = jit(bilevel.step)(state, batch, meta_batch, KEY)

@@ -187,7 +187,7 @@ def test_a_step_with_kept_weights_is_the_weighted_loss_over_the_batch_size(loss)
 
 @pytest.mark.parametrize("epoch, by_class", [(1, (1, 1, 1)), (2, (0.2405, 0.3673, 2.3922))])
 def test_classes_are_reweighted_from_the_chosen_epoch_of_the_allocation(epoch, by_class):
-    """(1 - beta) / (1 - beta^n), normalised to sum K; what counts epochs is shown above."""
+    """(1 - beta) / (1 - beta^n), normalized to sum K; what counts epochs is shown above."""
     config = settings(loss__reweight_from=2, loss__reweight_beta=0.9)
     setup = build_method.Setup(None, None, None, None, None, np.array([50, 10, 1]))
     batch = {"labels": jnp.arange(3), "where": jnp.ones(3, bool), "epoch": jnp.int32(epoch),
@@ -255,7 +255,7 @@ def test_learning_to_reweight_shares_the_examples_that_count_out_anew():
     assert (weights[rows] >= 0).all() and 0 < (weights[rows] > 0).sum() < 12
     np.testing.assert_allclose(weights[rows].sum(), 12, rtol=1e-4)
     assert (np.delete(weights, rows) == 1).all()
-    # The learned base keeps its own optimiser: it moves by its learning rate at most.
+    # The learned base keeps its own optimizer: it moves by its learning rate at most.
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), before.meta_params["base"],
                          after.meta_params["base"])
     assert 0 < max(jax.tree.leaves(moved)) < 0.0301
@@ -399,7 +399,7 @@ def test_killed_within_every_stage_it_ends_the_same(noisy, whole, tmp_path, monk
 
 
 def assert_same_state(one, other):
-    """Parameters, optimisers, phi, weights, curves: everything that a run ends with."""
+    """Parameters, optimizers, phi, weights, curves: everything that a run ends with."""
     one, other = (predict.open_workdir(folder)[1]["state"] for folder in (one, other))
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(one), jax.device_get(other))
 

@@ -45,7 +45,7 @@ def logits(made, params, x):
 
 
 def updated(made, state, loss):
-    """The parameters after one step of the optimiser on `loss(params)`."""
+    """The parameters after one step of the optimizer on `loss(params)`."""
     updates, _ = made.optimizer.update(jax.grad(loss)(state.params), state.opt_state, state.params)
     return optax.apply_updates(state.params, updates)
 

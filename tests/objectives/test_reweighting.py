@@ -56,7 +56,7 @@ def test_meta_weight_net_learns_that_a_high_loss_means_a_wrong_label():
 
 
 def test_learning_to_reweight_is_algorithm_1():
-    """weights = max(0, <grad of each example, grad of the metadata>), normalised; for SGD."""
+    """weights = max(0, <grad of each example, grad of the metadata>), normalized; for SGD."""
     batch, meta_batch = data(0, 8), data(1, 6)
     params = jnp.asarray(np.random.default_rng(2).normal(size=(4, 3)), jnp.float32)
     objective, meta_optimizer = learning_to_reweight(8)

@@ -1,4 +1,4 @@
-"""Data that have changed since a run: nothing is shown or labelled that is another's."""
+"""Data that have changed since a run: nothing is shown or labeled that is another's."""
 
 import csv
 import re

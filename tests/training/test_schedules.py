@@ -1,4 +1,4 @@
-"""Schedules by their formulas; optimisers against PyTorch's rule written out."""
+"""Schedules by their formulas; optimizers against PyTorch's rule written out."""
 
 import jax
 import jax.numpy as jnp

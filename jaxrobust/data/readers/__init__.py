@@ -1,1 +1,1 @@
-"""Readers of data on disk: image folders, arrays, CSV tables, TFDS, unlabelled examples."""
+"""Readers of data on disk: image folders, arrays, CSV tables, TFDS, unlabeled examples."""

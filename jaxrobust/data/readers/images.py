@@ -49,7 +49,7 @@ class LazyImages:
     """Images that are decoded when asked for: `len`, `[i]` -> uint8 [H, W, C].
 
     With a `size`, an image's shorter side is resized to it (bilinear, antialiased) and the
-    square in its centre cut out; without, all images must already be of one size.
+    square in its center cut out; without, all images must already be of one size.
 
     Args:
       read: i -> the bytes of image i (PNG, JPEG, ...).

@@ -1,4 +1,4 @@
-"""Images on disk: class folders, CSV files, list files; broken, grey and large images."""
+"""Images on disk: class folders, CSV files, list files; broken, gray and large images."""
 
 import io
 
@@ -24,7 +24,7 @@ def load(path, **more):
 
 @pytest.fixture
 def tree(tmp_path):
-    """Class folders with images whose grey value tells them apart; classes a, b, c."""
+    """Class folders with images whose gray value tells them apart; classes a, b, c."""
     for i, name in enumerate(("a/1.png", "a/2.PNG", "b/deep/er/3.png", "b/4.jpg", "c/5.bmp")):
         write(tmp_path / name, 10 * i)
     (tmp_path / "c/notes.txt").write_text("no image")
@@ -87,7 +87,7 @@ def test_resizing_keeps_the_shape_and_cuts_the_middle():
     assert images.decode(data.getvalue(), 33, 3).shape == (33, 33, 3)
 
 
-def test_grey_images_have_one_channel_if_all_are_grey(tmp_path):
+def test_gray_images_have_one_channel_if_all_are_gray(tmp_path):
     write(tmp_path / "a/1.png", 7, mode="L")
     write(tmp_path / "b/2.png", 9, mode="L")
     assert load(tmp_path).splits["train"].x.shape == (2, 6, 6, 1)

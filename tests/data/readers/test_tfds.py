@@ -171,8 +171,8 @@ def test_the_newest_version_unless_one_is_asked_for(tmp_path):
 
 
 def test_a_validation_split_is_the_test_where_the_test_has_no_labels(tmp_path):
-    unlabelled = records("test", label=lambda i: -1)
-    splits = {"train": records(), "validation": records("validation"), "test": unlabelled}
+    unlabeled = records("test", label=lambda i: -1)
+    splits = {"train": records(), "validation": records("validation"), "test": unlabeled}
     source = sources.load("tiny", data_dir=write(tmp_path, splits))
     assert source.test.ids[0].startswith("validation") and source.validation is None
 

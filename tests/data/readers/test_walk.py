@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from jaxrobust.data import sources
-from jaxrobust.data.readers.unlabelled import load_inputs
+from jaxrobust.data.readers.unlabeled import load_inputs
 from jaxrobust.errors import UserError
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxrobust.data import tabular
-from jaxrobust.data.readers.unlabelled import load_inputs
+from jaxrobust.data.readers.unlabeled import load_inputs
 from jaxrobust.data.table import from_frame
 from jaxrobust.errors import UserError
 
