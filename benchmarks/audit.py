@@ -59,8 +59,16 @@ def scores(n: int, k: int, parts: int) -> dict:
     code = SCORES.format(n=n, k=k, parts=parts)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     seconds, cpu, peak, estimated, wrong = map(float, done.stdout.split())
-    return {"examples": n, "classes": k, "parts": parts, "seconds": seconds,
-            "cpu_seconds": cpu, "peak_gib": peak, "estimated": estimated, "wrong": wrong}
+    return {
+        "examples": n,
+        "classes": k,
+        "parts": parts,
+        "seconds": seconds,
+        "cpu_seconds": cpu,
+        "peak_gib": peak,
+        "estimated": estimated,
+        "wrong": wrong,
+    }
 
 
 def page(n: int, k: int) -> dict:
@@ -77,15 +85,30 @@ def page(n: int, k: int) -> dict:
     x = rng.integers(0, 256, (n, 32, 32, 3), np.uint8)
     begin = time.perf_counter()
     audit = {
-        "flagged": issues.num_issues, "noise_rate": issues.noise_rate, "held_out": None,
+        "flagged": issues.num_issues,
+        "noise_rate": issues.noise_rate,
+        "held_out": None,
         "noise_rate_interval": issues.noise_rate_interval,
         "expected_interval": issues.num_issues_interval,
         "truth": against_truth(issues, true, groups),
     }
-    made = report.render(issues, name="benchmark", results=results | {"audit": audit}, config="{}",
-                         environment={}, true=true, curves=curves, train=SimpleNamespace(x=x))
-    return {"examples": n, "classes": k, "seconds": time.perf_counter() - begin,
-            "megabytes": len(made.encode()) / 1e6, "pictures": made.count("data:image/")}
+    made = report.render(
+        issues,
+        name="benchmark",
+        results=results | {"audit": audit},
+        config="{}",
+        environment={},
+        true=true,
+        curves=curves,
+        train=SimpleNamespace(x=x),
+    )
+    return {
+        "examples": n,
+        "classes": k,
+        "seconds": time.perf_counter() - begin,
+        "megabytes": len(made.encode()) / 1e6,
+        "pictures": made.count("data:image/"),
+    }
 
 
 def step(rounds: int, network: str) -> dict:
@@ -108,8 +131,12 @@ def step(rounds: int, network: str) -> dict:
             times.append(time.perf_counter() - begin)
     steps = int(runs[0][1].step) / (rounds + 1)
     ratio = statistics.median(b / a for a, b in zip(*(t[1:] for t in seconds), strict=True))
-    return {"network": network, "rounds": rounds, "ratio": ratio,
-            "step_ms": 1000 * statistics.median(seconds[0][1:]) / steps}
+    return {
+        "network": network,
+        "rounds": rounds,
+        "ratio": ratio,
+        "step_ms": 1000 * statistics.median(seconds[0][1:]) / steps,
+    }
 
 
 def main() -> None:
@@ -127,19 +154,27 @@ def main() -> None:
             row = scores(n, k, parts)
             found["scores"].append(row)
             what = "predictions, dynamics, weights" if parts else "predictions"
-            print(f"{n} x {k}, {what}: {row['seconds']:.2f} s, {row['cpu_seconds']:.2f} s "
-                  f"of processor time, {row['peak_gib']:.2f} GiB", flush=True)
+            print(
+                f"{n} x {k}, {what}: {row['seconds']:.2f} s, {row['cpu_seconds']:.2f} s "
+                f"of processor time, {row['peak_gib']:.2f} GiB",
+                flush=True,
+            )
     for size in options.reports:
         row = page(*map(int, size.split("x")))
         found["reports"].append(row)
-        print(f"report of {row['examples']} images, {row['classes']} classes: "
-              f"{row['seconds']:.2f} s, {row['megabytes']:.2f} MB, {row['pictures']} pictures",
-              flush=True)
+        print(
+            f"report of {row['examples']} images, {row['classes']} classes: "
+            f"{row['seconds']:.2f} s, {row['megabytes']:.2f} MB, {row['pictures']} pictures",
+            flush=True,
+        )
     for network in options.networks:
         row = step(options.rounds, network)
         found["steps"].append(row)
-        print(f"{network}: a step of {row['step_ms']:.2f} ms takes {row['ratio']:.3f} times as "
-              "long with recording", flush=True)
+        print(
+            f"{network}: a step of {row['step_ms']:.2f} ms takes {row['ratio']:.3f} times as "
+            "long with recording",
+            flush=True,
+        )
     if options.json:
         options.json.write_text(json.dumps(found, indent=2) + "\n")
 

@@ -124,8 +124,9 @@ def ours(made: dict[str, np.ndarray]) -> dict[str, Any]:
     return measures(made, issues.is_label_issue, -issues.rank, seconds) | {
         "rate": abs(issues.noise_rate - wrong_rate(made)),
         "matrix": float(np.abs(issues.noise_matrix - made["matrix"]).mean()),
-        "covered": float(issues.noise_rate_interval[0] <= wrong_rate(made)
-                         <= issues.noise_rate_interval[1]),
+        "covered": float(
+            issues.noise_rate_interval[0] <= wrong_rate(made) <= issues.noise_rate_interval[1]
+        ),
         "width": issues.noise_rate_interval[1] - issues.noise_rate_interval[0],
         "calibration": calibration_error(issues.label_score, made["labels"] == made["true"]),
         "flagged_classes": wholesale(made, issues.is_label_issue),
@@ -194,9 +195,17 @@ def group_of(cell: Cell) -> str:
     return cell.group
 
 
-COLUMNS = {"f1": "F1 of flags", "area": "area under PR", "missed": "missed",
-           "rate": "error of rate", "matrix": "error of T", "false_flags": "false flags",
-           "calibration": "calibration error", "covered": "interval covers", "width": "its width"}
+COLUMNS = {
+    "f1": "F1 of flags",
+    "area": "area under PR",
+    "missed": "missed",
+    "rate": "error of rate",
+    "matrix": "error of T",
+    "false_flags": "false flags",
+    "calibration": "calibration error",
+    "covered": "interval covers",
+    "width": "its width",
+}
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -240,16 +249,21 @@ def bars(rows: list[dict[str, Any]]) -> dict[str, tuple[bool, str]]:
     alike = [r for r in rows if r["group"] == "alike"]
     for name, above in (("f1", True), ("area", True), ("rate", False)) if alike else ():
         a, b = both(name, alike)
-        hold(f"alike: {COLUMNS[name]}, at most .02 behind", a, b - 0.02 if above else b + 0.02,
-             above)
+        hold(
+            f"alike: {COLUMNS[name]}, at most .02 behind", a, b - 0.02 if above else b + 0.02, above
+        )
     for classifier in sorted({r["classifier"] for r in rows if r["group"] == "clean"}):
         some = [r for r in rows if r["group"] == "clean" and r["classifier"] == classifier]
         a, b = both("false_flags", some)
         hold(f"false flags, {classifier}", a, max(0.02, b), False)
     hold("interval covers", _mean(rows, WAYS[0], "covered"), 0.9, True)
     hold("width of the interval", _mean(rows, WAYS[0], "width"), 0.25, False)
-    hold("classes flagged wholesale", float(sum(r[WAYS[0]]["flagged_classes"] for r in rows)), 0,
-         False)
+    hold(
+        "classes flagged wholesale",
+        float(sum(r[WAYS[0]]["flagged_classes"] for r in rows)),
+        0,
+        False,
+    )
     return found
 
 
@@ -275,21 +289,32 @@ def main() -> None:
         if not theirs:
             left_out += 1
             continue
-        rows.append(cell._asdict() | {
-            "group": group_of(cell), "examples": len(made["labels"]),
-            "wrong": int((made["labels"] != made["true"]).sum()),
-            WAYS[0]: ours(made), WAYS[1]: theirs})
+        rows.append(
+            cell._asdict()
+            | {
+                "group": group_of(cell),
+                "examples": len(made["labels"]),
+                "wrong": int((made["labels"] != made["true"]).sum()),
+                WAYS[0]: ours(made),
+                WAYS[1]: theirs,
+            }
+        )
         print(f"{len(rows)}: {cell.key}", end="\r", flush=True)
     joint = _mean(rows, WAYS[1], "rate_of_joint")
     if joint is not None and joint < (_mean(rows, WAYS[1], "rate") or 0):
         for row in rows:
             row[WAYS[1]]["rate"] = row[WAYS[1]]["rate_of_joint"]
     lines = [table(rows), "", "| bar | holds | |", "| --- | --- | --- |"]
-    lines += [f"| {name} | {'yes' if good else 'no'} | {text} |"
-              for name, (good, text) in bars(rows).items()]
+    lines += [
+        f"| {name} | {'yes' if good else 'no'} | {text} |"
+        for name, (good, text) in bars(rows).items()
+    ]
     if left_out:
-        lines += ["", f"{left_out} cells left out: real tables not found (--data), too large "
-                  "(--most), or cleanlab cannot (a class without a label)."]
+        lines += [
+            "",
+            f"{left_out} cells left out: real tables not found (--data), too large "
+            "(--most), or cleanlab cannot (a class without a label).",
+        ]
     print("\n".join(lines))
     if options.markdown:
         options.markdown.write_text("\n".join(lines) + "\n")

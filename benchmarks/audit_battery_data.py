@@ -10,22 +10,54 @@ import numpy as np
 
 # name: (classes, features, distance of the class centers in standard deviations)
 GAUSSIANS = {
-    "2 Gaussians, apart": (2, 5, 4.0), "2 Gaussians, near": (2, 5, 2.0),
-    "3 Gaussians, apart": (3, 2, 5.0), "3 Gaussians, near": (3, 2, 2.5),
-    "5 Gaussians, apart": (5, 8, 5.0), "10 Gaussians, apart": (10, 10, 5.0),
-    "10 Gaussians, near": (10, 10, 3.5), "32 Gaussians, apart": (32, 20, 5.5),
-    "100 Gaussians, apart": (100, 40, 6.0), "4 Gaussians, near": (4, 6, 3.0),
-    "6 Gaussians, apart": (6, 4, 4.5), "20 Gaussians, apart": (20, 12, 5.0),
+    "2 Gaussians, apart": (2, 5, 4.0),
+    "2 Gaussians, near": (2, 5, 2.0),
+    "3 Gaussians, apart": (3, 2, 5.0),
+    "3 Gaussians, near": (3, 2, 2.5),
+    "5 Gaussians, apart": (5, 8, 5.0),
+    "10 Gaussians, apart": (10, 10, 5.0),
+    "10 Gaussians, near": (10, 10, 3.5),
+    "32 Gaussians, apart": (32, 20, 5.5),
+    "100 Gaussians, apart": (100, 40, 6.0),
+    "4 Gaussians, near": (4, 6, 3.0),
+    "6 Gaussians, apart": (6, 4, 4.5),
+    "20 Gaussians, apart": (20, 12, 5.0),
 }
-SETS = ("digits", "wine", "breast cancer", "iris", "2 Gaussians, apart", "2 Gaussians, near",
-        "3 Gaussians, apart", "3 Gaussians, near", "5 Gaussians, apart", "10 Gaussians, apart",
-        "10 Gaussians, near", "32 Gaussians, apart", "100 Gaussians, apart")
-OTHER_SETS = ("digits", "digits in 12 components", "breast cancer", "rings", "4 Gaussians, near",
-              "6 Gaussians, apart", "20 Gaussians, apart", "2 Gaussians, near")
+SETS = (
+    "digits",
+    "wine",
+    "breast cancer",
+    "iris",
+    "2 Gaussians, apart",
+    "2 Gaussians, near",
+    "3 Gaussians, apart",
+    "3 Gaussians, near",
+    "5 Gaussians, apart",
+    "10 Gaussians, apart",
+    "10 Gaussians, near",
+    "32 Gaussians, apart",
+    "100 Gaussians, apart",
+)
+OTHER_SETS = (
+    "digits",
+    "digits in 12 components",
+    "breast cancer",
+    "rings",
+    "4 Gaussians, near",
+    "6 Gaussians, apart",
+    "20 Gaussians, apart",
+    "2 Gaussians, near",
+)
 MOST = 3000  # rows of a table
-SLOW = {"gradient boosting": 1000, "SVC": 1000, "perceptron": 3000, "random forest": 3000,
-        "bagged trees": 1000, "large perceptron": 1000,
-        "extra trees": 3000}  # at most so many examples of made-up data
+SLOW = {
+    "gradient boosting": 1000,
+    "SVC": 1000,
+    "perceptron": 3000,
+    "random forest": 3000,
+    "bagged trees": 1000,
+    "large perceptron": 1000,
+    "extra trees": 3000,
+}  # at most so many examples of made-up data
 FOLDS = 5
 
 
@@ -46,12 +78,22 @@ def make(cell: Any, tables: Path | None) -> dict[str, np.ndarray]:
     k = int(max(true.max(), labels.max())) + 1
     joint = np.zeros((k, k))
     np.add.at(joint, (true, labels), 1)
-    matrix = np.where(joint.sum(1, keepdims=True) > 0, joint / np.maximum(
-        joint.sum(1, keepdims=True), 1), np.eye(k))
-    p = density @ matrix if cell.classifier == "exact" else out_of_sample(
-        cell.classifier, x, labels, k, int(rng.integers(1 << 30)))
-    return {"labels": labels.astype(np.int32), "true": true.astype(np.int32),
-            "p": p.astype(np.float32), "matrix": matrix}
+    matrix = np.where(
+        joint.sum(1, keepdims=True) > 0,
+        joint / np.maximum(joint.sum(1, keepdims=True), 1),
+        np.eye(k),
+    )
+    p = (
+        density @ matrix
+        if cell.classifier == "exact"
+        else out_of_sample(cell.classifier, x, labels, k, int(rng.integers(1 << 30)))
+    )
+    return {
+        "labels": labels.astype(np.int32),
+        "true": true.astype(np.int32),
+        "p": p.astype(np.float32),
+        "matrix": matrix,
+    }
 
 
 def load(cell: Any, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
@@ -67,8 +109,11 @@ def load(cell: Any, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, n
         gaps = np.linalg.norm(centers[:, None] - centers[None], axis=-1) + 1e9 * np.eye(k)
         centers *= apart / np.median(gaps.min(1))
         x = centers[true] + rng.normal(size=(n, d))
-        logits = x @ centers.T - (centers**2).sum(1) / 2 + np.log(np.bincount(true, minlength=k)
-                                                                  / n + 1e-12)
+        logits = (
+            x @ centers.T
+            - (centers**2).sum(1) / 2
+            + np.log(np.bincount(true, minlength=k) / n + 1e-12)
+        )
         q = np.exp(logits - logits.max(1, keepdims=True))
         return x, true, q / q.sum(1, keepdims=True)
     if cell.data == "rings":
@@ -104,8 +149,9 @@ def noisy(cell: Any, x, true, density, rng) -> tuple[np.ndarray, np.ndarray]:
         return true.copy(), kept
     if cell.kind == "instance":
         given = true.copy()
-        given[kept] = confused(x[kept], true[kept], None if density is None else density[kept],
-                               cell.rate, rng)
+        given[kept] = confused(
+            x[kept], true[kept], None if density is None else density[kept], cell.rate, rng
+        )
         return given, kept
     matrix = transition(cell.kind, cell.rate, k, rng)
     u = rng.random(n)
@@ -194,18 +240,20 @@ def classifier(name: str, seed: int):
         "k-NN 25": lambda: neighbors.KNeighborsClassifier(25),
         "random forest": lambda: ensemble.RandomForestClassifier(100, random_state=seed),
         "extra trees": lambda: ensemble.ExtraTreesClassifier(
-            100, min_samples_leaf=2, random_state=seed),
+            100, min_samples_leaf=2, random_state=seed
+        ),
         "gradient boosting": lambda: ensemble.HistGradientBoostingClassifier(
-            max_iter=30, max_leaf_nodes=15, random_state=seed),
+            max_iter=30, max_leaf_nodes=15, random_state=seed
+        ),
         "naive Bayes": lambda: naive_bayes.GaussianNB(var_smoothing=1e-3),
         "SVC": lambda: svm.SVC(probability=True, random_state=seed),
-        "perceptron": lambda: neural_network.MLPClassifier(
-            (50,), max_iter=60, random_state=seed),
+        "perceptron": lambda: neural_network.MLPClassifier((50,), max_iter=60, random_state=seed),
         "discriminant analysis": lambda: discriminant_analysis.LinearDiscriminantAnalysis(),
         "k-NN 10": lambda: neighbors.KNeighborsClassifier(10),
         "bagged trees": lambda: ensemble.BaggingClassifier(n_estimators=30, random_state=seed),
         "large perceptron": lambda: neural_network.MLPClassifier(
-            (100,), max_iter=40, alpha=1e-2, random_state=seed),
+            (100,), max_iter=40, alpha=1e-2, random_state=seed
+        ),
     }[name]()
     return make_pipeline(StandardScaler(), made)
 

@@ -110,8 +110,9 @@ def epoch_row(n: int) -> Row:
             key, values, labels, num_classes=10, candidates=candidates, kept=kept, size=10 * kept
         )
 
-    return row("once an epoch", f"ranks and metadata, {n} examples", choose,
-               jax.random.key(0), values)
+    return row(
+        "once an epoch", f"ranks and metadata, {n} examples", choose, jax.random.key(0), values
+    )
 
 
 def measure(rows: list[Row], rounds: int) -> list[dict]:

@@ -28,7 +28,10 @@ CASES = (
 def xla(x: jax.Array, kernel: jax.Array, stride: int, padding: tuple[int, int]) -> jax.Array:
     """The convolution as XLA has it."""
     return jax.lax.conv_general_dilated(
-        x, kernel, (stride, stride), [(p, p) for p in padding],
+        x,
+        kernel,
+        (stride, stride),
+        [(p, p) for p in padding],
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
 
@@ -67,8 +70,10 @@ def main(arguments: list[str] | None = None) -> dict[str, dict[str, list[float]]
     print(f"{'':40}" + f"{'XLA':>10}{'ours':>10}" * 3)
     for name, batch, side, channels, stride in CASES:
         sizes = (batch, side, 4 if args.tiny else channels, stride)
-        found[name] = {"xla": costs(xla, args.rounds, *sizes),
-                       "ours": costs(conv2d, args.rounds, *sizes)}
+        found[name] = {
+            "xla": costs(xla, args.rounds, *sizes),
+            "ours": costs(conv2d, args.rounds, *sizes),
+        }
         pairs = zip(found[name]["xla"], found[name]["ours"], strict=True)
         print(f"{name:40}" + "".join(f"{a:10.2f}{b:10.2f}" for a, b in pairs), flush=True)
     return found

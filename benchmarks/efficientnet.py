@@ -41,9 +41,13 @@ def torch_forward(images: np.ndarray, threads: int | None) -> Callable[[], Any]:
 
     if threads:
         torch.set_num_threads(threads)
-    network = EfficientNet.from_pretrained(
-        "efficientnet-lite0", weights_path=str(pretrained.packaged_file("efficientnet_lite0"))
-    ).eval().to(memory_format=torch.channels_last)
+    network = (
+        EfficientNet.from_pretrained(
+            "efficientnet-lite0", weights_path=str(pretrained.packaged_file("efficientnet_lite0"))
+        )
+        .eval()
+        .to(memory_format=torch.channels_last)
+    )
     x = torch.from_numpy(images.transpose(0, 3, 1, 2))
 
     def run() -> np.ndarray:

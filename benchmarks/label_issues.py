@@ -42,8 +42,11 @@ from jaxrobust.training.dynamics import gathered
 FLIPS = "0:8,1:7,2:3,3:8,4:9,5:6,6:5,7:1,8:3,9:4"
 SETTINGS = {
     f"{name}, {rate:.0%}": (kind, rate, factor)
-    for name, kind, factor in (("symmetric", "symmetric", 1.0), ("asymmetric", "asymmetric", 1.0),
-                               ("symmetric, long tail 0.1", "symmetric", 0.1))
+    for name, kind, factor in (
+        ("symmetric", "symmetric", 1.0),
+        ("asymmetric", "asymmetric", 1.0),
+        ("symmetric, long tail 0.1", "symmetric", 0.1),
+    )
     for rate in (0.2, 0.4)
 }
 THIRDS = ("head", "medium", "tail")
@@ -75,8 +78,10 @@ def measure(found: Found, labels: np.ndarray, true: np.ndarray) -> dict[str, Any
         "seconds": found.seconds,
     }
     thirds = {
-        name: {"recall": share(flagged[among & wrong]),
-               "false_alarms": share(flagged[among & ~wrong])}
+        name: {
+            "recall": share(flagged[among & wrong]),
+            "false_alarms": share(flagged[among & ~wrong]),
+        }
         for name, among in thirds_of(labels).items()
     }
     return row | {"thirds": thirds}
@@ -164,9 +169,12 @@ def from_workdir(workdir: Path):
 
 
 COLUMNS = {
-    "auprc": "area under precision–recall", "auroc": "area under ROC",
+    "auprc": "area under precision–recall",
+    "auroc": "area under ROC",
     "precision_at_errors": "precision at the number of errors",
-    "calibration_error": "calibration error", "precision": "precision of flags", "recall": "recall",
+    "calibration_error": "calibration error",
+    "precision": "precision of flags",
+    "recall": "recall",
 }
 BY_SIZE = {"recall": "recall", "false_alarms": "false alarms"}
 
@@ -196,8 +204,11 @@ def by_size(results: dict[str, list[dict]]) -> str:
         for way in runs[0] if "long tail" in setting else []:
             if way.startswith("cleanlab") and SCORES[0].replace("_", " ") not in way:
                 continue  # One filter, whatever the score.
-            cells = [cell([run[way]["thirds"][part][key] for run in runs])
-                     for key in BY_SIZE for part in THIRDS]
+            cells = [
+                cell([run[way]["thirds"][part][key] for run in runs])
+                for key in BY_SIZE
+                for part in THIRDS
+            ]
             lines.append(f"| {setting} | {way.split(', self')[0]} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

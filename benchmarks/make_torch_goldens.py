@@ -43,8 +43,9 @@ def images(side: int) -> np.ndarray:
 def normalized(name: str) -> np.ndarray:
     """Returns the images [2, 3, side, side] as the published weights expect them."""
     x = images(SIDES[name]) / np.float32(255)
-    mean, std = ((0.5,) * 3,) * 2 if name == "vit_small" else (
-        (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    mean, std = (
+        ((0.5,) * 3,) * 2 if name == "vit_small" else ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    )
     return ((x - np.float32(mean)) / np.float32(std)).transpose(0, 3, 1, 2)
 
 
@@ -53,24 +54,33 @@ def main() -> None:
     import torch
     import torchvision
 
-    makers = {name: [getattr(torchvision.models, name), lambda name=name: timm.create_model(name)]
-              for name in ("resnet18", "resnet34", "resnet50")}
+    makers = {
+        name: [getattr(torchvision.models, name), lambda name=name: timm.create_model(name)]
+        for name in ("resnet18", "resnet34", "resnet50")
+    }
     makers["vit_small"] = [lambda: timm.create_model("vit_small_patch16_224")]
     results = {}
     for name, several in makers.items():
         features = []
         for make in several:
             network = make().eval()
-            shapes = {key: list(value.shape) for key, value in network.state_dict().items()
-                      if not key.endswith("num_batches_tracked")}
+            shapes = {
+                key: list(value.shape)
+                for key, value in network.state_dict().items()
+                if not key.endswith("num_batches_tracked")
+            }
             tensors = {key: torch.from_numpy(v) for key, v in weights(shapes).items()}
             network.load_state_dict(tensors, strict=False)
             setattr(network, "head" if name == "vit_small" else "fc", torch.nn.Identity())
             with torch.inference_mode():
                 features.append(network(torch.from_numpy(normalized(name))).numpy())
         apart = max(np.abs(value - features[0]).max() for value in features)
-        print(name, features[0].shape, f"largest {np.abs(features[0]).max():.2f}",
-              f"torchvision and timm differ by {apart:.1e}")
+        print(
+            name,
+            features[0].shape,
+            f"largest {np.abs(features[0]).max():.2f}",
+            f"torchvision and timm differ by {apart:.1e}",
+        )
         results[f"{name}_features"] = features[0]
         results[f"{name}_shapes"] = np.asarray(json.dumps(shapes))
     versions = f"torch {torch.__version__}, torchvision {torchvision.__version__}, "

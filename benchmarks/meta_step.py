@@ -47,7 +47,8 @@ def variants(network: networks.Network, quick: bool) -> dict[str, dict[str, Any]
     for skip in range(2 if quick else 1, 3 if quick else top):
         for statistics_of in ("eval", "batch") if top > 3 else ("eval",):
             found[f"skip{skip}_{statistics_of}"] = {
-                "skip": skip, "bottom_batch_norm": statistics_of
+                "skip": skip,
+                "bottom_batch_norm": statistics_of,
             }
     return found
 
@@ -101,15 +102,18 @@ class Variant:
     """A compiled step with its state, and what the compiler says of it."""
 
     def __init__(
-        self, name: str, network: networks.Network, options: dict, data: dict, meta: dict,
+        self,
+        name: str,
+        network: networks.Network,
+        options: dict,
+        data: dict,
+        meta: dict,
         xla_options: dict[str, str] | None = None,
     ):
         objective = curve_weighted(10, CURVE_LENGTH)
         if name == "dynamic_loss":
             objective = dynamic_loss(10)
-        optimizer = optax.chain(
-            optax.add_decayed_weights(5e-4), optax.sgd(0.1, momentum=0.9)
-        )
+        optimizer = optax.chain(optax.add_decayed_weights(5e-4), optax.sgd(0.1, momentum=0.9))
         bilevel = make_bilevel(network, objective, optimizer, optax.adam(1e-3), **options)
         key = jax.random.key(0)
         plain = name in ("plain", "recording")
@@ -176,7 +180,13 @@ def measure(
 
 
 def run(
-    name: str, batch_size: int, *, quick: bool, rounds: int, only: list[str] | None, peers: bool,
+    name: str,
+    batch_size: int,
+    *,
+    quick: bool,
+    rounds: int,
+    only: list[str] | None,
+    peers: bool,
     xla_options: dict[str, str] | None = None,
 ) -> dict:
     """Returns the report: `variants`, name -> flops, temp_bytes, seconds, compile_seconds."""
@@ -195,25 +205,33 @@ def run(
     seconds = measure(timers, rounds, 0.1 if quick else 0.5)
     unknown = {"flops": None, "temp_bytes": None, "compile_seconds": None}
     report = {
-        k: (built[k].report if k in built else unknown) | {"seconds": s}
-        for k, s in seconds.items()
+        k: (built[k].report if k in built else unknown) | {"seconds": s} for k, s in seconds.items()
     }
     device = jax.devices()[0]
     return {
-        "network": name, "batch": batch_size, "stages": network.stages, "jax": jax.__version__,
-        "device": f"{device.platform}: {device.device_kind}", "xla_options": xla_options or {},
-        "variants": report, "record_seconds": record_seconds(data),
+        "network": name,
+        "batch": batch_size,
+        "stages": network.stages,
+        "jax": jax.__version__,
+        "device": f"{device.platform}: {device.device_kind}",
+        "xla_options": xla_options or {},
+        "variants": report,
+        "record_seconds": record_seconds(data),
     }
 
 
 def table(report: dict) -> str:
     """Returns the report as text, every number beside that of the plain step."""
     rows = report["variants"]
-    plain, lines = rows["plain"], [
-        f"{report['network']}, batch {report['batch']}, {report['device']}, "
-        f"stages {', '.join(report['stages'])}",
-        f"{'variant':22}{'FLOPs':>12}{'x':>7}{'MB':>9}{'x':>7}{'ms':>9}{'x':>7}{'compile s':>11}",
-    ]
+    plain, lines = (
+        rows["plain"],
+        [
+            f"{report['network']}, batch {report['batch']}, {report['device']}, "
+            f"stages {', '.join(report['stages'])}",
+            f"{'variant':22}{'FLOPs':>12}{'x':>7}{'MB':>9}{'x':>7}{'ms':>9}{'x':>7}"
+            f"{'compile s':>11}",
+        ],
+    )
     for name, row in rows.items():
         base = rows["torch_plain"] if name.startswith("torch") else plain
         cells = [f"{name:22}"]
@@ -225,8 +243,10 @@ def table(report: dict) -> str:
             cells.append(f"{row['compile_seconds']:11.1f}")
         lines.append("".join(cells))
     share = report["record_seconds"] / plain["seconds"]
-    lines.append(f"recording by itself: {1e3 * report['record_seconds']:.3f} ms, "
-                 f"{share:.2%} of the plain step")
+    lines.append(
+        f"recording by itself: {1e3 * report['record_seconds']:.3f} ms, "
+        f"{share:.2%} of the plain step"
+    )
     if "torch_higher" in rows and "exact" in rows:
         ratio = rows["torch_higher"]["seconds"] / rows["exact"]["seconds"]
         lines.append(f"exact is {ratio:.2f} x as fast as higher")
@@ -243,7 +263,10 @@ def main(arguments: list[str] | None = None) -> dict:
     parser.add_argument("--quick", action="store_true", help="few variants, one round")
     parser.add_argument("--no_torch", action="store_true", help="JAX only")
     parser.add_argument(
-        "--xla_options", nargs="*", default=[], metavar="NAME=VALUE",
+        "--xla_options",
+        nargs="*",
+        default=[],
+        metavar="NAME=VALUE",
         help="of the compiler, as --config.train.xla_options",
     )
     parser.add_argument("--json", type=Path, help="where to write the report")
@@ -251,7 +274,11 @@ def main(arguments: list[str] | None = None) -> dict:
     batch = args.batch or (8 if args.quick else 128)
     rounds = 1 if args.quick else args.rounds
     report = run(
-        args.network, batch, quick=args.quick, rounds=rounds, only=args.only,
+        args.network,
+        batch,
+        quick=args.quick,
+        rounds=rounds,
+        only=args.only,
         peers=not args.no_torch,
         xla_options=dict(item.split("=", 1) for item in args.xla_options),
     )

@@ -89,8 +89,11 @@ def _pipeline(method: str, seed: int) -> Any:
         (names, make_column_selector(dtype_exclude=np.number)),
     )
     linear = method == "cleanlab_linear"
-    model = LogisticRegression(max_iter=1000) if linear else HistGradientBoostingClassifier(
-        random_state=seed)
+    model = (
+        LogisticRegression(max_iter=1000)
+        if linear
+        else HistGradientBoostingClassifier(random_state=seed)
+    )
     return make_pipeline(columns, model)
 
 
@@ -109,15 +112,21 @@ def table(found: dict[str, dict[str, float]]) -> str:
         lines.append(f"| mean of {len(complete)} | " + " | ".join(cells) + " |")
         best = np.mean([np.max([whole[n, m] for m in METHODS[1:]], axis=0) for n in complete], 0)
         lines.append(f"\nBetter of the two cleanlab pipelines per table and measure: {_cell(best)}")
-        behind = np.max([np.max([whole[n, m] for m in METHODS[1:]], axis=0) - whole[n, METHODS[0]]
-                         for n in complete], axis=0)
+        behind = np.max(
+            [
+                np.max([whole[n, m] for m in METHODS[1:]], axis=0) - whole[n, METHODS[0]]
+                for n in complete
+            ],
+            axis=0,
+        )
         lines.append(f"\nFurthest behind that on any table: {_cell(behind)}")
     return "\n".join(lines)
 
 
 def _mean(found: dict[str, dict[str, float]], name: str, method: str) -> np.ndarray | None:
-    rows = [[v[m] for m in MEASURES] for key, v in found.items()
-            if key.startswith(f"{name}/{method}/")]
+    rows = [
+        [v[m] for m in MEASURES] for key, v in found.items() if key.startswith(f"{name}/{method}/")
+    ]
     return np.mean(rows, axis=0) if rows else None
 
 

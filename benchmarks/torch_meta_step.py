@@ -22,8 +22,12 @@ class CurveNet(nn.Module):
     def __init__(self, num_classes: int, length: int, h: int = 64):
         super().__init__()
         self.curve = nn.Sequential(
-            nn.Linear(length, 2 * h), nn.ReLU(), nn.Linear(2 * h, 2 * h), nn.ReLU(),
-            nn.Linear(2 * h, h), nn.ReLU(),
+            nn.Linear(length, 2 * h),
+            nn.ReLU(),
+            nn.Linear(2 * h, 2 * h),
+            nn.ReLU(),
+            nn.Linear(2 * h, h),
+            nn.ReLU(),
         )
         self.embedding = nn.Embedding(num_classes, h)
         self.weight = nn.Sequential(

@@ -10,8 +10,10 @@ from torch import nn
 
 def mlp(sizes: Sequence[int] = (64, 256, 256, 10)) -> nn.Sequential:
     """Linear layers of these sizes, ReLU between."""
-    hidden = [nn.Sequential(nn.Linear(a, b), nn.ReLU())
-              for a, b in zip(sizes[:-2], sizes[1:-1], strict=True)]
+    hidden = [
+        nn.Sequential(nn.Linear(a, b), nn.ReLU())
+        for a, b in zip(sizes[:-2], sizes[1:-1], strict=True)
+    ]
     return nn.Sequential(*hidden, nn.Linear(*sizes[-2:]))
 
 
@@ -39,8 +41,9 @@ class BasicBlock(nn.Module):
 
     def __init__(self, before: int, channels: int, stride: int):
         super().__init__()
-        self.body = nn.Sequential(*_unit(before, channels, 3, stride), nn.ReLU(),
-                                  *_unit(channels, channels, 3))
+        self.body = nn.Sequential(
+            *_unit(before, channels, 3, stride), nn.ReLU(), *_unit(channels, channels, 3)
+        )
         self.stride, self.missing = stride, (channels - before) // 2
 
     def forward(self, x):
@@ -57,9 +60,13 @@ class Bottleneck(nn.Module):
     def __init__(self, before: int, channels: int, stride: int):
         super().__init__()
         inner = channels // 4
-        self.body = nn.Sequential(*_unit(before, inner, 1), nn.ReLU(),
-                                  *_unit(inner, inner, 3, stride), nn.ReLU(),
-                                  *_unit(inner, channels, 1))
+        self.body = nn.Sequential(
+            *_unit(before, inner, 1),
+            nn.ReLU(),
+            *_unit(inner, inner, 3, stride),
+            nn.ReLU(),
+            *_unit(inner, channels, 1),
+        )
         project = [] if before == channels else _unit(before, channels, 1, stride)
         self.shortcut = nn.Sequential(*project)
 

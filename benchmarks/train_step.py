@@ -239,8 +239,11 @@ def main(argv: list[str] | None = None) -> list[dict]:
     parser.add_argument("--json", type=Path, help="write the results to this file")
     parser.add_argument("--tasks", nargs="+", default=["mlp", "resnet"], choices=TASKS)
     parser.add_argument("--rounds", type=int, default=15, help="turns of every row")
-    parser.add_argument("--fresh_memory", action="store_true",
-                        help="do without `jaxrobust.process.keep_freed_memory`")
+    parser.add_argument(
+        "--fresh_memory",
+        action="store_true",
+        help="do without `jaxrobust.process.keep_freed_memory`",
+    )
     parser.add_argument("--no_torch", action="store_true", help="JAX's rows only")
     parser.add_argument("--tiny", action="store_true", help="small networks, to try the program")
     args = parser.parse_args(argv)

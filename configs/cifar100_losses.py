@@ -25,8 +25,13 @@ HYPER_PARAMETERS = {
     "jal_ce": {"alpha": 5.0, "beta": 1.0, "a": 20.0, **l1(5e-6)},
     "jal_fl": {"alpha": 5.0, "beta": 1.0, "a": 20.0, "gamma": 0.5, **l1(5e-6)},
     "anl_ce": {"alpha": 10.0, "beta": 1.0, "min_prob": 1e-7, **l1(5e-7, clip_norm=5.0)},
-    "anl_fl": {"alpha": 10.0, "beta": 1.0, "gamma": 0.5, "min_prob": 1e-7,
-               **l1(5e-7, clip_norm=5.0)},
+    "anl_fl": {
+        "alpha": 10.0,
+        "beta": 1.0,
+        "gamma": 0.5,
+        "min_prob": 1e-7,
+        **l1(5e-7, clip_norm=5.0),
+    },
     # Of symmetric noise 0.4; docs/losses/eps_softmax_ce_mae.md has the others.
     "eps_softmax_ce_mae": {"alpha": 0.03, "beta": 1.0, "m": 1e4, "eps": 1e-8},
     "eps_softmax_fl_mae": {"alpha": 0.03, "beta": 1.0, "m": 1e4, "eps": 1e-8, "gamma": 0.1},

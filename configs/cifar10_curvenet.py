@@ -14,8 +14,11 @@ a check, not the published job. Not run in full yet.
 from jaxrobust.config import default_config
 from jaxrobust.errors import choose
 
-LENGTHS = {"published": (300, 200, (80, 100)), "short": (60, 50, (20, 35)),
-           "small": (20, 30, (15, 24))}
+LENGTHS = {
+    "published": (300, 200, (80, 100)),
+    "short": (60, 50, (20, 35)),
+    "small": (20, 30, (15, 24)),
+}
 
 
 def get_config(length="published"):

@@ -28,8 +28,13 @@ HYPER_PARAMETERS = {
     "jal_ce": {"alpha": 1.0, "beta": 1.0, "a": 30.0, **l1(5e-5)},
     "jal_fl": {"alpha": 1.0, "beta": 1.0, "a": 30.0, "gamma": 0.5, **l1(5e-5)},
     "anl_ce": {"alpha": 5.0, "beta": 5.0, "min_prob": 1e-7, **l1(5e-5, clip_norm=5.0)},
-    "anl_fl": {"alpha": 5.0, "beta": 5.0, "gamma": 0.5, "min_prob": 1e-7,
-               **l1(5e-5, clip_norm=5.0)},
+    "anl_fl": {
+        "alpha": 5.0,
+        "beta": 5.0,
+        "gamma": 0.5,
+        "min_prob": 1e-7,
+        **l1(5e-5, clip_norm=5.0),
+    },
     # Of symmetric noise; asymmetric: 0.02, 5, 1e3; instance-dependent: 0.045, 10, 1e5.
     "eps_softmax_ce_mae": {"alpha": 0.01, "beta": 5.0, "m": 1e5, "eps": 1e-8},
     "eps_softmax_fl_mae": {"alpha": 0.01, "beta": 5.0, "m": 1e5, "eps": 1e-8, "gamma": 0.1},

@@ -1,6 +1,6 @@
 """The recipe of digits_losses with the dynamics-aware loss (DAL).
 
-    python -m jaxrobust.main --config=digits_dal --workdir=runs/digits_dal
+python -m jaxrobust.main --config=digits_dal --workdir=runs/digits_dal
 """
 
 from jaxrobust.config import load

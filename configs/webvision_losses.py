@@ -29,8 +29,13 @@ HYPER_PARAMETERS = {
     "jal_ce": {"alpha": 50.0, "beta": 1.0, "a": 30.0},  # With L2 3e-5: the weight decay.
     "jal_fl": {"alpha": 50.0, "beta": 1.0, "a": 30.0, "gamma": 0.5},
     "anl_ce": {"alpha": 20.0, "beta": 1.0, "min_prob": 1e-7, **l1(5e-6, clip_norm=5.0)},
-    "anl_fl": {"alpha": 20.0, "beta": 1.0, "gamma": 0.5, "min_prob": 1e-8,
-               **l1(5e-6, clip_norm=5.0)},
+    "anl_fl": {
+        "alpha": 20.0,
+        "beta": 1.0,
+        "gamma": 0.5,
+        "min_prob": 1e-8,
+        **l1(5e-6, clip_norm=5.0),
+    },
     "eps_softmax_ce_mae": {"alpha": 0.015, "beta": 0.3, "m": 1e3, "eps": 1e-8},
     "eps_softmax_fl_mae": {"alpha": 0.015, "beta": 0.3, "m": 1e3, "eps": 1e-8, "gamma": 0.1},
     "elr": {"beta": 0.7, "lamb": 3.0},  # Of ELR+; ELR alone has no recipe.

@@ -33,8 +33,9 @@ def apart(text: str) -> str:
     """Gives each of the attributes `a, b: text` a line; Griffe takes ", b" for the type of a."""
     head, mark, section = text.partition("Attributes:\n")
     section, end, rest = section.partition("\n\n")
-    item = re.compile(r"^(?P<indent> +)(?P<names>\w+(?:, \w+)+): (?P<text>.*(?:\n(?P=indent) .*)*)",
-                      re.M)
+    item = re.compile(
+        r"^(?P<indent> +)(?P<names>\w+(?:, \w+)+): (?P<text>.*(?:\n(?P=indent) .*)*)", re.M
+    )
 
     def each(found):
         names = found["names"].split(", ")

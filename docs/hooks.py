@@ -25,8 +25,11 @@ def on_page_markdown(markdown, page, config, files):
     return re.sub(r"<!-- settings: (.+?) -->", lambda m: some_settings(m[1]), markdown)
 
 
-RECIPES = {"cifar10": "recipes for CIFAR-10 and digits", "cifar100": "CIFAR-100",
-           "webvision": "WebVision"}
+RECIPES = {
+    "cifar10": "recipes for CIFAR-10 and digits",
+    "cifar100": "CIFAR-100",
+    "webvision": "WebVision",
+}
 CAPTION = """Of an example of ten classes, by the probability of its given label; the other classes
 share the rest. The gradient weight is the slope of the loss in the given label's logit, ∂ℓ/∂z_y,
 without its sign: how hard the example pulls."""
@@ -58,15 +61,20 @@ def loss(name: str) -> str:
         recipes = [configuration.load(f"{data}_losses:{name}").loss for data in RECIPES]
         rows = [
             f"| `loss.{key}` | `{value}` | "
-            + " | ".join(f"`{value if r[key] is None else r[key]}`" for r in recipes) + " |"
+            + " | ".join(f"`{value if r[key] is None else r[key]}`" for r in recipes)
+            + " |"
             for key, value in defaults.items()
         ]
         head = ["setting", "default", *RECIPES.values()]
         table = "\n".join([f"| {' | '.join(head)} |", "| --- " * len(head) + "|", *rows])
-        parts += ["## Hyper-parameters", table if rows else "None.",
-                  f"On the command line: `--config=digits_losses:{name}`."]
-    names = (name, f"{name}_update") if name in losses.MEMORY_LOSSES else (
-        losses.get(name).__name__,)
+        parts += [
+            "## Hyper-parameters",
+            table if rows else "None.",
+            f"On the command line: `--config=digits_losses:{name}`.",
+        ]
+    names = (
+        (name, f"{name}_update") if name in losses.MEMORY_LOSSES else (losses.get(name).__name__,)
+    )
     uses = "\n".join(f"losses.{function}" for function in names)
     parts += ["## In a program", f"```python\nfrom jaxrobust import losses\n\n{uses}\n```"]
     return "\n\n".join([*parts, *(f"::: jaxrobust.losses.{function}" for function in names)])

@@ -64,8 +64,12 @@ def picture(name: str) -> run.Figure:
         for ax, y in ((left, value - value.min() if rises else value), (right, weight)):
             ax.plot(GIVEN, y, color=color, lw=1.6, label=text)
     top = max(np.percentile(line.get_ydata(), 96) for line in left.get_lines())
-    left.set(xlabel="probability of the given label", xlim=(0, 1), ylim=(None, top),
-             title="loss above its least" if rises else "loss")
+    left.set(
+        xlabel="probability of the given label",
+        xlim=(0, 1),
+        ylim=(None, top),
+        title="loss above its least" if rises else "loss",
+    )
     right.set(xlabel="probability of the given label", title="gradient weight", xlim=(0, 1))
     left.legend(frameon=False, fontsize=8)
     return figure

@@ -19,9 +19,19 @@ from jaxrobust.config import find, recipes, settings, unknown_key
 from jaxrobust.errors import RunError, UserError, check, nearest, report
 from jaxrobust.process import say, tell
 
-STRINGS = {"workdir": None, "mode": "train", "distributed": None, "input": None, "output": None,
-           "which": "selected", "write_corrected": None, "decisions": None, "export": None,
-           "fail_on": None, "sweep": None}
+STRINGS = {
+    "workdir": None,
+    "mode": "train",
+    "distributed": None,
+    "input": None,
+    "output": None,
+    "which": "selected",
+    "write_corrected": None,
+    "decisions": None,
+    "export": None,
+    "fail_on": None,
+    "sweep": None,
+}
 FLAGS = ("config", "dry_run", *STRINGS)
 _DATA = ("data.path", "data.data_dir", "data.labels_file", "data.manifest")
 _SPEED = ("data.residency", "data.workers", "eval.batch_size", "train.devices")
@@ -117,8 +127,17 @@ def train(values: flags.FlagValues, workdir: Path) -> int:
     tell(results.table({workdir.name: outcome}))
     if "audit" in outcome:
         tell(auditing.sentence(outcome["audit"]))
-    names = ("results.json", "metrics.jsonl", "model.npz", "noise.npz", "matrices.npz",
-             "checkpoints", "tensorboard", "figures", *FILES)
+    names = (
+        "results.json",
+        "metrics.jsonl",
+        "model.npz",
+        "noise.npz",
+        "matrices.npz",
+        "checkpoints",
+        "tensorboard",
+        "figures",
+        *FILES,
+    )
     found = [str(workdir / n) for n in names if (workdir / n).exists()]
     tell("Wrote " + ", ".join(found) + ".")
     return _failed(values.fail_on, outcome.get("audit", {}))
@@ -165,9 +184,7 @@ def audit(values: flags.FlagValues, workdir: Path) -> int:
     chosen = run_settings(values, workdir)
     folds = chosen.pop("audit.folds", None)
     try:
-        found = auditing.remake(
-            workdir, folds, say=say, settings=chosen, reviewed=values.decisions
-        )
+        found = auditing.remake(workdir, folds, say=say, settings=chosen, reviewed=values.decisions)
     except Interrupted as stop:
         say(f"Stopped by {stop}. Nothing was written.")
         return stop.code
@@ -179,9 +196,11 @@ def audit(values: flags.FlagValues, workdir: Path) -> int:
         )
         if note:
             say(f"note: {note}")
-        tell(f"Wrote {corrected}: {changed} labels replaced. Give it to another run: "
-             f"--config.data.labels_file={corrected} --config.data.noise.kind=none "
-             "--config.data.noise.rate=0")
+        tell(
+            f"Wrote {corrected}: {changed} labels replaced. Give it to another run: "
+            f"--config.data.labels_file={corrected} --config.data.noise.kind=none "
+            "--config.data.noise.rate=0"
+        )
     if write_export is not None:
         tell(f"Wrote {write_export(found.issues)}.")
     return _failed(values.fail_on, found.summary)
@@ -199,8 +218,11 @@ def _exporter(target: str | None) -> Callable[[Any], Path] | None:
         return None
     tool, _, path = target.partition(":")
     tools = {"label_studio": export.write_label_studio, "fiftyone": export.write_fiftyone}
-    check(tool in tools and bool(path), f"--export={target}: write label_studio:tasks.json or "
-          f"fiftyone:samples.csv.{nearest(tool, tools)}")
+    check(
+        tool in tools and bool(path),
+        f"--export={target}: write label_studio:tasks.json or "
+        f"fiftyone:samples.csv.{nearest(tool, tools)}",
+    )
     return lambda issues: tools[tool](issues, path)
 
 
@@ -214,8 +236,10 @@ def _failed(fail_on: str | None, summary: dict[str, Any]) -> int:
 
     asked = [code for code in (fail_on or "").split(",") if code]
     for code in asked:
-        check(code in CHECKS, f"--fail_on={code}: no such code.{nearest(code, CHECKS)} "
-              f"Known: {', '.join(CHECKS)}.")
+        check(
+            code in CHECKS,
+            f"--fail_on={code}: no such code.{nearest(code, CHECKS)} Known: {', '.join(CHECKS)}.",
+        )
     hit = [code for code in asked if code in summary.get("codes", ())]
     if hit:
         say(f"failed: {', '.join(hit)} (--fail_on).")
@@ -223,7 +247,10 @@ def _failed(fail_on: str | None, summary: dict[str, Any]) -> int:
 
 
 MODES: dict[str, Callable[[flags.FlagValues, Path], int]] = {
-    "train": train, "evaluate": evaluate, "predict": predict, "audit": audit,
+    "train": train,
+    "evaluate": evaluate,
+    "predict": predict,
+    "audit": audit,
 }
 
 
@@ -281,16 +308,22 @@ def parse(argv: list[str]) -> flags.FlagValues:
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
         raise explain(error, rest) from None
     check(not left, f"Unexpected argument {left[0]!r}; flags begin with --." if left else "")
-    check(values.mode in MODES,
-          f"--mode={values.mode}: one of {', '.join(MODES)}.{nearest(values.mode, MODES)}")
+    check(
+        values.mode in MODES,
+        f"--mode={values.mode}: one of {', '.join(MODES)}.{nearest(values.mode, MODES)}",
+    )
     check(values.which in ("selected", "last"), f"--which={values.which}: selected or last.")
-    check((name is None) != (values.sweep is None) or values.mode != "train",
-          "Name a configuration: --config=digits_dal, a .py file or a config.json; or a --sweep.")
+    check(
+        (name is None) != (values.sweep is None) or values.mode != "train",
+        "Name a configuration: --config=digits_dal, a .py file or a config.json; or a --sweep.",
+    )
     if values.workdir is None and values.mode == "train" and name:
         values.workdir = default_workdir(name)
     for flag in ("decisions", "export", "write_corrected"):
-        check(getattr(values, flag) is None or values.mode == "audit",
-              f"--{flag} is for --mode=audit.")
+        check(
+            getattr(values, flag) is None or values.mode == "audit",
+            f"--{flag} is for --mode=audit.",
+        )
     if values.fail_on:
         _failed(values.fail_on, {})  # Codes that do not exist are named now.
     check(values.dry_run or values.workdir, "Name a folder for the run: --workdir=runs/NAME.")

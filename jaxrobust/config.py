@@ -15,18 +15,20 @@ from jaxrobust import files
 from jaxrobust.errors import UserError, check, choose, nearest
 from jaxrobust.schema import SCHEMA, Setting
 
-XLA_OPTIONS = frozenset((
-    "xla_allow_excess_precision xla_backend_optimization_level xla_cpu_enable_fast_math "
-    "xla_cpu_enable_fast_min_max xla_cpu_experimental_xnn_fusion_type "
-    "xla_cpu_experimental_ynn_fusion_type xla_cpu_experimental_onednn_fusion_type "
-    "xla_cpu_experimental_xnn_graph_fusion_mode xla_cpu_max_isa "
-    "xla_cpu_parallel_codegen_split_count xla_cpu_prefer_vector_width xla_cpu_use_onednn "
-    "xla_cpu_use_xnnpack xla_disable_hlo_passes xla_gpu_autotune_level "
-    "xla_gpu_deterministic_ops xla_gpu_enable_command_buffer "
-    "xla_gpu_enable_latency_hiding_scheduler xla_gpu_enable_triton_gemm "
-    "xla_gpu_exclude_nondeterministic_ops xla_gpu_triton_gemm_any "
-    "xla_llvm_disable_expensive_passes xla_tpu_scoped_vmem_limit_kib"
-).split())
+XLA_OPTIONS = frozenset(
+    (
+        "xla_allow_excess_precision xla_backend_optimization_level xla_cpu_enable_fast_math "
+        "xla_cpu_enable_fast_min_max xla_cpu_experimental_xnn_fusion_type "
+        "xla_cpu_experimental_ynn_fusion_type xla_cpu_experimental_onednn_fusion_type "
+        "xla_cpu_experimental_xnn_graph_fusion_mode xla_cpu_max_isa "
+        "xla_cpu_parallel_codegen_split_count xla_cpu_prefer_vector_width xla_cpu_use_onednn "
+        "xla_cpu_use_xnnpack xla_disable_hlo_passes xla_gpu_autotune_level "
+        "xla_gpu_deterministic_ops xla_gpu_enable_command_buffer "
+        "xla_gpu_enable_latency_hiding_scheduler xla_gpu_enable_triton_gemm "
+        "xla_gpu_exclude_nondeterministic_ops xla_gpu_triton_gemm_any "
+        "xla_llvm_disable_expensive_passes xla_tpu_scoped_vmem_limit_kib"
+    ).split()
+)
 """Compiler options that a configuration may hold: none of them names a file. A `config.json` may
 come from somebody else; whatever else XLA can do is for the environment variable XLA_FLAGS."""
 

@@ -187,16 +187,17 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
         """Fits blended models of features and judges the labels by cross-validation."""
         seed, k = self._seed(), len(self.classes_)
         features = self._features(x)
-        found = models.study(
-            features, labels, k, groups=groups, sample_weight=weight, seed=seed
-        )
+        found = models.study(features, labels, k, groups=groups, sample_weight=weight, seed=seed)
         self.blend_ = models.fit(
             features, found.posterior, found.weights, sample_weight=weight, seed=seed
         )
         self.config_, self.history_ = {"method": {"name": "auto"}, "seed": seed}, []
         self.label_issues_ = find_label_issues(
-            _as_votes(votes), probabilities=found.probabilities,
-            true_probabilities=found.true_probabilities, index=rows, seed=seed,
+            _as_votes(votes),
+            probabilities=found.probabilities,
+            true_probabilities=found.true_probabilities,
+            index=rows,
+            seed=seed,
             crowd="dawid_skene" if votes.ndim == 2 else None,
             class_names=tuple(map(str, self.classes_)),
         )
@@ -223,8 +224,10 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
         report = experiment.method.report
         found = {} if report is None else {k: np.asarray(v) for k, v in report(state).items()}
         self.label_issues_ = find_label_issues(
-            _as_votes(votes), curves=dynamics.curves,
-            training_probabilities=dynamics.probabilities, index=rows,
+            _as_votes(votes),
+            curves=dynamics.curves,
+            training_probabilities=dynamics.probabilities,
+            index=rows,
             weights={weights_source(method): found["weights"]} if "weights" in found else None,
             crowd="dawid_skene" if votes.ndim == 2 else None,
             class_names=experiment.data.class_names,
@@ -292,8 +295,10 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
             known = np.array(known.tolist())
         elif y.ndim == 2 and (known == np.round(known)).all():
             known = known.astype(np.int64)
-        check(not (known.dtype.kind == "f" and bool(np.isinf(known).any())),
-              "y contains infinity; expected classes.")
+        check(
+            not (known.dtype.kind == "f" and bool(np.isinf(known).any())),
+            "y contains infinity; expected classes.",
+        )
         check_classification_targets(known)
         self.classes_, codes = np.unique(known, return_inverse=True)
         check(len(self.classes_) > 1, "RobustClassifier needs two classes; y holds one class.")
@@ -319,8 +324,14 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
             rows = len(X) if hasattr(X, "columns") else X.shape[0]
             check(rows > 1, f"Found array with {rows} sample(s): a minimum of 2 is required.")
         else:
-            X = _validate(self, X, dtype=np.float64, ensure_all_finite="allow-nan",
-                          accept_sparse=("csr", "csc"), ensure_min_samples=2)
+            X = _validate(
+                self,
+                X,
+                dtype=np.float64,
+                ensure_all_finite="allow-nan",
+                accept_sparse=("csr", "csc"),
+                ensure_min_samples=2,
+            )
         self._shape = (self.n_features_in_,)
         if not mixed and self._method() != "auto" and _plain_numbers(X):
             return np.asarray(X, np.float32)
@@ -334,8 +345,14 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
         if len(self._shape) == 1:
             if _is_mixed(X):
                 return table.from_frame(X)
-            X = _validate(self, X, dtype=np.float64, ensure_all_finite="allow-nan", reset=False,
-                          accept_sparse=("csr", "csc"))
+            X = _validate(
+                self,
+                X,
+                dtype=np.float64,
+                ensure_all_finite="allow-nan",
+                reset=False,
+                accept_sparse=("csr", "csc"),
+            )
             if self._encoder is None:
                 return np.asarray(X, np.float32)
             return table.from_array(_dense(X), names=self._encoder.inputs)

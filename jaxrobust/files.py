@@ -21,11 +21,22 @@ from jaxrobust.errors import UserError, check
 
 _NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EROFS}
 _UNREADABLE = (
-    ValueError, OSError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error,
-    MemoryError, OverflowError, TypeError, SyntaxError, NotImplementedError,
+    ValueError,
+    OSError,
+    EOFError,
+    KeyError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+    MemoryError,
+    OverflowError,
+    TypeError,
+    SyntaxError,
+    NotImplementedError,
 )
 _HEADERS = {
-    (1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
 }
 _SMALL = 2 << 30  # bytes up to which an archive may hold any multiple of its own size
 _MOST_PACKED = 500

@@ -465,12 +465,16 @@ SCHEMA: dict[str, Any] = {
     },
     "loss": {
         "name": Setting(
-            "ce", "loss of the network, a function of logits and labels", str,
+            "ce",
+            "loss of the network, a function of logits and labels",
+            str,
             one_of(*_LOSS_NAMES),
         ),
         **_of_losses(),
         "logit_clip": Setting(
-            None, "bound tau on the norm of the logits (default: none), around any loss", float,
+            None,
+            "bound tau on the norm of the logits (default: none), around any loss",
+            float,
             above(0),
         ),
         "reweight_from": Setting(

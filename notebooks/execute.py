@@ -31,7 +31,10 @@ def execute(path: Path, folder: Path, seconds: int = 600) -> nbformat.NotebookNo
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     client = NotebookClient(
-        notebook, timeout=seconds, kernel_name="python3", record_timing=False,
+        notebook,
+        timeout=seconds,
+        kernel_name="python3",
+        record_timing=False,
         resources={"metadata": {"path": str(folder)}},
     )
     return client.execute(env=environment)

@@ -26,8 +26,11 @@ def folder() -> Path:
         return Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     try:
-        flags = next(line for line in Path("/proc/cpuinfo").read_text().splitlines()
-                     if line.startswith(("flags", "Features")))
+        flags = next(
+            line
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith(("flags", "Features"))
+        )
     except (OSError, StopIteration):
         flags = platform.processor()
     kind = hashlib.sha256(flags.encode()).hexdigest()[:8]

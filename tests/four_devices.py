@@ -24,11 +24,18 @@ HERE = Path(__file__).parent
 # A run of the dynamic loss, of which also one device and two processes are tested.
 RUN = [
     "--config=digits_dynamic_loss",
-    "--config.network.name=mlp", "--config.network.width=16", "--config.train.batch_size=128",
-    "--config.train.epochs=4", "--config.method.warmup_epochs=2", "--config.log.figures=False",
-    "--config.data.noise.kind=symmetric", "--config.data.noise.rate=0.4",
-    "--config.data.imbalance.kind=none", "--config.data.imbalance.factor=1.0",
-    "--config.checkpoint.every_seconds=0", "--config.log.tensorboard=False",
+    "--config.network.name=mlp",
+    "--config.network.width=16",
+    "--config.train.batch_size=128",
+    "--config.train.epochs=4",
+    "--config.method.warmup_epochs=2",
+    "--config.log.figures=False",
+    "--config.data.noise.kind=symmetric",
+    "--config.data.noise.rate=0.4",
+    "--config.data.imbalance.kind=none",
+    "--config.data.imbalance.factor=1.0",
+    "--config.checkpoint.every_seconds=0",
+    "--config.log.tensorboard=False",
 ]
 
 

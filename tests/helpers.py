@@ -26,9 +26,15 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 # A run that takes a second: digits and a perceptron, nothing drawn, every epoch saved.
 TINY = {
-    "network.name": "mlp", "network.width": 32, "train.epochs": 3, "train.batch_size": 128,
-    "data.noise.kind": "symmetric", "data.noise.rate": 0.4, "log.figures": False,
-    "log.tensorboard": False, "checkpoint.every_seconds": 0.0,
+    "network.name": "mlp",
+    "network.width": 32,
+    "train.epochs": 3,
+    "train.batch_size": 128,
+    "data.noise.kind": "symmetric",
+    "data.noise.rate": 0.4,
+    "log.figures": False,
+    "log.tensorboard": False,
+    "checkpoint.every_seconds": 0.0,
 }
 
 
@@ -62,9 +68,15 @@ def environment(devices: int | None = None) -> dict[str, str]:
     flags = os.environ.get("XLA_FLAGS", "")
     if devices is not None:
         flags += f" --xla_force_host_platform_device_count={devices}"
-    return os.environ | compile_cache.environment() | {
-        "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "PYTHONPATH": path,
-    }
+    return (
+        os.environ
+        | compile_cache.environment()
+        | {
+            "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": flags,
+            "PYTHONPATH": path,
+        }
+    )
 
 
 def child(*command: object, timeout: float = 300, **options) -> subprocess.CompletedProcess:
@@ -136,11 +148,15 @@ class Gallery:
 
     def changed(self) -> list[str]:
         """Returns the workdirs that a test has written into."""
-        return [str(files.parent) for files in self.folder.glob("*/files")
-                if files.read_text() != _listing(files.parent / "run")]
+        return [
+            str(files.parent)
+            for files in self.folder.glob("*/files")
+            if files.read_text() != _listing(files.parent / "run")
+        ]
 
 
 def _listing(workdir: Path) -> str:
     files = sorted(p for p in workdir.rglob("*") if p.is_file())
-    return "\n".join(f"{p.relative_to(workdir)} {p.stat().st_size} {p.stat().st_mtime_ns}"
-                     for p in files)
+    return "\n".join(
+        f"{p.relative_to(workdir)} {p.stat().st_size} {p.stat().st_mtime_ns}" for p in files
+    )

@@ -37,14 +37,22 @@ ROOMS = {
     "objectives": (["objectives/*.py"], ["objectives"]),
     "bilevel": (["bilevel/*.py"], ["bilevel", "test_silent_mistakes.py"]),
     "methods": (["methods/*.py"], ["methods", "test_silent_mistakes.py"]),
-    "sampling": (["data/batches.py", "data/sampling.py"],
-                 ["data", "methods", "test_silent_mistakes.py"]),
-    "splits": (["data/splits.py", "data/training_pool.py", "data/prepare.py"],
-               ["data", "test_silent_mistakes.py"]),
-    "noise": (["data/label_noise.py", "data/long_tail.py", "data/flip_maps.py"],
-              ["data", "test_silent_mistakes.py"]),
-    "selection": (["training/saving.py", "runs/saving.py", "training/metrics.py",
-                   "training/evaluation.py"], ["training", "runs", "test_silent_mistakes.py"]),
+    "sampling": (
+        ["data/batches.py", "data/sampling.py"],
+        ["data", "methods", "test_silent_mistakes.py"],
+    ),
+    "splits": (
+        ["data/splits.py", "data/training_pool.py", "data/prepare.py"],
+        ["data", "test_silent_mistakes.py"],
+    ),
+    "noise": (
+        ["data/label_noise.py", "data/long_tail.py", "data/flip_maps.py"],
+        ["data", "test_silent_mistakes.py"],
+    ),
+    "selection": (
+        ["training/saving.py", "runs/saving.py", "training/metrics.py", "training/evaluation.py"],
+        ["training", "runs", "test_silent_mistakes.py"],
+    ),
     "checkpoints": (["training/checkpoints.py"], ["training", "test_silent_mistakes.py"]),
     "audit": (["audit/*.py"], ["audit"]),
 }
@@ -57,11 +65,29 @@ TOO_LONG = "no end"
 
 SIGNS = {ast.Add: ast.Sub, ast.Sub: ast.Add}
 OTHER = {ast.Mult: ast.Div, ast.Div: ast.Mult, ast.Pow: ast.Mult}
-COMPARED = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq,
-            ast.NotEq: ast.Eq, ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn,
-            ast.NotIn: ast.In}
-PAIRS = ("minimum maximum", "min max", "argmin argmax", "any all", "sum mean", "ones zeros",
-         "floor ceil", "logical_and logical_or", "ones_like zeros_like")
+COMPARED = {
+    ast.Lt: ast.LtE,
+    ast.LtE: ast.Lt,
+    ast.Gt: ast.GtE,
+    ast.GtE: ast.Gt,
+    ast.Eq: ast.NotEq,
+    ast.NotEq: ast.Eq,
+    ast.Is: ast.IsNot,
+    ast.IsNot: ast.Is,
+    ast.In: ast.NotIn,
+    ast.NotIn: ast.In,
+}
+PAIRS = (
+    "minimum maximum",
+    "min max",
+    "argmin argmax",
+    "any all",
+    "sum mean",
+    "ones zeros",
+    "floor ceil",
+    "logical_and logical_or",
+    "ones_like zeros_like",
+)
 CALLED = {a: b for pair in PAIRS for a, b in (pair.split(), pair.split()[::-1])}
 NEGATED = ("vdot", "meta_loss", "outer_loss")
 DEFINITIONS = (ast.FunctionDef, ast.ClassDef)
@@ -84,6 +110,7 @@ class Mutant(NamedTuple):
 
 def changes(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
     """Yields (kind, what stands in the node's place)."""
+
     def new(**fields):
         made = copy.copy(node)
         for name, value in fields.items():
@@ -175,8 +202,9 @@ class _Replace(ast.NodeTransformer):
     def generic_visit(self, node):
         for field, value in ast.iter_fields(node):
             if isinstance(value, list):
-                setattr(node, field, [self.visit(v) if isinstance(v, ast.AST) else v
-                                      for v in value])
+                setattr(
+                    node, field, [self.visit(v) if isinstance(v, ast.AST) else v for v in value]
+                )
             elif isinstance(value, ast.AST):
                 setattr(node, field, self.visit(value))
         return node
@@ -211,9 +239,15 @@ def signs() -> list[Mutant]:
 
 def nearest(mutant: Mutant) -> list[str]:
     """Returns the test files of a room that name the changed function or module, nearest first."""
-    files = [f for name in ROOMS[mutant.room][1] for f in
-             ([ROOT / "tests" / name] if name.endswith(".py")
-              else sorted((ROOT / "tests" / name).glob("test_*.py")))]
+    files = [
+        f
+        for name in ROOMS[mutant.room][1]
+        for f in (
+            [ROOT / "tests" / name]
+            if name.endswith(".py")
+            else sorted((ROOT / "tests" / name).glob("test_*.py"))
+        )
+    ]
     stem = Path(mutant.path).stem.strip("_")
     outer = mutant.function.split("/")[0].strip("_") or stem
     scores = []
@@ -249,7 +283,9 @@ class _Finder(importlib.abc.MetaPathFinder):
             return None
         package = [str(self.path.parent)] if self.path.name == "__init__.py" else None
         spec = importlib.util.spec_from_file_location(
-            name, self.path, loader=_Loader(self.path, self.tree),
+            name,
+            self.path,
+            loader=_Loader(self.path, self.tree),
             submodule_search_locations=package,
         )
         return spec
@@ -302,8 +338,23 @@ def _run(mutant: Mutant | None, tests: list[str], log: Path) -> None:
         path = PACKAGE / mutant.path
         *_, change = list(variants(path.read_text()))[mutant.number]
         sys.meta_path.insert(0, _Finder(path, replaced(*change)))
-    code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--rootdir",
-                        str(ROOT), "-c", str(ROOT / "pyproject.toml"), "-m", "not slow", *tests])
+    code = pytest.main(
+        [
+            "-x",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:xdist",
+            "--rootdir",
+            str(ROOT),
+            "-c",
+            str(ROOT / "pyproject.toml"),
+            "-m",
+            "not slow",
+            *tests,
+        ]
+    )
     sys.stdout.flush()
     os._exit(int(code))
 
@@ -346,8 +397,10 @@ def main(argv: list[str]) -> int:
         print(f"{'SURVIVED' if test is None else 'noticed '} {mutant}  <- {test}", flush=True)
     survivors = [mutant for mutant, test in found if test is None]
     endless = sum(test == TOO_LONG for _, test in found)
-    print(f"{len(found) - len(survivors) - endless} of {len(found)} noticed, {endless} without an "
-          f"end, {(time.monotonic() - begin) / 60:.1f} minutes; survivors:")
+    print(
+        f"{len(found) - len(survivors) - endless} of {len(found)} noticed, {endless} without an "
+        f"end, {(time.monotonic() - begin) / 60:.1f} minutes; survivors:"
+    )
     for mutant in sorted(survivors):
         print(f"  {mutant}")
     if args.json:

@@ -10,13 +10,32 @@ ROOT = Path(__file__).parent.parent
 LAYERS = ["losses", "objectives", "bilevel", "methods", "training", "runs", "main"]
 BESIDE = {"errors", "schema", "config", "cli", "files"}
 ROOMS = {
-    "audit", "augment", "bilevel", "data", "losses", "methods", "networks", "objectives", "plots",
-    "runs", "training",
+    "audit",
+    "augment",
+    "bilevel",
+    "data",
+    "losses",
+    "methods",
+    "networks",
+    "objectives",
+    "plots",
+    "runs",
+    "training",
 }
 HIDING = {"objectives"}  # `curvenet` is a public module: `objectives.curvenet.curve_weighted`.
 DRAWS = "plots"  # the only room that imports matplotlib
-NO_CONFIG = {"losses", "objectives", "bilevel", "methods", "training", "data", "augment",
-             "networks", "audit", "plots"}
+NO_CONFIG = {
+    "losses",
+    "objectives",
+    "bilevel",
+    "methods",
+    "training",
+    "data",
+    "augment",
+    "networks",
+    "audit",
+    "plots",
+}
 
 
 def imports(file):

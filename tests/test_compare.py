@@ -18,13 +18,15 @@ def finished(workdir, accuracy, content=None):
 
 
 def test_runs_of_one_name_are_told_apart_by_their_paths(tmp_path, capsys):
-    runs = [finished(tmp_path / name, i / 10)
-            for i, name in enumerate(("a/seed0", "b/seed0", "c"))]
+    runs = [finished(tmp_path / name, i / 10) for i, name in enumerate(("a/seed0", "b/seed0", "c"))]
     assert compare.names(runs) == [str(runs[0]), str(runs[1]), "c"]
     assert compare.main([*map(str, runs)]) == 0
     table = (tmp_path / "a" / "comparison.txt").read_text()
-    for label, accuracy in [(f"{runs[0]} (last)", "0.0 %"), (f"{runs[1]} (last)", "10.0 %"),
-                            ("c (last)", "20.0 %")]:
+    for label, accuracy in [
+        (f"{runs[0]} (last)", "0.0 %"),
+        (f"{runs[1]} (last)", "10.0 %"),
+        ("c (last)", "20.0 %"),
+    ]:
         line = next(line for line in table.splitlines() if line.startswith(label))
         assert accuracy in line
     assert capsys.readouterr().out.startswith(table)
@@ -32,9 +34,11 @@ def test_runs_of_one_name_are_told_apart_by_their_paths(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     "content, message",
-    [("{", "results.json is damaged: it is not valid JSON"),
-     ("[1]", "results.json is damaged: it does not hold a JSON object"),
-     ("{}", "results.json does not hold the results")],
+    [
+        ("{", "results.json is damaged: it is not valid JSON"),
+        ("[1]", "results.json is damaged: it does not hold a JSON object"),
+        ("{}", "results.json does not hold the results"),
+    ],
 )
 def test_broken_results_are_one_line(tmp_path, capsys, content, message):
     assert compare.main([str(finished(tmp_path / "a", 0.5, content))]) == 2

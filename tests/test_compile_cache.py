@@ -23,8 +23,12 @@ print(place, events.count("cache_hits"), events.count("cache_misses"))
 
 def run(**environment):
     kept = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
-    done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True,
-                          env=kept | {"JAX_PLATFORMS": "cpu"} | environment)
+    done = subprocess.run(
+        [sys.executable, "-c", CODE],
+        capture_output=True,
+        text=True,
+        env=kept | {"JAX_PLATFORMS": "cpu"} | environment,
+    )
     assert done.returncode == 0, done.stderr
     place, hits, misses = done.stdout.split()
     return place, int(hits), int(misses)
@@ -37,10 +41,14 @@ def test_the_second_process_compiles_nothing(tmp_path):
     assert hits > 0 and misses == 0
 
 
-@pytest.mark.parametrize("environment", [
-    {"JAXROBUST_COMPILE_CACHE": "off"}, {"JAX_COMPILATION_CACHE_DIR": "own"},
-    {"JAXROBUST_COMPILE_CACHE": "/proc/none"},
-])
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"JAXROBUST_COMPILE_CACHE": "off"},
+        {"JAX_COMPILATION_CACHE_DIR": "own"},
+        {"JAXROBUST_COMPILE_CACHE": "/proc/none"},
+    ],
+)
 def test_it_is_off_where_it_is_not_wanted_or_cannot_be(tmp_path, environment):
     environment = {k: str(tmp_path / v) if v == "own" else v for k, v in environment.items()}
     assert run(**environment)[0] == "None"

@@ -77,7 +77,9 @@ def test_the_published_dal_recipe():
 def test_the_published_dynamic_loss_recipe(data, length, epochs):
     made = config.load(f"{data}_dynamic_loss:{length}")
     assert (made.data.name, made.network.name, made.method.name) == (
-        data, "resnet32", "dynamic_loss"
+        data,
+        "resnet32",
+        "dynamic_loss",
     )
     t, o, m = made.train, made.optimizer, made.method
     assert (t.batch_size, t.epochs, m.warmup_epochs) == (512, epochs, 5)
@@ -189,8 +191,10 @@ def test_unknown_keys_and_wrong_types_are_named(values, message):
         (["--config=digits_ce", "--epoch=5"], "Did you mean '--config.train.epochs'?"),
         (["--config=digits_ce", "--learning_rate", "0.1"], "--config.optimizer.learning_rate"),
         (["--config=digits_ce", "--train.epochs=5"], "Did you mean --config.train.epochs?"),
-        (["--config=digits_ce", "--config.train.xla_options=('xla_dump_to=/x',)"],
-         "train.xla_options='xla_dump_to=/x': not among the compiler options"),
+        (
+            ["--config=digits_ce", "--config.train.xla_options=('xla_dump_to=/x',)"],
+            "train.xla_options='xla_dump_to=/x': not among the compiler options",
+        ),
         (["--config=digits_dal", "--workdr=x"], "Did you mean 'workdir'?"),
         (["--config=digits_dal", "--mode=trian"], "Did you mean 'train'?"),
         (["--config=digits_dal", "stray"], "Unexpected argument 'stray'"),
@@ -219,9 +223,18 @@ def test_a_run_without_a_workdir_is_named_after_its_recipe(tmp_path):
 
 def test_overrides_reach_the_configuration():
     values = main.parse(
-        ["main", "--config=digits_dal", "--workdir=w", "--config.data.noise.kind=symmetric",
-         "--config.data.noise.rate=0.4", "--config.loss.q_end=2", "--config.train.epochs", "7",
-         "--config.optimizer.milestones=(3,5)", "--nodry_run"]
+        [
+            "main",
+            "--config=digits_dal",
+            "--workdir=w",
+            "--config.data.noise.kind=symmetric",
+            "--config.data.noise.rate=0.4",
+            "--config.loss.q_end=2",
+            "--config.train.epochs",
+            "7",
+            "--config.optimizer.milestones=(3,5)",
+            "--nodry_run",
+        ]
     )
     made = config.validate(values.config)
     assert (made.data.noise.rate, made.loss.q_end, made.train.epochs) == (0.4, 2.0, 7)
@@ -247,8 +260,13 @@ def test_broken_configuration_files_are_named(tmp_path):
 def test_numbers_of_numpy_are_numbers(value):
     made = config.override(config.default_config(), {"train.epochs": value, "seed": value})
     assert made.train.epochs == 7 and type(made.train.epochs) is int
-    made = config.override(made, {"optimizer.learning_rate": np.float32(0.5),
-                                  "optimizer.milestones": [np.int64(3), np.int64(5)]})
+    made = config.override(
+        made,
+        {
+            "optimizer.learning_rate": np.float32(0.5),
+            "optimizer.milestones": [np.int64(3), np.int64(5)],
+        },
+    )
     assert made.optimizer.learning_rate == 0.5 and made.optimizer.milestones == (3, 5)
     assert json.loads(config.to_json(made))["optimizer"]["milestones"] == [3, 5]
     with pytest.raises(UserError, match="epochs=1.5: expected int"):

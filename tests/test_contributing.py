@@ -17,7 +17,8 @@ FENCED = re.compile(
     r"|^`(?P<file>\S+)`(?:, (?P<how>after|instead of) `(?P<line>[^\n]+)`)?:\n\n"
     r"```(?:python|markdown)\n"
     r"(?P<code>.*?)^```$"
-    r"|^```sh\n(?P<commands>.*?)^```$", re.M | re.S,
+    r"|^```sh\n(?P<commands>.*?)^```$",
+    re.M | re.S,
 )
 FOLLOW = """
 import json, runpy, shlex, sys, time
@@ -89,8 +90,12 @@ def followed(tmp_path_factory):
             apply(step, folder)
         lines += commands(step)
     done = subprocess.run(
-        [sys.executable, "-c", FOLLOW, str(folder)], cwd=folder, input=json.dumps(lines),
-        env=os.environ | {"PYTHONPATH": str(folder)}, capture_output=True, text=True,
+        [sys.executable, "-c", FOLLOW, str(folder)],
+        cwd=folder,
+        input=json.dumps(lines),
+        env=os.environ | {"PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return folder, json.loads((folder / "codes.json").read_text()), done.stdout + done.stderr

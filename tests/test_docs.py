@@ -21,9 +21,25 @@ from jaxrobust.runs import METHODS, sweep
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
-PUBLIC = ("losses", "objectives", "bilevel", "networks", "methods", "audit", "estimator", "config",
-          "data.label_noise", "data.long_tail", "data.sources", "data.prepare", "data.manifest",
-          "methods.sampling", "process", "compare", "runs.train")
+PUBLIC = (
+    "losses",
+    "objectives",
+    "bilevel",
+    "networks",
+    "methods",
+    "audit",
+    "estimator",
+    "config",
+    "data.label_noise",
+    "data.long_tail",
+    "data.sources",
+    "data.prepare",
+    "data.manifest",
+    "methods.sampling",
+    "process",
+    "compare",
+    "runs.train",
+)
 MODULES = sorted(m.name for m in pkgutil.walk_packages(jaxrobust.__path__, "jaxrobust."))
 
 
@@ -43,11 +59,15 @@ def test_every_example_runs(example):
     assert result.failed == 0, "".join(said)
 
 
-@pytest.mark.parametrize("part", ["losses", "objectives", "bilevel", "networks", "methods", "audit",
-                                  "estimator", "data"])
+@pytest.mark.parametrize(
+    "part", ["losses", "objectives", "bilevel", "networks", "methods", "audit", "estimator", "data"]
+)
 def test_every_part_has_an_example_that_is_not_skipped(part):
-    texts = [importlib.util.find_spec(name).loader.get_source(name) or "" for name in MODULES
-             if name.removeprefix("jaxrobust.").split(".")[0] == part]
+    texts = [
+        importlib.util.find_spec(name).loader.get_source(name) or ""
+        for name in MODULES
+        if name.removeprefix("jaxrobust.").split(".")[0] == part
+    ]
     assert any(">>>" in text for text in texts) and not any("+SKIP" in text for text in texts)
 
 
@@ -66,8 +86,15 @@ def project():
     x = (rng.normal(size=(120, 6)) + 4 * np.eye(4, 6)[true]).astype(np.float32)
     labels = np.where(np.arange(120) % 10 == 0, (true + 1) % 4, true)
     y = np.array(["ant", "bee", "cat", "dog"])[labels]
-    return {"X": x, "y": y, "X_new": x[:9], "X_test": x, "y_test": y, "labels": labels,
-            "p": 0.8 * np.eye(4)[true] + 0.05}
+    return {
+        "X": x,
+        "y": y,
+        "X_new": x[:9],
+        "X_test": x,
+        "y_test": y,
+        "labels": labels,
+        "p": 0.8 * np.eye(4)[true] + 0.05,
+    }
 
 
 @pytest.mark.parametrize("block", list(python_blocks()))
@@ -94,15 +121,19 @@ def public_names():
     for part in PUBLIC:
         module = importlib.import_module(f"jaxrobust.{part}")
         names = getattr(module, "__all__", None) or [
-            n for n, v in vars(module).items()
+            n
+            for n, v in vars(module).items()
             if not n.startswith("_") and getattr(v, "__module__", None) == module.__name__
         ]
         yield from ((part, name, getattr(module, name)) for name in names)
 
 
 def public_callables():
-    return {f"{part}.{name}": value for part, name, value in public_names()
-            if callable(value) and not re.search(r"Generic|Callable", str(type(value)))}
+    return {
+        f"{part}.{name}": value
+        for part, name, value in public_names()
+        if callable(value) and not re.search(r"Generic|Callable", str(type(value)))
+    }
 
 
 def own_text(value):
@@ -135,43 +166,72 @@ def test_every_public_name_is_described():
 def test_what_takes_or_gives_arrays_tells_their_shapes():
     arrays = re.compile(r"jax\.Array|ndarray|ArrayLike|\bBatch\b")
     shape = re.compile(r"\[(\]|[A-Z.…][^\]]*\])")
-    found = {name: value for name, value in public_callables().items()
-             if arrays.search(" ".join(map(str, getattr(value, "__annotations__", {}).values())))}
+    found = {
+        name: value
+        for name, value in public_callables().items()
+        if arrays.search(" ".join(map(str, getattr(value, "__annotations__", {}).values())))
+    }
     assert len(found) > 60
-    assert not [name for name, value in found.items()
-                if not shape.search(own_text(value).split("Example:")[0])]
+    assert not [
+        name
+        for name, value in found.items()
+        if not shape.search(own_text(value).split("Example:")[0])
+    ]
 
 
 def test_what_checks_its_input_tells_its_errors():
-    found = {name: value for name, value in public_callables().items()
-             if can_raise(value, name.split(".")[0])}
+    found = {
+        name: value
+        for name, value in public_callables().items()
+        if can_raise(value, name.split(".")[0])
+    }
     assert len(found) > 45
     told = re.compile(r"Raises:|[Ee]rrors?\b|UserError")
     assert not [name for name, value in found.items() if not told.search(own_text(value))]
 
 
 def test_losses_objectives_methods_and_networks_say_where_they_come_from():
-    made = {name: getattr(importlib.import_module(f"jaxrobust.{part}"), name)
-            for part, names in (
-                ("objectives", ("CurveNet", "LabelCorrector", "MarginGenerator", "class_centred",
-                                "curve_weighted", "dynamic_loss", "learning_to_reweight",
-                                "meta_weight_net")),
-                ("methods", ("curvenet", "dynamic_loss")),
-            ) for name in names}
+    made = {
+        name: getattr(importlib.import_module(f"jaxrobust.{part}"), name)
+        for part, names in (
+            (
+                "objectives",
+                (
+                    "CurveNet",
+                    "LabelCorrector",
+                    "MarginGenerator",
+                    "class_centred",
+                    "curve_weighted",
+                    "dynamic_loss",
+                    "learning_to_reweight",
+                    "meta_weight_net",
+                ),
+            ),
+            ("methods", ("curvenet", "dynamic_loss")),
+        )
+        for name in names
+    }
     every = [*losses.LOSSES.items(), *made.items(), *networks.NETWORKS.items()]
-    assert not [name for name, value in every
-                if name != "ce" and not re.search(r"Source: |Equal to", own_text(value))]
+    assert not [
+        name
+        for name, value in every
+        if name != "ce" and not re.search(r"Source: |Equal to", own_text(value))
+    ]
     pages = [DOCS / "methods" / f"{name}.md" for name in METHODS if name != "supervised"]
     assert all("arXiv" in page.read_text() for page in pages)
 
 
-@pytest.mark.parametrize("part", [p for p in PUBLIC if hasattr(
-    importlib.import_module(f"jaxrobust.{p}"), "__all__")])
+@pytest.mark.parametrize(
+    "part", [p for p in PUBLIC if hasattr(importlib.import_module(f"jaxrobust.{p}"), "__all__")]
+)
 def test_a_list_of_public_names_can_be_read_without_running_it(part):
     """As the generator of the API reference reads it; a computed name would be left out."""
     module = importlib.import_module(f"jaxrobust.{part}")
-    [listed] = [node.value for node in ast.parse(inspect.getsource(module)).body
-                if isinstance(node, ast.Assign) and node.targets[0].id == "__all__"]
+    [listed] = [
+        node.value
+        for node in ast.parse(inspect.getsource(module)).body
+        if isinstance(node, ast.Assign) and node.targets[0].id == "__all__"
+    ]
     assert ast.literal_eval(listed) == list(module.__all__)
 
 
@@ -211,15 +271,17 @@ def test_the_site_lists_every_page(hooks):
     assert set(re.findall(r"- (\S+\.md)$", navigation, re.M)) | set(losses_pages) == pages
     nav = {"nav": [{"Losses": ["losses/index.md"]}, {"Other": ["index.md"]}]}
     assert hooks["on_config"](nav)["nav"] == [
-        {"Losses": ["losses/index.md", *losses_pages]}, {"Other": ["index.md"]}
+        {"Losses": ["losses/index.md", *losses_pages]},
+        {"Other": ["index.md"]},
     ]
 
 
 def test_generated_pages_hold_every_setting_and_default(hooks):
     text = (DOCS / "configuration.md").read_text()
     assert text == hooks["configuration_page"](), "run: python docs/hooks.py"
-    assert all(f"| `{key}` | `{setting.default}` |" in text
-               for key, setting in configuration.settings())
+    assert all(
+        f"| `{key}` | `{setting.default}` |" in text for key, setting in configuration.settings()
+    )
     page = hooks["on_page_markdown"]("<!-- loss: gce -->", None, None, None)
     assert "| `loss.q` | `0.7` |" in page and "images/losses/gce.svg" in page
     assert "::: jaxrobust.losses.generalized_cross_entropy" in page

@@ -11,8 +11,11 @@ from jaxrobust.errors import RunError, UserError, report, writing
     [
         (UserError("wrong"), 2, "error: wrong"),
         (RunError("bad"), 1, "failed: bad"),
-        (OSError(28, "No space left on device", "a.csv"), 1,
-         "failed: a.csv: No space left on device."),
+        (
+            OSError(28, "No space left on device", "a.csv"),
+            1,
+            "failed: a.csv: No space left on device.",
+        ),
         (OSError("no number"), 1, "failed: no number"),
     ],
 )

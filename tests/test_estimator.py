@@ -112,8 +112,9 @@ def test_pixels_mean_what_they_meant_in_fit(digits):
 def test_it_says_which_labels_are_wrong(digits):
     X, y = digits
     wrong = np.random.default_rng(0).random(300) < 0.2
-    following = dict(zip(["zero", "one", "two", "three"], ["one", "two", "three", "zero"],
-                         strict=True))
+    following = dict(
+        zip(["zero", "one", "two", "three"], ["one", "two", "three", "zero"], strict=True)
+    )
     given = np.where(wrong, [following[name] for name in y], y)
     model = small(network="mlp", epochs=20).fit(X, given)
     issues = model.label_issues_
@@ -187,17 +188,24 @@ def test_weights_of_zero_take_an_example_out_of_the_loss(iris):
     )
 
 
-@pytest.mark.parametrize("network", [
-    Small(4), Small, networks.from_linen(Small(4)), lambda k: networks.mlp(k, hidden=(16,)),
-])
+@pytest.mark.parametrize(
+    "network",
+    [
+        Small(4),
+        Small,
+        networks.from_linen(Small(4)),
+        lambda k: networks.mlp(k, hidden=(16,)),
+    ],
+)
 def test_a_network_of_ones_own(digits, network):
     X, y = digits
     model = small(network=network, epochs=5).fit(X, y)
     assert model.score(X, y) > 0.5
     if isinstance(network, Small):
         assert "BatchNorm_0" in model.batch_stats_["network"]
-        np.testing.assert_array_equal(pickle.loads(pickle.dumps(model)).predict(X),
-                                      model.predict(X))
+        np.testing.assert_array_equal(
+            pickle.loads(pickle.dumps(model)).predict(X), model.predict(X)
+        )
         assert isinstance(clone(model).network, Small)
 
 
@@ -221,17 +229,20 @@ def test_methods_that_weight_choose_their_metadata_from_the_data(digits, method)
     assert model.config_["data"]["metadata"]["kind"] == "none"
 
 
-@pytest.mark.parametrize("changes, message", [
-    ({"method": "dynamic_los"}, "Did you mean 'dynamic_loss'"),
-    ({"loss": "gcee"}, "'gce'"),
-    ({"network": "mpl"}, "mlp"),
-    ({"network": Small(7)}, "7.* outputs an example; there are 3 classes"),
-    ({"settings": {"loss.qq": 1.0}}, "No setting 'loss.qq'"),
-    ({"settings": {"data.noise.rate": 0.4}}, "'data.noise.rate' has no meaning"),
-    ({"settings": {"loss.q_end": "x"}}, "expected float"),
-    ({"epochs": -1}, "train.epochs=-1"),
-    ({"augment": "crop_flip"}, "images"),
-])
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"method": "dynamic_los"}, "Did you mean 'dynamic_loss'"),
+        ({"loss": "gcee"}, "'gce'"),
+        ({"network": "mpl"}, "mlp"),
+        ({"network": Small(7)}, "7.* outputs an example; there are 3 classes"),
+        ({"settings": {"loss.qq": 1.0}}, "No setting 'loss.qq'"),
+        ({"settings": {"data.noise.rate": 0.4}}, "'data.noise.rate' has no meaning"),
+        ({"settings": {"loss.q_end": "x"}}, "expected float"),
+        ({"epochs": -1}, "train.epochs=-1"),
+        ({"augment": "crop_flip"}, "images"),
+    ],
+)
 def test_wrong_parameters_are_one_clear_line(iris, changes, message):
     with pytest.raises(UserError, match=message) as error:
         small(**changes).fit(*iris)

@@ -16,9 +16,14 @@ from jaxrobust.runs import predict as inference
 from jaxrobust.training.metrics_log import read_rows
 
 TINY = [
-    "--config=digits_losses:dal", "--config.network.name=mlp", "--config.network.width=32",
-    "--config.data.noise.kind=symmetric", "--config.data.noise.rate=0.4",
-    "--config.train.batch_size=128", "--config.log.figures=False", "--config.log.tensorboard=False",
+    "--config=digits_losses:dal",
+    "--config.network.name=mlp",
+    "--config.network.width=32",
+    "--config.data.noise.kind=symmetric",
+    "--config.data.noise.rate=0.4",
+    "--config.train.batch_size=128",
+    "--config.log.figures=False",
+    "--config.log.tensorboard=False",
     "--config.checkpoint.every_seconds=0",
 ]
 
@@ -27,8 +32,14 @@ TINY = [
 def trained(tmp_path_factory):
     """A finished run, with what it printed."""
     folder = tmp_path_factory.mktemp("trained")
-    done = child("-m", "jaxrobust.main", *TINY, "--config.train.epochs=15",
-                 f"--workdir={folder}/run", cwd=folder)
+    done = child(
+        "-m",
+        "jaxrobust.main",
+        *TINY,
+        "--config.train.epochs=15",
+        f"--workdir={folder}/run",
+        cwd=folder,
+    )
     assert done.returncode == 0, done.stderr
     return folder / "run", done
 
@@ -77,8 +88,9 @@ def test_predict_writes_names_and_probabilities(trained, program, tmp_path):
     with (tmp_path / "p.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 50
-    right = np.mean([int(r["predicted_label"]) == y for r, y in zip(rows, digits.target,
-                                                                    strict=False)])
+    right = np.mean(
+        [int(r["predicted_label"]) == y for r, y in zip(rows, digits.target, strict=False)]
+    )
     assert right > 0.5
     total = [sum(float(r[str(k)]) for k in range(10)) for r in rows]
     np.testing.assert_allclose(total, 1, atol=1e-5)
@@ -111,8 +123,15 @@ def test_compare_puts_runs_side_by_side(trained, program):
 def test_a_dry_run_tells_sizes_and_writes_nothing(program, tmp_path):
     done = program(*TINY, "--dry_run", "--workdir=w")
     assert done.returncode == 0, done.stderr
-    for text in ('"rate": 0.4', "train: 1132", "test: 539", "requested rate 0.400, realized 0.3",
-                 "3,466 parameters", "MiB", "Nothing was trained or written"):
+    for text in (
+        '"rate": 0.4',
+        "train: 1132",
+        "test: 539",
+        "requested rate 0.400, realized 0.3",
+        "3,466 parameters",
+        "MiB",
+        "Nothing was trained or written",
+    ):
         assert text in done.stdout
     assert list(tmp_path.iterdir()) == []
 
@@ -120,8 +139,14 @@ def test_a_dry_run_tells_sizes_and_writes_nothing(program, tmp_path):
 def start(folder, *arguments, recipe=TINY):
     """Starts a long run in the background."""
     command = [sys.executable, "-m", "jaxrobust.main", *recipe, *arguments]
-    return subprocess.Popen(command, cwd=folder, env=environment(), stderr=subprocess.PIPE,
-                            stdout=subprocess.DEVNULL, text=True)
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
 
 
 def finish(process):
@@ -172,10 +197,14 @@ def assert_same_run(a, b):
     jax.tree.map(np.testing.assert_array_equal, *last)
 
 
-@pytest.mark.parametrize("number, code", [
-    (signal.SIGKILL, -9), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
-    (signal.SIGTERM, 143),
-])
+@pytest.mark.parametrize(
+    "number, code",
+    [
+        (signal.SIGKILL, -9),
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
+        (signal.SIGTERM, 143),
+    ],
+)
 def test_a_run_that_is_stopped_goes_on_where_it_was(whole, tmp_path, number, code):
     process = start(tmp_path, LONG, "--workdir=w")
     wait_for_epoch(tmp_path / "w", 3, process)
@@ -191,11 +220,17 @@ def test_a_run_that_is_stopped_goes_on_where_it_was(whole, tmp_path, number, cod
 
 
 CURVENET = [
-    "--config=digits_curvenet", *TINY[1:], "--config.train.batch_size=64",
-    "--config.train.loop=step", "--config.checkpoint.every_steps=4",
-    "--config.checkpoint.every_seconds=1000", "--config.method.probe_epochs=5",
-    "--config.method.meta_batch_size=32", "--config.optimizer.milestones=(4,)",
-    "--config.train.epochs=5", "--workdir=w",
+    "--config=digits_curvenet",
+    *TINY[1:],
+    "--config.train.batch_size=64",
+    "--config.train.loop=step",
+    "--config.checkpoint.every_steps=4",
+    "--config.checkpoint.every_seconds=1000",
+    "--config.method.probe_epochs=5",
+    "--config.method.meta_batch_size=32",
+    "--config.optimizer.milestones=(4,)",
+    "--config.train.epochs=5",
+    "--workdir=w",
 ]
 
 
@@ -232,8 +267,13 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(whole, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_exits_with_1(program):
-    done = program("--config=digits_losses:ce", "--config.network.name=mlp", "--workdir=w",
-                   "--config.optimizer.learning_rate=1e30", "--config.log.figures=False")
+    done = program(
+        "--config=digits_losses:ce",
+        "--config.network.name=mlp",
+        "--workdir=w",
+        "--config.optimizer.learning_rate=1e30",
+        "--config.log.figures=False",
+    )
     assert done.returncode == 1
     assert "not finite at step" in done.stderr and "Traceback" not in done.stderr
 

@@ -24,9 +24,16 @@ def f(x, n=1):
 def test_operators_comparisons_constants_and_statements_are_changed_but_no_message():
     found = {text: kind for kind, _, _, text, _ in mutants.variants(CHANGED)}
     assert found == {
-        "2": "constant", "n != 2": "comparison", "n == 2 or not x": "logic", "x": "sign",
-        "pass": "statement", "jnp.maximum(x, 3.0)": "call", "6.0": "constant", "3": "constant",
-        "-x - loss(x, where=n)": "sign", "loss(x)": "mask",
+        "2": "constant",
+        "n != 2": "comparison",
+        "n == 2 or not x": "logic",
+        "x": "sign",
+        "pass": "statement",
+        "jnp.maximum(x, 3.0)": "call",
+        "6.0": "constant",
+        "3": "constant",
+        "-x - loss(x, where=n)": "sign",
+        "loss(x)": "mask",
     }
 
 
@@ -59,6 +66,9 @@ def test_a_wrong_sign_in_any_function_fails_a_test(tmp_path):
     path = tmp_path / "found.json"
     done = child(mutants.__file__, "--signs", f"--json={path}", timeout=3000)
     assert done.returncode == 0, done.stderr
-    survived = [str(mutants.Mutant(**mutant)) for mutant, test in json.loads(path.read_text())
-                if test is None]
+    survived = [
+        str(mutants.Mutant(**mutant))
+        for mutant, test in json.loads(path.read_text())
+        if test is None
+    ]
     assert not survived, "\n".join(survived)

@@ -32,8 +32,10 @@ spec.loader.exec_module(notebook_runner)
 
 
 # Training takes a minute in each but the first.
-RUN = [pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * (path != NOTEBOOKS[0]))
-       for path in NOTEBOOKS]
+RUN = [
+    pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * (path != NOTEBOOKS[0]))
+    for path in NOTEBOOKS
+]
 
 
 @pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
@@ -93,8 +95,10 @@ def test_stored_as_a_run_from_top_to_bottom_left_it(stored):
 def test_stored_without_traces_of_the_machine(path, stored):
     text = path.read_text()
     assert len(text) < 1_000_000
-    shown = "".join(str({k: v for k, v in o.get("data", {}).items() if "image" not in k})
-                    + o.get("text", "") for o in outputs(stored))
+    shown = "".join(
+        str({k: v for k, v in o.get("data", {}).items() if "image" not in k}) + o.get("text", "")
+        for o in outputs(stored)
+    )
     traces = ["/tmp", "/home", "/root", "/work", "/Users", str(Path.home()), str(ROOT)]
     assert not [trace for trace in traces if trace in shown]
     assert not re.search(r"Traceback|\w+Warning:", shown)
@@ -133,6 +137,7 @@ def test_installs_on_colab_only_and_keeps_its_jax(stored, tmp_path, monkeypatch,
     for package in ("jax", "jaxlib"):
         assert f"{package}=={importlib.metadata.version(package)}" in pinned
 
+
 def test_its_text_is_markdown_and_not_commented_out(stored):
     for cell in stored.cells:
         if cell.cell_type == "markdown":
@@ -166,10 +171,19 @@ def project(tmp_path, monkeypatch):
 
     monkeypatch.setattr(jaxrobust, "train", train, raising=False)
     curve = np.linspace(3, 0, 20)[None] * np.where(labels != true, 1.0, 0.1)[:, None]
-    return {"dry": dry, "x": x, "labels": labels, "params": jnp.zeros((6, 4)), "network_state": {},
-            "EPOCHS": 10, "optimizer": optax.sgd(0.1), "wrong": set(np.flatnonzero(labels != true)),
-            "p": 0.8 * np.eye(4)[true] + 0.05, "losses": curve + 0.01 * rng.random((80, 20)),
-            "batches": [(batch, {"x": x, "labels": jnp.asarray(true)})] * 3}
+    return {
+        "dry": dry,
+        "x": x,
+        "labels": labels,
+        "params": jnp.zeros((6, 4)),
+        "network_state": {},
+        "EPOCHS": 10,
+        "optimizer": optax.sgd(0.1),
+        "wrong": set(np.flatnonzero(labels != true)),
+        "p": 0.8 * np.eye(4)[true] + 0.05,
+        "losses": curve + 0.01 * rng.random((80, 20)),
+        "batches": [(batch, {"x": x, "labels": jnp.asarray(true)})] * 3,
+    }
 
 
 def ten_lines(notebook):
@@ -210,8 +224,11 @@ def test_the_losses_that_are_drawn_exist():
 
 
 def test_the_report_is_shown():
-    shown = [o["data"]["text/html"] for o in outputs(nbformat.read(NOTEBOOKS[3], as_version=4))
-             if "text/html" in o.get("data", {})]
+    shown = [
+        o["data"]["text/html"]
+        for o in outputs(nbformat.read(NOTEBOOKS[3], as_version=4))
+        if "text/html" in o.get("data", {})
+    ]
     assert len(shown) == 1 and "<iframe srcdoc=" in shown[0] and "&lt;html" in shown[0]
 
 

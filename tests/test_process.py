@@ -38,8 +38,9 @@ def test_freed_memory_is_used_again_without_asking_the_system():
 def test_a_reader_that_leaves_ends_it_without_a_word(said):
     """Whether all is said at the end, or so much that the pipe is full before."""
     code = f"from jaxrobust import process\nprocess.end(lambda: print({said} * 'line\\n'))"
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     process.stdout.close()
     assert (process.stderr.read(), process.wait()) == ("", 141)
 
@@ -71,11 +72,18 @@ def test_modules_in_the_current_folder_come_last(tmp_path):
     (tmp_path / "sklearn.py").write_text("raise SystemExit(3)")
     (tmp_path / "mine.py").write_text("x = 1")
     for start in ("", "sys.path.insert(0, '')\n"):
-        code = ("import sys\n" + start + "from jaxrobust import process\nprocess.prepare()\n"
-                "import sklearn, mine\nassert sklearn.__version__ and mine.x == 1")
+        code = (
+            "import sys\n" + start + "from jaxrobust import process\nprocess.prepare()\n"
+            "import sklearn, mine\nassert sklearn.__version__ and mine.x == 1"
+        )
         (tmp_path / "run").write_text(code)
-        done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True,
-                              text=True, env=environment())
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            env=environment(),
+        )
         assert done.returncode == 0, done.stderr
 
 
@@ -96,15 +104,24 @@ def test_what_is_in_a_file_already_may_remain_unread(tmp_path, how):
     """Closed, broken, full, or no UTF-8: the command that has done its work ends with 0."""
     (tmp_path / "run.py").write_text(STREAMS)
     command = f"set -o pipefail; {sys.executable} run.py {how}"
-    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True,
-                          env=environment() | {"PYTHONIOENCODING": "ascii"})
+    done = subprocess.run(
+        ["bash", "-c", command],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env=environment() | {"PYTHONIOENCODING": "ascii"},
+    )
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_an_output_that_is_full_is_a_failure_of_what_only_prints(tmp_path):
     code = "from jaxrobust import process\nprocess.end(lambda: print('x') or 0)"
-    done = subprocess.run(["bash", "-c", f"{sys.executable} -c \"{code}\" > /dev/full"],
-                          capture_output=True, text=True, env=environment())
+    done = subprocess.run(
+        ["bash", "-c", f'{sys.executable} -c "{code}" > /dev/full'],
+        capture_output=True,
+        text=True,
+        env=environment(),
+    )
     assert done.returncode == 1 and done.stderr.count("\n") == 1
     assert "standard output cannot be written" in done.stderr

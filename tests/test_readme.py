@@ -34,7 +34,11 @@ def own_project():
     rank = ranks_by_class(losses, jnp.asarray(labels), 10)
     batch = {"x": x, "labels": jnp.asarray(labels), "rank": rank, "index": jnp.arange(40)}
     return {
-        "model": model, "params": params, "optimizer": optax.sgd(1.0), "x": x, "labels": labels,
+        "model": model,
+        "params": params,
+        "optimizer": optax.sgd(1.0),
+        "x": x,
+        "labels": labels,
         "batches": [(batch, {"x": x, "labels": batch["labels"]})] * 20,
     }
 
@@ -61,8 +65,10 @@ def test_the_learned_objective_example_trains_both(own_project):
 def test_the_label_issues_example_finds_what_is_wrong():
     [block] = [b for b in BLOCKS if "find_label_issues" in b]
     true = np.arange(400) % 4
-    project = {"labels": np.where(np.arange(400) < 40, (true + 1) % 4, true),
-               "p": 0.8 * np.eye(4)[true] + 0.05}
+    project = {
+        "labels": np.where(np.arange(400) < 40, (true + 1) % 4, true),
+        "p": 0.8 * np.eye(4)[true] + 0.05,
+    }
     exec(block, project)
     assert sorted(project["found"].indices) == list(range(40))
 

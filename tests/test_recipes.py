@@ -78,8 +78,7 @@ def write_lists(folder, lines):
 def test_a_recipe_fits_its_data_as_they_come(tmp_path, recipe, data, side, classes, sizes):
     """All but the number of classes and of examples is as published; nothing is compiled."""
     config = configuration.load(recipe)
-    changed = {"data.path": str(data(tmp_path)), "data.num_classes": classes,
-               "train.batch_size": 8}
+    changed = {"data.path": str(data(tmp_path)), "data.num_classes": classes, "train.batch_size": 8}
     made = experiment.assemble(configuration.validate(configuration.override(config, changed)))
     assert made.data.train.x.shape[1:] == (side, side, 3)
     assert (len(made.data.train.labels), len(made.data.test.labels)) == sizes
@@ -91,10 +90,16 @@ def test_animal10n_runs_as_a_user_runs_it(tmp_path, program):
     """But for VGG-19, which takes minutes to compile: files, views, stages, pictures, report."""
     animal10n(tmp_path / "animals")
     done = program(
-        "--config=animal10n_dynamic_loss", "--config.data.path=animals", "--workdir=w",
-        "--config.data.image_size=32", "--config.augment.cutout=16", "--config.train.epochs=2",
-        "--config.network.name=small_cnn", "--config.network.width=4",
-        "--config.train.batch_size=20", "--config.method.warmup_epochs=1",
+        "--config=animal10n_dynamic_loss",
+        "--config.data.path=animals",
+        "--workdir=w",
+        "--config.data.image_size=32",
+        "--config.augment.cutout=16",
+        "--config.train.epochs=2",
+        "--config.network.name=small_cnn",
+        "--config.network.width=4",
+        "--config.train.batch_size=20",
+        "--config.method.warmup_epochs=1",
     )
     assert done.returncode == 0, done.stderr
     assert "Skipped 1 unreadable images of train: train/animal3/5.jpg." in done.stderr

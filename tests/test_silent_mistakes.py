@@ -41,12 +41,23 @@ def misleading(tmp_path):
     higher its test loss. The learning rate rises at the third epoch: the last is not the best."""
     digits, rng = load_digits(), np.random.default_rng(0)
     x = np.round(digits.images * 255 / 16).astype(np.uint8)[..., None]
-    np.savez(tmp_path / "d.npz", x=x[:1200], y=digits.target[:1200], x_test=x[1200:],
-             y_test=rng.integers(0, 10, len(x) - 1200))
+    np.savez(
+        tmp_path / "d.npz",
+        x=x[:1200],
+        y=digits.target[:1200],
+        x_test=x[1200:],
+        y_test=rng.integers(0, 10, len(x) - 1200),
+    )
     return settings(
-        data__name="npz", data__path=str(tmp_path / "d.npz"), data__noise__rate=0.2,
-        train__epochs=5, eval__select="negative_log_likelihood", augment__kind="none",
-        optimizer__schedule="step", optimizer__milestones=(2,), optimizer__gamma=20.0,
+        data__name="npz",
+        data__path=str(tmp_path / "d.npz"),
+        data__noise__rate=0.2,
+        train__epochs=5,
+        eval__select="negative_log_likelihood",
+        augment__kind="none",
+        optimizer__schedule="step",
+        optimizer__milestones=(2,),
+        optimizer__gamma=20.0,
     )
 
 
@@ -54,8 +65,10 @@ def test_the_epoch_of_the_smallest_validation_loss_is_selected_whatever_the_test
     misleading, tmp_path
 ):
     found = jaxrobust.train(misleading, tmp_path / "w")
-    validation, test = (rows_of(tmp_path / "w", f"{part}_negative_log_likelihood")
-                        for part in ("validation", "test"))
+    validation, test = (
+        rows_of(tmp_path / "w", f"{part}_negative_log_likelihood")
+        for part in ("validation", "test")
+    )
     assert validation.argmin() not in (0, 4, test.argmin(), test.argmax(), validation.argmax())
     assert found["selection_split"] == "validation"
     assert found["selected"]["epoch"] == validation.argmin() + 1
@@ -87,8 +100,9 @@ def test_normalization_is_measured_on_the_training_images_alone(tmp_path):
     x = rng.integers(0, 20, (80, 8, 8, 1)).astype(np.uint8)
     y = np.arange(80) % 2
     np.savez(tmp_path / "d.npz", x=x, y=y, x_test=x * 10, y_test=y)
-    made = experiment.assemble(settings(
-        data__name="npz", data__path=str(tmp_path / "d.npz"), train__batch_size=16))
+    made = experiment.assemble(
+        settings(data__name="npz", data__path=str(tmp_path / "d.npz"), train__batch_size=16)
+    )
     images = np.asarray(made.data.train.x, np.float64) / 255
     np.testing.assert_allclose(made.scale[0], images.mean(), rtol=1e-5)
     np.testing.assert_allclose(made.scale[1], images.std(), rtol=1e-5)
@@ -104,9 +118,17 @@ def test_every_use_of_the_seed_has_a_key_of_its_own(monkeypatch):
     monkeypatch.setattr(splits, "key_for", recording)
     labels = (np.arange(300) % 3).astype(np.int32)
     source = Source("s", Examples(np.zeros((300, 2)), labels), None, None, ("a", "b", "c"))
-    prepare(source, seed=0, subset=240, noise_kind="symmetric", noise_rate=0.4,
-            imbalance_kind="exponential", imbalance_factor=0.5, metadata_kind="noisy",
-            metadata_per_class=3)
+    prepare(
+        source,
+        seed=0,
+        subset=240,
+        noise_kind="symmetric",
+        noise_rate=0.4,
+        imbalance_kind="exponential",
+        imbalance_factor=0.5,
+        metadata_kind="noisy",
+        metadata_per_class=3,
+    )
     assert len(used) == len(set(used)) == 5
 
 
@@ -144,8 +166,9 @@ def remembering(outputs):
 
 
 def seen_last(x, y, epochs, **options):
-    model = RobustClassifier(network=remembering, loss="ce", epochs=epochs, random_state=0,
-                             **options).fit(x, y)
+    model = RobustClassifier(
+        network=remembering, loss="ce", epochs=epochs, random_state=0, **options
+    ).fit(x, y)
     return np.asarray(model.batch_stats_["all"]["seen"])
 
 
@@ -158,8 +181,10 @@ def test_every_epoch_has_other_batches(iris):
 def test_every_epoch_has_other_views():
     """All images are equal: what differs was drawn."""
     x = np.tile(np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1), (32, 1, 1, 1))
-    one, two = (seen_last(x, np.arange(32) % 2, epochs, batch_size=32, augment="crop_flip")
-                for epochs in (1, 2))
+    one, two = (
+        seen_last(x, np.arange(32) % 2, epochs, batch_size=32, augment="crop_flip")
+        for epochs in (1, 2)
+    )
     assert not np.array_equal(one, two)
 
 
@@ -194,16 +219,18 @@ def normalizing(outputs):
 
 
 def test_the_weights_of_curvenet_freeze_at_the_first_drop_of_the_learning_rate():
-    config = settings("digits_curvenet:ce", train__epochs=7, optimizer__milestones=(3, 5),
-                      method__probe_epochs=2)
+    config = settings(
+        "digits_curvenet:ce", train__epochs=7, optimizer__milestones=(3, 5), method__probe_epochs=2
+    )
     stages = experiment.assemble(config).method.stages
     assert [stage.epochs for stage in stages[-2:]] == [3, 4]
 
 
 def test_weight_decay_of_the_weighing_net_enters_adams_gradient():
     """Without a gradient Adam then steps by the learning rate, whatever the parameter's size."""
-    config = settings("digits_curvenet:ce", method__meta_weight_decay=0.1,
-                      method__meta_learning_rate=0.01)
+    config = settings(
+        "digits_curvenet:ce", method__meta_weight_decay=0.1, method__meta_learning_rate=0.01
+    )
     optimizer, params = build_method._meta_optimizer(config), jnp.array([1.0, 100.0])
     updates, _ = optimizer.update(jnp.zeros(2), optimizer.init(params), params)
     np.testing.assert_allclose(updates, [-0.01, -0.01], rtol=1e-4)
@@ -218,10 +245,12 @@ def test_the_real_step_draws_its_pseudo_labels_again():
     def loss(phi, logits, batch):
         return jnp.exp(phi) * batch["drawn"] * losses.cross_entropy(logits, batch["labels"])
 
-    objective = Objective(lambda key: jnp.zeros(()), loss, observe,
-                          lambda phi, logits, batch: batch["drawn"])
-    bilevel = make_bilevel(lambda p, s, x, train: (x @ p, s), objective, optax.sgd(0.1),
-                           optax.sgd(0.0))
+    objective = Objective(
+        lambda key: jnp.zeros(()), loss, observe, lambda phi, logits, batch: batch["drawn"]
+    )
+    bilevel = make_bilevel(
+        lambda p, s, x, train: (x @ p, s), objective, optax.sgd(0.1), optax.sgd(0.0)
+    )
     x, labels = jnp.eye(4), jnp.arange(4) % 3
     state = bilevel.init(jax.random.key(0), jnp.zeros((4, 3)))
     batch = {"x": x, "labels": labels}
@@ -242,15 +271,14 @@ def test_as_many_stages_are_skipped_as_was_asked_for(skip):
         lambda key: jnp.zeros(3),
         lambda phi, logits, batch: phi[batch["labels"]] * logits.sum(-1),
     )
-    bilevel = make_bilevel(network._replace(run=run), objective, optax.sgd(0.1), optax.sgd(0.1),
-                           skip=skip)
+    bilevel = make_bilevel(
+        network._replace(run=run), objective, optax.sgd(0.1), optax.sgd(0.1), skip=skip
+    )
     batch = {"x": jnp.ones((4, 2)), "labels": jnp.arange(4) % 3}
     state = bilevel.init(jax.random.key(0), *network.init(jax.random.key(1), batch["x"]))
     ran.clear()
     jax.eval_shape(bilevel.step, state, batch, batch)
-    assert {part for part in ran if part[:2] != (0, None)} == {
-        (0, skip, False), (skip, None, True)
-    }
+    assert {part for part in ran if part[:2] != (0, None)} == {(0, skip, False), (skip, None, True)}
 
 
 # Checkpoints
@@ -272,8 +300,10 @@ def test_files_that_are_not_those_of_the_digest_are_refused(tmp_path, monkeypatc
 def test_sample_weights_count_in_proportion(iris):
     x, y = iris
     weight = np.random.default_rng(0).uniform(0.1, 1, len(x))
-    one, eight = (RobustClassifier(epochs=4, loss="ce", random_state=0).fit(x, y, weight * times)
-                  for times in (1, 8))
+    one, eight = (
+        RobustClassifier(epochs=4, loss="ce", random_state=0).fit(x, y, weight * times)
+        for times in (1, 8)
+    )
     np.testing.assert_allclose(one.predict_proba(x), eight.predict_proba(x), rtol=1e-4)
 
 

@@ -11,7 +11,13 @@ from jaxrobust.errors import UserError, check
 
 
 def out_of_sample(
-    model: Any, x: Any, labels: np.ndarray, k: int, *, folds: int = 5, groups: Any = None,
+    model: Any,
+    x: Any,
+    labels: np.ndarray,
+    k: int,
+    *,
+    folds: int = 5,
+    groups: Any = None,
     seed: int = 0,
 ) -> np.ndarray:
     """Returns predictions float32 [N, K] of clones that have not been fitted to the example.
@@ -32,8 +38,10 @@ def out_of_sample(
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
     check(x is not None, "model needs the examples: pass x=X as well.")
-    check(hasattr(model, "predict_proba"),
-          f"{type(model).__name__} has no predict_proba: use a classifier that has.")
+    check(
+        hasattr(model, "predict_proba"),
+        f"{type(model).__name__} has no predict_proba: use a classifier that has.",
+    )
     n = x.shape[0] if hasattr(x, "shape") else len(x)
     check(n == len(labels), f"x has {n} rows for {len(labels)} labels.")
     check(folds >= 2, f"folds={folds}: use 2 or more.")
@@ -45,7 +53,8 @@ def out_of_sample(
         count = len(np.unique(groups))
         check(count >= folds, f"There are {count} groups for {folds} folds: pass folds={count}.")
     splitter = (StratifiedKFold if groups is None else StratifiedGroupKFold)(
-        folds, shuffle=True, random_state=seed)
+        folds, shuffle=True, random_state=seed
+    )
     p = np.zeros((n, k), np.float32)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The least populated class")
@@ -57,7 +66,8 @@ def out_of_sample(
         except TypeError as error:
             raise UserError(f"model cannot be cloned: {error}".splitlines()[0]) from error
         p[np.ix_(test, np.asarray(fitted.classes_).astype(int))] = fitted.predict_proba(
-            _rows(x, test))
+            _rows(x, test)
+        )
     return p / np.maximum(p.sum(1, keepdims=True), 1e-12)
 
 

@@ -67,9 +67,11 @@ def read(path: str | Path, issues: LabelIssues) -> Decisions:
     missing = [name for name in ("given_label", "decision", "label") if name not in header]
     check(not missing, f"{path} has no column {', '.join(missing)}. Save it from the report.")
     by_path = issues.paths is not None and "path" in header
-    where = {p: i for i, p in enumerate(issues.paths)} if by_path and issues.paths else {
-        str(r): i for i, r in enumerate(issues.index.tolist())
-    }
+    where = (
+        {p: i for i, p in enumerate(issues.paths)}
+        if by_path and issues.paths
+        else {str(r): i for i, r in enumerate(issues.index.tolist())}
+    )
     codes = {name: code for code, name in enumerate(issues.class_names)}
     kind, label = [""] * len(issues), np.full(len(issues), -1, np.int32)
     for line, row in enumerate(rows, start=2):
@@ -84,15 +86,20 @@ def _decision(
 ) -> tuple[str, int]:
     given, decision = _plain(row["given_label"]), _plain(row["decision"])
     own = issues.class_names[issues.given_label[i]]
-    check(given == own, f"{path}, line {line}: decided on the label {given!r}, which is {own!r} by "
-          "now. Review the present report instead.")
-    check(decision in KINDS, f"{path}, line {line}: decision {decision!r}; one of "
-          f"{', '.join(KINDS)}.{nearest(decision, KINDS)}")
+    check(
+        given == own,
+        f"{path}, line {line}: decided on the label {given!r}, which is {own!r} by "
+        "now. Review the present report instead.",
+    )
+    check(
+        decision in KINDS,
+        f"{path}, line {line}: decision {decision!r}; one of "
+        f"{', '.join(KINDS)}.{nearest(decision, KINDS)}",
+    )
     if decision == "unsure":
         return decision, -1
     name = _plain(row["label"])
-    check(name in codes, f"{path}, line {line}: no class is called {name!r}."
-          f"{nearest(name, codes)}")
+    check(name in codes, f"{path}, line {line}: no class is called {name!r}.{nearest(name, codes)}")
     return decision, codes[name]
 
 

@@ -24,7 +24,9 @@ def harmless(text: str) -> str:
 
 
 def write_csv(
-    issues: LabelIssues, path: str | Path, true_labels: np.ndarray | None = None,
+    issues: LabelIssues,
+    path: str | Path,
+    true_labels: np.ndarray | None = None,
     split: np.ndarray | None = None,
 ) -> Path:
     """Writes the table, most suspect first: `LabelIssues.columns`, the score of each source of
@@ -63,8 +65,17 @@ def write_weights(issues: LabelIssues, path: str | Path) -> Path:
     rank, score_<source> [N]; class_names [K]; noise_rate, noise_rate_interval; noise_matrix [K, K]
     `[true, given]` where there is one.
     """
-    names = ("index", "given_label", "predicted_label", "label_score", "is_label_issue", "weight",
-             "rank", "noise_rate", "noise_rate_interval")
+    names = (
+        "index",
+        "given_label",
+        "predicted_label",
+        "label_score",
+        "is_label_issue",
+        "weight",
+        "rank",
+        "noise_rate",
+        "noise_rate_interval",
+    )
     arrays = {name: np.asarray(getattr(issues, name)) for name in names}
     arrays |= {f"score_{name}": score for name, score in issues.scores.items()}
     arrays["class_names"] = np.array(issues.class_names)
@@ -97,8 +108,12 @@ def check_target(path: str | Path) -> Path:
 
 
 def write_labels(
-    labels: np.ndarray, rows: np.ndarray, num_rows: int, class_names: Sequence[str],
-    path: str | Path, ids: Sequence[str] | None = None,
+    labels: np.ndarray,
+    rows: np.ndarray,
+    num_rows: int,
+    class_names: Sequence[str],
+    path: str | Path,
+    ids: Sequence[str] | None = None,
 ) -> Path:
     """Writes a labels file for `data.labels_file`.
 
@@ -154,26 +169,48 @@ def label_studio_tasks(
         path = issues.paths[i] if issues.paths is not None else None
         kind, item = ("image", root + path) if path else ("text", f"row {issues.index[i]}")
         suggested = names[issues.predicted_label[i]]
-        result = [{"from_name": "label", "to_name": "item", "type": "choices",
-                   "value": {"choices": [suggested]}}]
-        tasks.append({
-            "data": {kind: item, "index": int(issues.index[i]),
-                     "given_label": names[issues.given_label[i]],
-                     "label_score": float(issues.label_score[i])},
-            "predictions": [] if suggested is None else [
-                {"model_version": f"jaxrobust {__version__}", "result": result,
-                 "score": float(1 - issues.label_score[i])}],
-        })
+        result = [
+            {
+                "from_name": "label",
+                "to_name": "item",
+                "type": "choices",
+                "value": {"choices": [suggested]},
+            }
+        ]
+        tasks.append(
+            {
+                "data": {
+                    kind: item,
+                    "index": int(issues.index[i]),
+                    "given_label": names[issues.given_label[i]],
+                    "label_score": float(issues.label_score[i]),
+                },
+                "predictions": []
+                if suggested is None
+                else [
+                    {
+                        "model_version": f"jaxrobust {__version__}",
+                        "result": result,
+                        "score": float(1 - issues.label_score[i]),
+                    }
+                ],
+            }
+        )
     return tasks
 
 
 def label_studio_config(issues: LabelIssues) -> str:
     """Returns the labeling configuration (XML) that fits `label_studio_tasks`."""
-    item = ('<Image name="item" value="$image"/>' if issues.paths is not None
-            else '<Text name="item" value="$text"/>')
+    item = (
+        '<Image name="item" value="$image"/>'
+        if issues.paths is not None
+        else '<Text name="item" value="$text"/>'
+    )
     choices = "".join(f"<Choice value={quoteattr(name)}/>" for name in issues.class_names)
-    return (f'<View>{item}<Header value="Given label: $given_label"/>'
-            f'<Choices name="label" toName="item" choice="single">{choices}</Choices></View>')
+    return (
+        f'<View>{item}<Header value="Given label: $given_label"/>'
+        f'<Choices name="label" toName="item" choice="single">{choices}</Choices></View>'
+    )
 
 
 def write_label_studio(issues: LabelIssues, path: str | Path, *, root: str = "") -> Path:
@@ -193,8 +230,14 @@ def write_label_studio(issues: LabelIssues, path: str | Path, *, root: str = "")
     return path
 
 
-FIFTYONE_FIELDS = ("filepath", "given_label", "predicted_label", "label_score", "is_label_issue",
-                   "label_rank")
+FIFTYONE_FIELDS = (
+    "filepath",
+    "given_label",
+    "predicted_label",
+    "label_score",
+    "is_label_issue",
+    "label_rank",
+)
 """Columns of `write_fiftyone`: a field per sample each."""
 
 
@@ -214,7 +257,15 @@ def write_fiftyone(issues: LabelIssues, path: str | Path) -> Path:
     check(path.parent.is_dir(), f"{path}: there is no folder {path.parent}.")
     names = (*issues.class_names, "")
     order = np.argsort(issues.rank).tolist()
-    rows = ([issues.paths[i], names[issues.given_label[i]], names[issues.predicted_label[i]],
-             f"{issues.label_score[i]:.6g}", bool(issues.is_label_issue[i]), int(issues.rank[i])]
-            for i in order)
+    rows = (
+        [
+            issues.paths[i],
+            names[issues.given_label[i]],
+            names[issues.predicted_label[i]],
+            f"{issues.label_score[i]:.6g}",
+            bool(issues.is_label_issue[i]),
+            int(issues.rank[i]),
+        ]
+        for i in order
+    )
     return write_rows(path, FIFTYONE_FIELDS, rows)

@@ -87,8 +87,15 @@ class LabelIssues:
 
     def first(self, count: int) -> LabelIssues:
         """Returns the issues of the first `count` examples; ranks stay those among all."""
-        names = ("index", "given_label", "predicted_label", "label_score", "is_label_issue",
-                 "weight", "rank")
+        names = (
+            "index",
+            "given_label",
+            "predicted_label",
+            "label_score",
+            "is_label_issue",
+            "weight",
+            "rank",
+        )
         parts = {name: getattr(self, name)[:count] for name in names}
         paths = None if self.paths is None else self.paths[:count]
         scores = {name: score[:count] for name, score in self.scores.items()}
@@ -185,34 +192,53 @@ def find_label_issues(
       >>> sorted(found.indices.tolist()) == list(range(20))
       True
     """
-    check(pred_probs is None or probabilities is None,
-          "pred_probs and probabilities are two names of the same argument: pass one.")
+    check(
+        pred_probs is None or probabilities is None,
+        "pred_probs and probabilities are two names of the same argument: pass one.",
+    )
     check(pred_probs is None or model is None, "Pass pred_probs or model, not both.")
     if recorder is not None:
         check(training_probabilities is None, "Pass recorder or training_probabilities, not both.")
         training_probabilities = recorder.probabilities
     given = validation.read(
-        labels, probabilities if pred_probs is None else pred_probs, training_probabilities,
-        curves, weights, class_names, paths, index, crowd)
+        labels,
+        probabilities if pred_probs is None else pred_probs,
+        training_probabilities,
+        curves,
+        weights,
+        class_names,
+        paths,
+        index,
+        crowd,
+    )
     if model is not None:
         check(given.probabilities is None, "Pass probabilities or model, not both.")
-        p = out_of_sample(model, x, given.labels, len(given.class_names), folds=folds,
-                          groups=groups, seed=seed)
+        p = out_of_sample(
+            model, x, given.labels, len(given.class_names), folds=folds, groups=groups, seed=seed
+        )
         given = given._replace(probabilities=p)
     found, pairs = sources.read(given, seed), None
     if true_probabilities is not None:
-        check(given.probabilities is not None and np.shape(true_probabilities)
-              == given.probabilities.shape, "true_probabilities needs pred_probs of its shape.")
+        check(
+            given.probabilities is not None
+            and np.shape(true_probabilities) == given.probabilities.shape,
+            "true_probabilities needs pred_probs of its shape.",
+        )
         found["prediction"] = sources.of_two_rounds(
-            given.probabilities, np.asarray(true_probabilities), given.labels, seed)
+            given.probabilities, np.asarray(true_probabilities), given.labels, seed
+        )
     if features is not None:
-        check(len(features) == len(given.labels),
-              f"There are {len(features)} rows of features for {len(given.labels)} labels.")
+        check(
+            len(features) == len(given.labels),
+            f"There are {len(features)} rows of features for {len(given.labels)} labels.",
+        )
         found["neighbors"], pairs = sources.of_features(
             features, given.labels, len(given.class_names), seed
         )
-    check(bool(found), "Give predictions, a model, a recorder, features, curves or weights: there "
-          "is no evidence.")
+    check(
+        bool(found),
+        "Give predictions, a model, a recorder, features, curves or weights: there is no evidence.",
+    )
     return _decide(given, found, pairs)
 
 
@@ -236,14 +262,24 @@ def _decide(
     low = min(source.interval[0] for source in found.values())
     high = max(source.interval[1] for source in found.values())
     return LabelIssues(
-        index=given.index, paths=given.paths, given_label=codes, predicted_label=predicted,
-        label_score=score, is_label_issue=flagged,
-        weight=next(iter(given.weights.values()), score), rank=rank,
+        index=given.index,
+        paths=given.paths,
+        given_label=codes,
+        predicted_label=predicted,
+        label_score=score,
+        is_label_issue=flagged,
+        weight=next(iter(given.weights.values()), score),
+        rank=rank,
         class_names=given.class_names,
-        scores={name: score if len(found) == 1 else score_of(limited(source.odds), source.rate)
-                for name, source in found.items()},
-        noise_matrix=matrix, noise_rate=rate, noise_rate_interval=(low, high),
-        codes=_codes(rate, found), notes=tuple(map(checks.line, _codes(rate, found))),
+        scores={
+            name: score if len(found) == 1 else score_of(limited(source.odds), source.rate)
+            for name, source in found.items()
+        },
+        noise_matrix=matrix,
+        noise_rate=rate,
+        noise_rate_interval=(low, high),
+        codes=_codes(rate, found),
+        notes=tuple(map(checks.line, _codes(rate, found))),
         duplicates=pairs,
     )
 

@@ -60,8 +60,13 @@ class Mixture(NamedTuple):
 
 
 def fit(
-    evidence: Evidence, labels: np.ndarray, k: int, *, start: np.ndarray | None = None,
-    steps: int = STEPS, common: bool = False,
+    evidence: Evidence,
+    labels: np.ndarray,
+    k: int,
+    *,
+    start: np.ndarray | None = None,
+    steps: int = STEPS,
+    common: bool = False,
 ) -> Mixture:
     """Fits the mixture.
 
@@ -83,8 +88,10 @@ def fit(
 def sample(n: int, k: int, seed: int) -> np.ndarray:
     """Returns the rows to fit to: all, or a random choice of them."""
     most = max(SAMPLE, 100 * k)
-    return np.arange(n) if n <= most else np.sort(
-        np.random.default_rng(seed).choice(n, most, replace=False)
+    return (
+        np.arange(n)
+        if n <= most
+        else np.sort(np.random.default_rng(seed).choice(n, most, replace=False))
     )
 
 
@@ -170,9 +177,7 @@ def choose(candidates: list[Evidence], labels: np.ndarray, k: int, seed: int) ->
     rows = sample(len(labels), k, seed)
     fits = [fit(found.take(rows), labels[rows], k) for found in candidates]
     rates = [f.rate[labels[rows]].mean() for f in fits]
-    begun = [
-        i for i, f in enumerate(fits) if f.gain > GREAT_GAIN or not rates[i] > 0.5 > rates[-1]
-    ]
+    begun = [i for i, f in enumerate(fits) if f.gain > GREAT_GAIN or not rates[i] > 0.5 > rates[-1]]
     gains = [f.gain if f.gain > NO_GAIN else 0.0 for f in fits]
     apart = [f.distance * 0.9**i for i, f in enumerate(fits)]
     best, last = max(begun, key=lambda i: (gains[i], apart[i])), len(fits) - 1

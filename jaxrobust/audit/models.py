@@ -50,17 +50,20 @@ def _boosting(seed: int) -> Any:
     from sklearn.ensemble import HistGradientBoostingClassifier
 
     return HistGradientBoostingClassifier(
-        learning_rate=0.05, max_iter=120, max_leaf_nodes=8, l2_regularization=5.0,
-        max_features=0.5, early_stopping=False, random_state=seed,
+        learning_rate=0.05,
+        max_iter=120,
+        max_leaf_nodes=8,
+        l2_regularization=5.0,
+        max_features=0.5,
+        early_stopping=False,
+        random_state=seed,
     )
 
 
 def _extra_trees(seed: int) -> Any:
     from sklearn.ensemble import ExtraTreesClassifier
 
-    return ExtraTreesClassifier(
-        200, min_samples_leaf=5, max_features=0.4, random_state=seed
-    )
+    return ExtraTreesClassifier(200, min_samples_leaf=5, max_features=0.4, random_state=seed)
 
 
 def members(num_features: int, num_classes: int) -> dict[str, Maker]:
@@ -91,8 +94,11 @@ class Blend:
     def divisor(self) -> np.ndarray:
         """Float64 [K], what probabilities are divided by to decide for a class with the greatest
         balanced accuracy: the prior, or ones where classes are about equal."""
-        return self.prior if self.prior.max() > UNEQUAL * self.prior.min() else np.ones_like(
-            self.prior)
+        return (
+            self.prior
+            if self.prior.max() > UNEQUAL * self.prior.min()
+            else np.ones_like(self.prior)
+        )
 
     def predict_proba(self, x: np.ndarray) -> np.ndarray:
         """Returns float64 [N, K], blended probabilities of features x [N, F]."""
@@ -136,8 +142,14 @@ def blend_weights(
 
 
 def cross_validated(
-    x: np.ndarray, r: np.ndarray, *, strata: np.ndarray, groups: np.ndarray | None = None,
-    sample_weight: np.ndarray | None = None, seed: int = 0, folds: int = FOLDS,
+    x: np.ndarray,
+    r: np.ndarray,
+    *,
+    strata: np.ndarray,
+    groups: np.ndarray | None = None,
+    sample_weight: np.ndarray | None = None,
+    seed: int = 0,
+    folds: int = FOLDS,
 ) -> tuple[list[np.ndarray], np.ndarray]:
     """Returns each member's predictions of the examples it was not fitted to.
 
@@ -167,8 +179,12 @@ def cross_validated(
 
 
 def fit(
-    x: np.ndarray, r: np.ndarray, weights: np.ndarray, *,
-    sample_weight: np.ndarray | None = None, seed: int = 0,
+    x: np.ndarray,
+    r: np.ndarray,
+    weights: np.ndarray,
+    *,
+    sample_weight: np.ndarray | None = None,
+    seed: int = 0,
 ) -> Blend:
     """Returns the blend fitted to all examples; arguments as in `cross_validated`."""
     makers = members(x.shape[1], r.shape[1])
@@ -240,8 +256,14 @@ class Study(NamedTuple):
 
 
 def study(
-    x: np.ndarray, labels: np.ndarray, num_classes: int, *, groups: np.ndarray | None = None,
-    sample_weight: np.ndarray | None = None, seed: int = 0, folds: int = FOLDS,
+    x: np.ndarray,
+    labels: np.ndarray,
+    num_classes: int,
+    *,
+    groups: np.ndarray | None = None,
+    sample_weight: np.ndarray | None = None,
+    seed: int = 0,
+    folds: int = FOLDS,
 ) -> Study:
     """Judges labels by models that have not seen them, twice.
 
@@ -258,8 +280,13 @@ def study(
     Raises:
       UserError: see `cross_validated`.
     """
-    shared = {"strata": labels, "groups": groups, "sample_weight": sample_weight, "seed": seed,
-              "folds": folds}
+    shared = {
+        "strata": labels,
+        "groups": groups,
+        "sample_weight": sample_weight,
+        "seed": seed,
+        "folds": folds,
+    }
     given = np.eye(num_classes)[labels]
     first = blended(*cross_validated(x, given, **shared))
     members_p, weights = cross_validated(x, posterior(first, labels), **shared)

@@ -46,8 +46,12 @@ class Duplicates(NamedTuple):
 
 
 def nearest(
-    features: np.ndarray, *, neighbors: int = NEIGHBORS, among: np.ndarray | None = None,
-    seed: int = 0, references: int = REFERENCES,
+    features: np.ndarray,
+    *,
+    neighbors: int = NEIGHBORS,
+    among: np.ndarray | None = None,
+    seed: int = 0,
+    references: int = REFERENCES,
 ) -> Neighbors:
     """Finds the nearest neighbors of every example, exactly, among at most `references` examples.
 
@@ -91,8 +95,11 @@ def unit(features: np.ndarray) -> np.ndarray:
     x = np.asarray(features, np.float32)
     check(x.ndim == 2, f"features of shape {list(x.shape)}; expected [N, D], a row per example.")
     finite = np.isfinite(x).all(1)
-    check(bool(finite.all()), "features hold NaN or infinity"
-          + (f", first in row {int(np.argmin(finite))}." if not finite.all() else "."))
+    check(
+        bool(finite.all()),
+        "features hold NaN or infinity"
+        + (f", first in row {int(np.argmin(finite))}." if not finite.all() else "."),
+    )
     return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
 
 

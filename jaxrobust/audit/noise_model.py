@@ -91,7 +91,8 @@ def confident_joint(p: np.ndarray, labels: np.ndarray) -> np.ndarray:
     own = np.bincount(labels, p[np.arange(n), labels], k)
     named = p.argmax(1)
     predicted = np.bincount(named, p[np.arange(n), named], k) / np.maximum(
-        np.bincount(named, minlength=k), 1)
+        np.bincount(named, minlength=k), 1
+    )
     threshold = np.where(size > 0, own / np.maximum(size, 1), np.maximum(predicted, 1 / k))
     above = np.where(p >= threshold - 1e-6, p, -1.0)
     best = above.argmax(1)
@@ -147,8 +148,13 @@ def recalibrated(fit: Fit, z: np.ndarray, q: np.ndarray, r: np.ndarray) -> Fit:
 
 
 def em(
-    z: np.ndarray, labels: np.ndarray, matrix: np.ndarray, *, held: int = HELD_ROUNDS,
-    free: int = FREE_ROUNDS, start: Fit | None = None,
+    z: np.ndarray,
+    labels: np.ndarray,
+    matrix: np.ndarray,
+    *,
+    held: int = HELD_ROUNDS,
+    free: int = FREE_ROUNDS,
+    start: Fit | None = None,
 ) -> Fit:
     """Fits the model by EM from T, which is held for `held` rounds and free for `free`.
 

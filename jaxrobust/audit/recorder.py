@@ -88,13 +88,18 @@ class Recorder:
         rows = np.atleast_1d(_array(index)).astype(np.int64)
         values = np.atleast_2d(_array(predictions)).astype(np.float32)
         wanted = (len(rows), self.num_classes)
-        check(values.shape == wanted,
-              f"Recorder.update: predictions of shape {list(values.shape)}; expected "
-              f"{list(wanted)}, a row per index and a column per class.")
+        check(
+            values.shape == wanted,
+            f"Recorder.update: predictions of shape {list(values.shape)}; expected "
+            f"{list(wanted)}, a row per index and a column per class.",
+        )
         inside = (rows >= 0) & (rows < self.num_examples)
-        check(bool(inside.all()), "Recorder.update: index "
-              f"{rows[~inside][0] if not inside.all() else ''} is outside 0 to "
-              f"{self.num_examples - 1}.")
+        check(
+            bool(inside.all()),
+            "Recorder.update: index "
+            f"{rows[~inside][0] if not inside.all() else ''} is outside 0 to "
+            f"{self.num_examples - 1}.",
+        )
         p = _probabilities(values, logits)
         slot = self._slots(rows)
         np.add.at(self._count, (rows, slot), 1)
@@ -124,8 +129,10 @@ class Recorder:
         Raises:
           UserError: nothing was recorded at all.
         """
-        check(bool(self._met.any()), "The recorder is empty: call update(index, predictions) "
-              "while training.")
+        check(
+            bool(self._met.any()),
+            "The recorder is empty: call update(index, predictions) while training.",
+        )
         last = self._ends()
         count = np.cumsum(self._count, axis=1)[:, last - 1, None]
         with np.errstate(invalid="ignore"):
@@ -187,8 +194,10 @@ def _probabilities(values: np.ndarray, logits: bool | None) -> np.ndarray:
     if logits is None:
         bounded = bool((values >= 0).all() and (values <= 1).all())
         near = np.abs(values.sum(1) - 1) <= SUM_TOLERANCE
-        check(not bounded or bool(near.all()) or not bool(near.any()),
-              "Recorder.update: some rows sum to one and others do not; pass logits=True or False.")
+        check(
+            not bounded or bool(near.all()) or not bool(near.any()),
+            "Recorder.update: some rows sum to one and others do not; pass logits=True or False.",
+        )
         logits = not (bounded and bool(near.all()))
     if logits:
         values = np.exp(values - values.max(1, keepdims=True))

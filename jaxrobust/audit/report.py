@@ -19,8 +19,15 @@ MOST_CLASSES = 20  # in a matrix, and with galleries of their own
 MOST_FEATURES = 12
 MOST_ROWS, MOST_IMAGES = 20_000, 400  # of the review: examples, and those with a picture
 REVIEW_SIDE, MOST_BYTES = 96, 1_200_000  # of its pictures: pixels each, bytes together
-FIGURES = ("learning_curves", "weight_by_rank", "weights", "weight_by_class", "curves", "margins",
-           "learned")
+FIGURES = (
+    "learning_curves",
+    "weight_by_rank",
+    "weights",
+    "weight_by_class",
+    "curves",
+    "margins",
+    "learned",
+)
 
 
 def render(
@@ -52,23 +59,28 @@ def render(
       decisions: what a reviewer decided before; shown as decided.
     """
     loader = jinja2.PackageLoader("jaxrobust.audit", "")
-    page = jinja2.Environment(
-        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
+    page = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     page.filters |= {"percent": _percent, "number": _number, "shade": _shade, "score": _score}
     order = np.argsort(issues.rank)
     flagged = order[issues.is_label_issue[order]]
     sources = {"dynamics": "training dynamics", "prediction": "out-of-sample predictions"}
     return page.get_template("report.html.j2").render(
-        name=name, results=results, audit=results["audit"], config=config,
-        environment=environment, issues=issues, classes=issues.class_names,
+        name=name,
+        results=results,
+        audit=results["audit"],
+        config=config,
+        environment=environment,
+        issues=issues,
+        classes=issues.class_names,
         truth_known=true is not None,
         sources=[sources.get(s, f"weights of {s}") for s in issues.scores],
         shown=[_card(issues, true, train, int(i)) for i in flagged[:SHOWN]],
         by_class=_by_class(issues, true, train, flagged),
-        per_class=_per_class(issues, results), columns=_columns(train, features),
+        per_class=_per_class(issues, results),
+        columns=_columns(train, features),
         note=train if isinstance(train, str) else getattr(train, "note", ""),
-        matrices=_matrices(issues, results["audit"]), flows=_flows(issues),
+        matrices=_matrices(issues, results["audit"]),
+        flows=_flows(issues),
         charts=_charts(issues, true, curves),
         review=_review(issues, true, train, order, decisions),
         figures=thumbnails.embedded(figures, FIGURES),
@@ -108,10 +120,15 @@ def _card(
     """Returns what is shown of one example."""
     names = (*issues.class_names, "?")
     card = {
-        "index": int(issues.index[i]), "path": issues.paths[i] if issues.paths else None,
-        "given": names[issues.given_label[i]], "suggested": names[issues.predicted_label[i]],
-        "score": float(issues.label_score[i]), "rank": int(issues.rank[i]),
-        "true": None if true is None else names[true[i]], "image": None, "features": None,
+        "index": int(issues.index[i]),
+        "path": issues.paths[i] if issues.paths else None,
+        "given": names[issues.given_label[i]],
+        "suggested": names[issues.predicted_label[i]],
+        "score": float(issues.label_score[i]),
+        "rank": int(issues.rank[i]),
+        "true": None if true is None else names[true[i]],
+        "image": None,
+        "features": None,
     }
     if isinstance(train, str):
         return card
@@ -126,12 +143,16 @@ def _card(
 
 
 def _review(
-    issues: LabelIssues, true: np.ndarray | None, train: Any, order: np.ndarray,
+    issues: LabelIssues,
+    true: np.ndarray | None,
+    train: Any,
+    order: np.ndarray,
     decisions: reviewed.Decisions | None,
 ) -> dict[str, Any]:
     """Returns what the review section needs: rows by suspicion, pictures of the first ones."""
-    order = np.concatenate([order[issues.is_label_issue[order]],
-                            order[~issues.is_label_issue[order]]])[:MOST_ROWS]
+    order = np.concatenate(
+        [order[issues.is_label_issue[order]], order[~issues.is_label_issue[order]]]
+    )[:MOST_ROWS]
     made = decisions or reviewed.none(issues)
     images, features = {}, {}
     for place, i in enumerate(order[:MOST_IMAGES].tolist()):
@@ -144,19 +165,31 @@ def _review(
             features[place] = ", ".join(card["features"])
     small = not isinstance(train, str) and len(train.x.shape) > 2 and max(train.x.shape[1:3]) < 64
     rows = [
-        [int(issues.index[i]), issues.paths[i] if issues.paths else None,
-         int(issues.given_label[i]), int(issues.predicted_label[i]),
-         _score(issues.label_score[i]), bool(issues.is_label_issue[i])]
+        [
+            int(issues.index[i]),
+            issues.paths[i] if issues.paths else None,
+            int(issues.given_label[i]),
+            int(issues.predicted_label[i]),
+            _score(issues.label_score[i]),
+            bool(issues.is_label_issue[i]),
+        ]
         for i in order.tolist()
     ]
     text = f"{issues.class_names}{issues.paths}".encode()
     fingerprint = zlib.crc32(issues.given_label.tobytes(), zlib.crc32(text))
     return {
-        "classes": list(issues.class_names), "rows": rows, "images": images, "features": features,
-        "pixelated": bool(small), "fingerprint": f"{fingerprint:08x}-{len(issues)}",
+        "classes": list(issues.class_names),
+        "rows": rows,
+        "images": images,
+        "features": features,
+        "pixelated": bool(small),
+        "fingerprint": f"{fingerprint:08x}-{len(issues)}",
         "left_out": len(issues) - len(rows),
-        "decisions": {place: [made.kind[i], int(made.label[i])]
-                      for place, i in enumerate(order.tolist()) if made.kind[i]},
+        "decisions": {
+            place: [made.kind[i], int(made.label[i])]
+            for place, i in enumerate(order.tolist())
+            if made.kind[i]
+        },
     }
 
 
@@ -182,11 +215,17 @@ def _per_class(issues: LabelIssues, results: dict[str, Any]) -> list[dict[str, A
     rows = []
     for c, name in enumerate(issues.class_names):
         n = int(count[c])
-        rows.append({
-            "name": name, "examples": n, "flagged": int(flagged[c]),
-            "noise": wrong[c] / n if n else None, "weight": weight[c] / n if n else None,
-            "accuracy": test[c], "truth": truth["per_class"][c] if truth else None,
-        })
+        rows.append(
+            {
+                "name": name,
+                "examples": n,
+                "flagged": int(flagged[c]),
+                "noise": wrong[c] / n if n else None,
+                "weight": weight[c] / n if n else None,
+                "accuracy": test[c],
+                "truth": truth["per_class"][c] if truth else None,
+            }
+        )
     return rows
 
 
@@ -218,20 +257,28 @@ def _charts(issues: LabelIssues, true, curves) -> list[dict[str, Any]]:
     if true is not None:
         wrong = issues.given_label != true
         groups = {"right label": ~wrong, "wrong label": wrong}
-    charts = [{
-        "title": "Score", "caption": "Probability that the given label is right.",
-        "svg": thumbnails.histogram(issues.label_score, groups, "score"),
-    }]
+    charts = [
+        {
+            "title": "Score",
+            "caption": "Probability that the given label is right.",
+            "svg": thumbnails.histogram(issues.label_score, groups, "score"),
+        }
+    ]
     if not np.array_equal(issues.weight, issues.label_score):
-        charts.append({
-            "title": "Weight", "caption": "How far the method trusted each example in the end.",
-            "svg": thumbnails.histogram(issues.weight, groups, "weight"),
-        })
+        charts.append(
+            {
+                "title": "Weight",
+                "caption": "How far the method trusted each example in the end.",
+                "svg": thumbnails.histogram(issues.weight, groups, "weight"),
+            }
+        )
     if curves is not None and curves.shape[1] > 1:
-        charts.append({
-            "title": "Loss curves",
-            "caption": "Cross-entropy to the given label as met in training: median and middle "
-                       "half of each group.",
-            "svg": thumbnails.curves(np.asarray(curves, np.float32), groups),
-        })
+        charts.append(
+            {
+                "title": "Loss curves",
+                "caption": "Cross-entropy to the given label as met in training: median and middle "
+                "half of each group.",
+                "svg": thumbnails.curves(np.asarray(curves, np.float32), groups),
+            }
+        )
     return charts

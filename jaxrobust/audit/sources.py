@@ -79,8 +79,15 @@ def of_predictions(p: np.ndarray, labels: np.ndarray, seed: int) -> Source:
     """Returns what predictions p [N, K] say, by the noise model."""
     n, k = p.shape
     if n > 2 and _constant(p[decision.sample(n, k, seed)]) and _constant(p):
-        return Source(np.zeros(n), 0.0, (0.0, 1.0), np.full(n, -1.0), labels,
-                      np.diag(np.bincount(labels, minlength=k)).astype(float), ("collapsed",))
+        return Source(
+            np.zeros(n),
+            0.0,
+            (0.0, 1.0),
+            np.full(n, -1.0),
+            labels,
+            np.diag(np.bincount(labels, minlength=k)).astype(float),
+            ("collapsed",),
+        )
     d = decision.decide(p, labels, seed)
     return Source(d.odds, d.rate, d.interval, d.margin, d.best, d.joint, _codes(d, p, labels))
 
@@ -111,7 +118,10 @@ def of_two_rounds(given: np.ndarray, true: np.ndarray, labels: np.ndarray, seed:
     against = float((margin > 0).mean())
     low, high = source.interval
     return source._replace(
-        odds=margin, margin=margin, best=best, rate=(source.rate + against) / 2,
+        odds=margin,
+        margin=margin,
+        best=best,
+        rate=(source.rate + against) / 2,
         interval=(min(low, against), max(high, against)),
     )
 
@@ -127,8 +137,14 @@ def of_annotators(agreement: np.ndarray, labels: np.ndarray) -> Source:
     others = p.copy()
     others[np.arange(n), labels] = 0
     margin = np.log(np.maximum(others.max(1), 1e-12)) - np.log(p[np.arange(n), labels])
-    return Source(odds, rate, (max(rate - spread, 0.0), min(rate + spread, 1.0)), margin,
-                  others.argmax(1).astype(np.int32), noise_model.soft_counts(p, labels))
+    return Source(
+        odds,
+        rate,
+        (max(rate - spread, 0.0), min(rate + spread, 1.0)),
+        margin,
+        others.argmax(1).astype(np.int32),
+        noise_model.soft_counts(p, labels),
+    )
 
 
 def of_features(

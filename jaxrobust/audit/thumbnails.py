@@ -120,8 +120,9 @@ def _chart(parts, names, across, up, x_label, y_label) -> Markup:
         around.append(f'<text x="{x(v):.1f}" y="{HEIGHT - 20}" text-anchor="middle">{v:.2g}</text>')
     for v in np.linspace(*up, 4):
         around.append(f'<text x="{LEFT - 5}" y="{y(v) + 4:.1f}" text-anchor="end">{v:.2g}</text>')
-    around.append(f'<text x="{WIDTH / 2:.0f}" y="{HEIGHT - 4}" text-anchor="middle">'
-                  f"{escape(x_label)}</text>")
+    around.append(
+        f'<text x="{WIDTH / 2:.0f}" y="{HEIGHT - 4}" text-anchor="middle">{escape(x_label)}</text>'
+    )
     around.append(f'<text x="4" y="12">{escape(y_label)}</text>')
     for i, name in enumerate(names):
         left = LEFT + 110 + 125 * i
@@ -129,5 +130,6 @@ def _chart(parts, names, across, up, x_label, y_label) -> Markup:
         around.append(f'<text x="{left + 14}" y="13">{escape(name)}</text>')
     label = escape(f"{y_label} by {x_label}: {', '.join(names)}")
     body = "".join([*parts, *around])
-    return Markup(f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">'
-                  f"{body}</svg>")
+    return Markup(
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">{body}</svg>'
+    )

@@ -31,7 +31,14 @@ class Given(NamedTuple):
 
 
 def read(
-    labels, probabilities, training_probabilities, curves, weights, class_names, paths, index,
+    labels,
+    probabilities,
+    training_probabilities,
+    curves,
+    weights,
+    class_names,
+    paths,
+    index,
     method: str | None = None,
 ) -> Given:
     """Checks all arguments; raises `UserError` with one line that names the wrong one."""
@@ -66,8 +73,7 @@ def read(
     index = np.arange(n) if index is None else np.asarray(index)
     check(index.shape == (n,), f"index has shape {list(index.shape)} for {n} labels.")
     check(index.dtype.kind in "iu", f"index must be whole numbers; got {index.dtype}.")
-    return Given(codes, names, p, during, curves, weights, paths, index.astype(np.int64),
-                 agreement)
+    return Given(codes, names, p, during, curves, weights, paths, index.astype(np.int64), agreement)
 
 
 def _plain(name: str, value: Any, hint: str) -> np.ndarray:
@@ -90,21 +96,25 @@ def _labels(labels: Any, class_names: Sequence[str] | None) -> np.ndarray:
     check(values.ndim in (1, 2), f"labels must be [N]; got shape {list(values.shape)}.")
     nested = values.dtype == object and next(
         (i for i, v in enumerate(values.ravel()) if isinstance(v, list | tuple | set | np.ndarray)),
-        None)
+        None,
+    )
     if nested is not False and nested is not None:
         raise UserError(f"Label {nested} is a list; {_ONE}.")
     if values.dtype == object:
         values = np.array([None if _missing(v) else v for v in values.ravel()], object).reshape(
-            values.shape)
+            values.shape
+        )
         known = [v for v in values.ravel() if v is not None]
         if known and all(isinstance(v, int | float | np.number) for v in known):
             values = np.array([np.nan if v is None else v for v in values.ravel()]).reshape(
-                values.shape)
+                values.shape
+            )
     absent = _absent(values)
     rows = np.flatnonzero(absent if values.ndim == 1 else absent.all(1))
     if len(rows):
-        raise UserError(f"Label {rows[0]} is missing (None or NaN): leave its example out, or "
-                        "label it.")
+        raise UserError(
+            f"Label {rows[0]} is missing (None or NaN): leave its example out, or label it."
+        )
     return values
 
 
@@ -132,9 +142,11 @@ def _column_order(columns: list, names: tuple[str, ...]) -> list[int]:
     place = {str(name): i for i, name in enumerate(columns)}
     if set(place) == set(names):
         return [place[name] for name in names]
-    check(columns == list(range(len(columns))) and len(columns) == len(names),
-          f"The columns of probabilities ({', '.join(map(str, columns[:5]))}) are not the classes "
-          f"({', '.join(names[:5])}): name the columns as the classes.")
+    check(
+        columns == list(range(len(columns))) and len(columns) == len(names),
+        f"The columns of probabilities ({', '.join(map(str, columns[:5]))}) are not the classes "
+        f"({', '.join(names[:5])}): name the columns as the classes.",
+    )
     return list(range(len(names)))
 
 
@@ -163,8 +175,10 @@ def _weights(weights: Any, n: int) -> dict[str, np.ndarray]:
 def _classes(values, class_names, widths, columns) -> tuple[np.ndarray, tuple[str, ...]]:
     """Returns class numbers, int32 [N] or of annotators [N, A] with -1 for none, and names."""
     if values.dtype.kind in "iubf":
-        if class_names is None and columns is not None and not all(
-            str(c).isdigit() for c in columns
+        if (
+            class_names is None
+            and columns is not None
+            and not all(str(c).isdigit() for c in columns)
         ):
             class_names = columns
         codes, names = _numbers(values, class_names, widths)
@@ -173,8 +187,11 @@ def _classes(values, class_names, widths, columns) -> tuple[np.ndarray, tuple[st
     check(len(names) >= 2, "There is one class only: no label can be another.")
     check(len(set(names)) == len(names), "class_names are not distinct.")
     for width in widths:
-        check(width == len(names), f"Predictions are for {width} classes; there are {len(names)}"
-              ": name all classes, in the order of the columns, with class_names=.")
+        check(
+            width == len(names),
+            f"Predictions are for {width} classes; there are {len(names)}"
+            ": name all classes, in the order of the columns, with class_names=.",
+        )
     return codes.astype(np.int32), names
 
 
@@ -189,13 +206,17 @@ def _numbers(values, class_names, widths) -> tuple[np.ndarray, tuple[str, ...]]:
     most, least = int(codes.max()), int(codes[~absent].min())
     k = len(class_names) if class_names is not None else max([*widths, most + 1])
     one_based = class_names is None and widths and least == 1 and most == widths[0]
-    check(not one_based, f"labels are 1..{most} for {most} columns: classes are counted from 0. "
-          "Pass labels - 1, or give the labels as text.")
+    check(
+        not one_based,
+        f"labels are 1..{most} for {most} columns: classes are counted from 0. "
+        "Pass labels - 1, or give the labels as text.",
+    )
     names = tuple(map(str, range(k) if class_names is None else class_names))
     bad = np.flatnonzero((~absent & ((codes < 0) | (codes >= k))).ravel())
     if len(bad):
         raise UserError(
-            f"Label {bad[0]} is {codes.ravel()[bad[0]]}, outside the classes 0..{k - 1}.")
+            f"Label {bad[0]} is {codes.ravel()[bad[0]]}, outside the classes 0..{k - 1}."
+        )
     return codes, names
 
 
@@ -218,9 +239,11 @@ def _texts(values, class_names) -> tuple[np.ndarray, tuple[str, ...]]:
 def _agreed(votes: np.ndarray, k: int, method: str | None) -> tuple[np.ndarray, np.ndarray]:
     """Returns the consensus of annotators [N, A]: labels [N] and how far they agree [N, K]."""
     indicator = votes.shape[1] == k and bool(np.isin(votes, (0, 1)).all())
-    check(method is not None or not indicator,
-          f"labels have shape {list(votes.shape)}, like an indicator matrix: {_ONE}. If each "
-          "column is an annotator, pass crowd='dawid_skene'.")
+    check(
+        method is not None or not indicator,
+        f"labels have shape {list(votes.shape)}, like an indicator matrix: {_ONE}. If each "
+        "column is an annotator, pass crowd='dawid_skene'.",
+    )
     method = method or crowd.CONSENSUS[0]
     choose("crowd", method, crowd.CONSENSUS)
     return crowd.consensus(votes, k, method)
@@ -238,8 +261,9 @@ def _check_probabilities(name: str, p: np.ndarray, k: int, *, missing: bool) -> 
         if bad.any():
             i = np.argwhere(bad)[0]
             total, least, most = (float(a[tuple(i)]) for a in (sums, low, high))
-            raise UserError(_not_probabilities(f"{name} of example {start + i[0]}", total, least,
-                                               most))
+            raise UserError(
+                _not_probabilities(f"{name} of example {start + i[0]}", total, least, most)
+            )
 
 
 def _not_probabilities(name: str, total: float, least: float, most: float) -> str:

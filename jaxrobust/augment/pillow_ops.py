@@ -33,7 +33,13 @@ from jaxrobust.augment.affine import GEOMETRIC, matrix, warp
 from jaxrobust.errors import check, choose
 
 GREY_VALUE = (
-    "auto_contrast", "equalize", "contrast", "brightness", "invert", "solarize", "posterize",
+    "auto_contrast",
+    "equalize",
+    "contrast",
+    "brightness",
+    "invert",
+    "solarize",
+    "posterize",
 )
 BLENDED = ("color", "sharpness")
 OPERATIONS = ("identity", *GEOMETRIC, *GREY_VALUE, *BLENDED)
@@ -122,7 +128,9 @@ def look_up(x: jax.Array, tables: jax.Array) -> jax.Array:
     """Returns tables[b, c, x[b, i, j, c]]; tables uint8 [B, C, 256]."""
     b, h, w, c = x.shape
     flat = jnp.take_along_axis(
-        tables.transpose(0, 2, 1), x.reshape(b, h * w, c).astype(jnp.int32), axis=1,
+        tables.transpose(0, 2, 1),
+        x.reshape(b, h * w, c).astype(jnp.int32),
+        axis=1,
         mode="promise_in_bounds",
     )
     return flat.reshape(x.shape)

@@ -23,7 +23,11 @@ def unit_range(x: jax.Array) -> jax.Array:
 
 
 def crop_resize(
-    x: jax.Array, top: jax.Array, left: jax.Array, height: jax.Array, width: jax.Array,
+    x: jax.Array,
+    top: jax.Array,
+    left: jax.Array,
+    height: jax.Array,
+    width: jax.Array,
     size: tuple[int, int],
 ) -> jax.Array:
     """Cuts a box out of each image and resizes it, bilinear with anti-aliasing.

@@ -155,9 +155,7 @@ def as_uint8(x: jax.Array) -> jax.Array:
     return jnp.round(jnp.clip(unit_range(x), 0.0, 1.0) * 255).astype(jnp.uint8)
 
 
-def random_crop(
-    key: jax.Array, x: jax.Array, *, pad: int = 4, mode: str = "constant"
-) -> jax.Array:
+def random_crop(key: jax.Array, x: jax.Array, *, pad: int = 4, mode: str = "constant") -> jax.Array:
     """Pads each side by `pad` and cuts out a random window of the old size.
 
     Args:

@@ -63,7 +63,11 @@ class LookAhead(NamedTuple):
         return value, self.sum(grads)
 
     def move(
-        self, grads: Any, opt_state: Any, params: Any, value: jax.Array,
+        self,
+        grads: Any,
+        opt_state: Any,
+        params: Any,
+        value: jax.Array,
         value_fn: Callable[[Any], jax.Array],
     ) -> tuple[Any, Any]:
         """Returns U(grads, params), with what is held in its place, and the optimizer's state.
@@ -90,8 +94,9 @@ class LookAhead(NamedTuple):
 
         def one(params, opt_state, meta_params, batch):
             found, grads = self.gradient(params, meta_params, batch)
-            return *self.move(grads, opt_state, params, self.sum(found[0]),
-                              self.value_fn(meta_params, batch)), found
+            return *self.move(
+                grads, opt_state, params, self.sum(found[0]), self.value_fn(meta_params, batch)
+            ), found
 
         def at(i):
             return jax.tree.map(lambda leaf: leaf[i], batch) if self.per_step else batch
@@ -122,8 +127,12 @@ class LookAhead(NamedTuple):
 
 
 def update(
-    optimizer: optax.GradientTransformation, grads: Any, opt_state: Any, params: Any,
-    value: jax.Array, value_fn: Callable[[Any], jax.Array],
+    optimizer: optax.GradientTransformation,
+    grads: Any,
+    opt_state: Any,
+    params: Any,
+    value: jax.Array,
+    value_fn: Callable[[Any], jax.Array],
 ) -> tuple[Any, Any]:
     """Returns the updates of an optimizer and its state, with the extra arguments that optax names.
 
@@ -179,10 +188,15 @@ def check_differentiable(optimizer: optax.GradientTransformation) -> None:
     except Exception as error:  # Of an update for other parameters, or with side effects: no word.
         if "everse-mode" not in str(error):
             return
-        raise UserError(name + "which cannot be taken (it holds a loop of unknown length, as a "
-                        "line search does): use sgd, momentum or adam.") from error
-    check(finite, name + "which is not a number in its first steps: use another optimizer, such "
-          "as sgd, momentum or adam.")
+        raise UserError(
+            name + "which cannot be taken (it holds a loop of unknown length, as a "
+            "line search does): use sgd, momentum or adam."
+        ) from error
+    check(
+        finite,
+        name + "which is not a number in its first steps: use another optimizer, such "
+        "as sgd, momentum or adam.",
+    )
 
 
 def keep(before: Any, after: Any, held: Held | None) -> Any:
@@ -262,9 +276,7 @@ def hypergradient(
       >>> round(float(found.grads), 6)                         # w' * (-0.1 w)
       -0.09
     """
-    by_mode = {
-        "exact": exact, "first_order": first_order, "finite_difference": finite_difference
-    }
+    by_mode = {"exact": exact, "first_order": first_order, "finite_difference": finite_difference}
     choose("hypergradient mode", mode, by_mode)
     check(steps >= 1, f"hypergradient: steps must be at least 1, not {steps}.")
 
@@ -302,14 +314,18 @@ def hypergradient(
 
 def _check_axis(axis_name: str | None, batch: Any) -> None:
     """Refuses `jax.shard_map` with its `check_vma=True`, under which JAX sums gradients itself."""
+
     def axes(leaf):
         kind = jax.typeof(leaf)  # Newer versions of JAX keep the axes one level deeper.
         return getattr(getattr(kind, "manual_axis_type", kind), "varying", getattr(kind, "vma", ()))
 
     leaves = [] if axis_name is None else jax.tree.leaves(batch)
     varying = any(axis_name in axes(leaf) for leaf in leaves)
-    check(not varying, f"axis_name={axis_name!r}: under jax.shard_map pass check_vma=False; with "
-          "check_vma=True JAX sums the gradients over devices a second time.")
+    check(
+        not varying,
+        f"axis_name={axis_name!r}: under jax.shard_map pass check_vma=False; with "
+        "check_vma=True JAX sums the gradients over devices a second time.",
+    )
 
 
 def exact(ahead: LookAhead, steps, meta_params, params, opt_state, batch, meta_batch):

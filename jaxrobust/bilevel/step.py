@@ -145,8 +145,14 @@ def make_bilevel(
     parts = split(network, skip, bottom_batch_norm)
     inner_loss, outer_loss = _two_losses(parts, objective, meta_loss, axis_name)
     compute = hypergradient(
-        inner_loss, outer_loss, optimizer,
-        steps=steps, mode=mode, held=parts.held, has_aux=True, axis_name=axis_name,
+        inner_loss,
+        outer_loss,
+        optimizer,
+        steps=steps,
+        mode=mode,
+        held=parts.held,
+        has_aux=True,
+        axis_name=axis_name,
     )
     meta_step, no_meta_step = _make_meta_step(parts, objective, compute, meta_optimizer)
     apply = getattr(network, "apply", network)
@@ -155,8 +161,12 @@ def make_bilevel(
     def init(key, params, network_state=None):
         meta_params = objective.init(key)
         return State(
-            jnp.zeros((), jnp.int32), params, {} if network_state is None else network_state,
-            optimizer.init(params), meta_params, meta_optimizer.init(meta_params),
+            jnp.zeros((), jnp.int32),
+            params,
+            {} if network_state is None else network_state,
+            optimizer.init(params),
+            meta_params,
+            meta_optimizer.init(meta_params),
         )
 
     def step(state, batch, meta_batch=None, key=None, due=True, look_ahead=None):
@@ -166,8 +176,12 @@ def make_bilevel(
         check_batch(look)
         check_step(apply, objective, partial(_observe, objective, look_key), state, look)
         met = jnp.asarray(meta_batch is not None) & due & (state.step % meta_every == 0)
-        inputs = (State(*(getattr(state, name) for name in State._fields)), look, meta_batch,
-                  look_key)
+        inputs = (
+            State(*(getattr(state, name) for name in State._fields)),
+            look,
+            meta_batch,
+            look_key,
+        )
         if meta_batch is None:
             learned, logits, numbers = no_meta_step(*inputs)
         elif meta_every == 1 and due is True:
@@ -236,8 +250,11 @@ def _make_meta_step(parts: Parts, objective: Objective, compute, meta_optimizer)
         features = parts.bottom(params, network_state, batch["x"])
         meta_features = parts.bottom(params, network_state, meta_batch["x"])
         found = compute(
-            phi, params, state.opt_state,
-            (network_state, features, batch, key), (network_state, meta_features, meta_batch),
+            phi,
+            params,
+            state.opt_state,
+            (network_state, features, batch, key),
+            (network_state, meta_features, meta_batch),
         )
         updates, meta_opt_state = meta_optimizer.update(found.grads, state.meta_opt_state, phi)
         phi = optax.apply_updates(phi, updates)
@@ -273,6 +290,7 @@ def _make_real_step(apply, objective: Objective, optimizer, axis_name):
         value, (logits, network_state) = found
         if axis_name is not None:
             value, grads = jax.lax.psum((value, grads), axis_name)
+
         def value_fn(params):
             other = loss(params)[0]
             return other if axis_name is None else jax.lax.psum(other, axis_name)
@@ -281,8 +299,10 @@ def _make_real_step(apply, objective: Objective, optimizer, axis_name):
             optimizer, grads, state.opt_state, state.params, value, value_fn
         )
         state = state._replace(
-            step=state.step + 1, params=optax.apply_updates(state.params, updates),
-            network_state=network_state, opt_state=opt_state,
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, updates),
+            network_state=network_state,
+            opt_state=opt_state,
         )
         return state, value, logits
 

@@ -55,8 +55,10 @@ def check_step(apply: Callable, objective: Objective, observe: Callable, state: 
     )
     size = jax.numpy.shape(jax.tree.leaves(batch["x"])[0])[:1]
     check(
-        isinstance(found, tuple) and len(found) == 2
-        and getattr(found[0], "ndim", 0) == 2 and found[0].shape[:1] == size,
+        isinstance(found, tuple)
+        and len(found) == 2
+        and getattr(found[0], "ndim", 0) == 2
+        and found[0].shape[:1] == size,
         "make_bilevel: the network must return (logits [B, K], state), not "
         f"{jax.tree.map(lambda leaf: list(leaf.shape), found)} for x "
         f"{jax.tree.map(lambda leaf: list(jax.numpy.shape(leaf)), batch['x'])}.",
@@ -65,7 +67,8 @@ def check_step(apply: Callable, objective: Objective, observe: Callable, state: 
     labels = f" and labels {list(jax.numpy.shape(batch['labels']))}" if "labels" in batch else ""
     loss = _traced(
         f"step: the objective's loss of logits {list(logits.shape)}{labels}",
-        lambda z: objective.loss(state.meta_params, z, observe(z, batch)), logits,
+        lambda z: objective.loss(state.meta_params, z, observe(z, batch)),
+        logits,
     )
     check(
         loss.shape == size,

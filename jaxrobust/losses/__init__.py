@@ -81,41 +81,47 @@ if TYPE_CHECKING:  # for type checkers and the API reference; imported when firs
     from jaxrobust.losses.negative import negative_learning
     from jaxrobust.losses.validation import mean
 
-LOSSES = Table(__name__, {
-    "ce": "cross_entropies:cross_entropy",
-    "mae": "cross_entropies:mean_absolute_error",
-    "rce": "cross_entropies:reverse_cross_entropy",
-    "nce": "cross_entropies:normalized_cross_entropy",
-    "gce": "cross_entropies:generalized_cross_entropy q",
-    "sce": "cross_entropies:symmetric_cross_entropy alpha beta",
-    "tce": "cross_entropies:taylor_cross_entropy order",
-    "agce": "cross_entropies:asymmetric_generalized_cross_entropy a q",
-    "nce_rce": "cross_entropies:normalized_and_reverse_cross_entropy alpha beta",
-    "nce_agce": "cross_entropies:normalized_and_asymmetric_cross_entropy alpha beta a q",
-    "js": "divergences:jensen_shannon pi",
-    "bi_tempered": "divergences:bi_tempered_logistic t1 t2 num_iters",
-    "ce_sr": "divergences:sparse_regularized_cross_entropy tau p lamb rho",
-    "nlnl": "negative:negative_learning num_negatives",
-    "dal": "dal:dynamics_aware q_start q_end hard",
-    "ldam": "long_tail:label_distribution_aware_margin max_margin scale",
-    "logit_adjusted": "long_tail:logit_adjusted tau",
-    "balanced_softmax": "long_tail:balanced_softmax",
-    "focal": "cross_entropies:focal gamma",
-    "ame": "asymmetric:asymmetric_mean_error a q",
-    "jal_ce": "asymmetric:joint_asymmetric alpha beta a",
-    "jal_fl": "asymmetric:joint_asymmetric_focal alpha beta a gamma",
-    "anl_ce": "active_negative:normalized_and_negative_cross_entropy alpha beta min_prob",
-    "anl_fl": "active_negative:normalized_and_negative_focal alpha beta gamma min_prob",
-    "eps_softmax_ce_mae": "eps_softmax:eps_softmax_cross_entropy m alpha beta eps",
-    "eps_softmax_fl_mae": "eps_softmax:eps_softmax_focal m alpha beta gamma eps",
-})
+LOSSES = Table(
+    __name__,
+    {
+        "ce": "cross_entropies:cross_entropy",
+        "mae": "cross_entropies:mean_absolute_error",
+        "rce": "cross_entropies:reverse_cross_entropy",
+        "nce": "cross_entropies:normalized_cross_entropy",
+        "gce": "cross_entropies:generalized_cross_entropy q",
+        "sce": "cross_entropies:symmetric_cross_entropy alpha beta",
+        "tce": "cross_entropies:taylor_cross_entropy order",
+        "agce": "cross_entropies:asymmetric_generalized_cross_entropy a q",
+        "nce_rce": "cross_entropies:normalized_and_reverse_cross_entropy alpha beta",
+        "nce_agce": "cross_entropies:normalized_and_asymmetric_cross_entropy alpha beta a q",
+        "js": "divergences:jensen_shannon pi",
+        "bi_tempered": "divergences:bi_tempered_logistic t1 t2 num_iters",
+        "ce_sr": "divergences:sparse_regularized_cross_entropy tau p lamb rho",
+        "nlnl": "negative:negative_learning num_negatives",
+        "dal": "dal:dynamics_aware q_start q_end hard",
+        "ldam": "long_tail:label_distribution_aware_margin max_margin scale",
+        "logit_adjusted": "long_tail:logit_adjusted tau",
+        "balanced_softmax": "long_tail:balanced_softmax",
+        "focal": "cross_entropies:focal gamma",
+        "ame": "asymmetric:asymmetric_mean_error a q",
+        "jal_ce": "asymmetric:joint_asymmetric alpha beta a",
+        "jal_fl": "asymmetric:joint_asymmetric_focal alpha beta a gamma",
+        "anl_ce": "active_negative:normalized_and_negative_cross_entropy alpha beta min_prob",
+        "anl_fl": "active_negative:normalized_and_negative_focal alpha beta gamma min_prob",
+        "eps_softmax_ce_mae": "eps_softmax:eps_softmax_cross_entropy m alpha beta eps",
+        "eps_softmax_fl_mae": "eps_softmax:eps_softmax_focal m alpha beta gamma eps",
+    },
+)
 """Every loss by its short name, which `--config.loss.name` and `get` take: where the function is,
 and the hyper-parameters that a configuration may set (of its schedule, where it has one)."""
 
-MEMORY_LOSSES = Table(__name__, {
-    "elr": "memory:ELR lamb beta",
-    "selc": "memory:SELC momentum es",
-})
+MEMORY_LOSSES = Table(
+    __name__,
+    {
+        "elr": "memory:ELR lamb beta",
+        "selc": "memory:SELC momentum es",
+    },
+)
 """Losses with a state per example, as `Memory` records: `--config.loss.name` takes them as well."""
 
 VIEW_LOSSES = Table(__name__, {"gjs": "divergences:generalized_jensen_shannon weights scaled"})
@@ -140,8 +146,8 @@ def get(name: str) -> Callable[..., Any]:
     Raises:
       UserError: there is none; the message gives the nearest name.
     """
-    if name.startswith(_CLIPPED) and name[len(_CLIPPED):] in LOSSES:
-        return _clipped(name[len(_CLIPPED):])
+    if name.startswith(_CLIPPED) and name[len(_CLIPPED) :] in LOSSES:
+        return _clipped(name[len(_CLIPPED) :])
     for table in (LOSSES, VIEW_LOSSES):
         for short in table:
             if name in (short, table.function(short)):
@@ -153,8 +159,11 @@ def get(name: str) -> Callable[..., Any]:
 def _clipped(name: str) -> Callable[..., Any]:
     base = LOSSES[name]
     taken = {"p", "tau"} & set(inspect.signature(base).parameters)
-    check(not taken, f"{_CLIPPED}{name}: {name} has a {min(taken, default='')} of its own;"
-          " use losses.clip_logits.")
+    check(
+        not taken,
+        f"{_CLIPPED}{name}: {name} has a {min(taken, default='')} of its own;"
+        " use losses.clip_logits.",
+    )
     return importlib.import_module(f"{__name__}.logit_clip").clipped_loss(base)
 
 
@@ -187,8 +196,11 @@ def settings(name: str) -> dict[str, Any]:
     if name in MEMORY_LOSSES:
         return dict(MEMORY_LOSSES[name].defaults)
     loss = SCHEDULES[name] if name in SCHEDULES else get(name)
-    keywords = [p for p in inspect.signature(loss).parameters.values()
-                if p.kind is p.KEYWORD_ONLY and p.name not in _NOT_SET]
+    keywords = [
+        p
+        for p in inspect.signature(loss).parameters.values()
+        if p.kind is p.KEYWORD_ONLY and p.name not in _NOT_SET
+    ]
     return {p.name: p.default for p in keywords}
 
 

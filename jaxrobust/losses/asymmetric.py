@@ -119,9 +119,7 @@ def joint_asymmetric_focal(
     return masked(alpha * active + beta * _ame(log_p, t, a, 2.0), where)
 
 
-def normalized_focal(
-    z: jax.Array, log_p: jax.Array, t: jax.Array, gamma: jax.Array
-) -> jax.Array:
+def normalized_focal(z: jax.Array, log_p: jax.Array, t: jax.Array, gamma: jax.Array) -> jax.Array:
     """Returns w_y l_y / Σₖ wₖ lₖ, shape `[...]`; z and l `[..., K]`, t as from `prepare`."""
     weighted = focal_factor(log_p, gamma) * log_p
     return quotient(expect(weighted, t), total(weighted, z))

@@ -172,6 +172,7 @@ def asymmetric_generalized_cross_entropy(
     z, t = prepare(logits, labels, where)
     a, q = number("a", a, z, at_least=0), number("q", q, z, at_least=0)
     log_a = jnp.log(a + jnp.finfo(z.dtype).tiny)
+
     # With u = log((a + p)/(a + 1)): (a + 1)^q (1 − e^(qu))/q, right for every q and tiny p.
     def transform(log_p):
         return box_cox(jnp.logaddexp(log_a, log_p) - jnp.log1p(a), q)
@@ -249,9 +250,7 @@ def focal(
     return masked(-expect(jax.nn.log_softmax(z), t, value), where)
 
 
-def _combine(
-    alpha: Scalar, active: jax.Array, beta: Scalar, passive: jax.Array
-) -> jax.Array:
+def _combine(alpha: Scalar, active: jax.Array, beta: Scalar, passive: jax.Array) -> jax.Array:
     alpha, beta = number("alpha", alpha, active), number("beta", beta, active)
     return alpha * active + beta * passive
 

@@ -97,9 +97,7 @@ def eps_softmax_focal(
     return masked(-alpha * value - 2 * beta * expect(log_p, t, jnp.expm1), where)
 
 
-def _relaxed(
-    z: jax.Array, log_p: jax.Array, m: Scalar, eps: Scalar
-) -> tuple[jax.Array, jax.Array]:
+def _relaxed(z: jax.Array, log_p: jax.Array, m: Scalar, eps: Scalar) -> tuple[jax.Array, jax.Array]:
     """Returns log s and 1 − s, both `[..., K]`, without cancellation where s is nearly one."""
     m, eps = number("m", m, z, at_least=0), number("eps", eps, z, above=0, below=1)
     top = hits(jnp.argmax(z, axis=-1), z.shape[-1])

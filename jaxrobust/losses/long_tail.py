@@ -117,9 +117,7 @@ def effective_number_weights(class_counts: ArrayLike, beta: Scalar = 0.9999) -> 
     return weights * counts.size / jnp.sum(weights)
 
 
-def deferred_weights(
-    epoch: Scalar, start_epoch: Scalar, class_weights: ArrayLike
-) -> jax.Array:
+def deferred_weights(epoch: Scalar, start_epoch: Scalar, class_weights: ArrayLike) -> jax.Array:
     """Deferred re-weighting (DRW): ones before `start_epoch`, then `class_weights` `[K]`.
 
     `epoch` may be traced. Source: Cao et al. 2019, arXiv 1906.07413.

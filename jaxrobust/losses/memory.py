@@ -116,9 +116,7 @@ def elr(
     return masked(lamb * jnp.log1p(-agreement) - expect(log_p, y), where)
 
 
-def elr_update(
-    targets: ArrayLike, logits: ArrayLike, *, beta: Scalar = 0.7
-) -> jax.Array:
+def elr_update(targets: ArrayLike, logits: ArrayLike, *, beta: Scalar = 0.7) -> jax.Array:
     """ELR's moving targets: t ← β t + (1 − β) c / Σₖ cₖ, c = clip(softmax(z), 1e-4, 1 − 1e-4).
 
     They start from zeros, without a correction of the bias.
@@ -174,9 +172,7 @@ def selc(
     return masked(-jnp.where(corrected, expect(log_p, t), expect(log_p, y)), where)
 
 
-def selc_update(
-    targets: ArrayLike, logits: ArrayLike, *, momentum: Scalar = 0.9
-) -> jax.Array:
+def selc_update(targets: ArrayLike, logits: ArrayLike, *, momentum: Scalar = 0.9) -> jax.Array:
     """SELC's soft labels: t ← μ t + (1 − μ) softmax(z), starting from one-hot given labels.
 
     Source: Lu & He 2022, arXiv 2205.01156, equation 5.

@@ -172,7 +172,7 @@ def quotient(part: jax.Array, whole: jax.Array) -> jax.Array:
 
     The whole is zero where all classes but one are ruled out.
     """
-    return part / jnp.minimum(whole, -jnp.finfo(whole.dtype).eps ** 2)
+    return part / jnp.minimum(whole, -(jnp.finfo(whole.dtype).eps ** 2))
 
 
 def masked(loss: jax.Array, where: ArrayLike | None = None) -> jax.Array:
@@ -180,9 +180,7 @@ def masked(loss: jax.Array, where: ArrayLike | None = None) -> jax.Array:
     return loss if where is None else jnp.where(jnp.asarray(where), loss, 0)
 
 
-def same_shape(
-    name: str, array: jax.Array, shape: tuple, other: str, other_shape: tuple
-) -> None:
+def same_shape(name: str, array: jax.Array, shape: tuple, other: str, other_shape: tuple) -> None:
     """Raises `UserError` unless `array` has `shape`, which follows from `other`."""
     check(
         tuple(array.shape) == tuple(shape),
@@ -213,7 +211,10 @@ def number(
             and (below is None or value < below)
         )
         bounds = [
-            ("at least", at_least), ("at most", at_most), ("above", above), ("below", below),
+            ("at least", at_least),
+            ("at most", at_most),
+            ("above", above),
+            ("below", below),
         ]
         wanted = " and ".join(f"{word} {bound}" for word, bound in bounds if bound is not None)
         check(fits, f"{name} must be {wanted}; got {value}.")

@@ -9,6 +9,19 @@ from jaxrobust.methods._supervised import make_loss, supervised
 from jaxrobust.methods.method import Method, Pass, Stage, StepInfo, TrainState
 from jaxrobust.methods.reweighting import Allocation, Base, allocation
 
-__all__ = ["Allocation", "Base", "Method", "Pass", "Probe", "Stage", "StepInfo", "TrainState",
-           "allocation", "curvenet", "dynamic_loss", "dynamic_loss_steps", "make_loss",
-           "supervised"]
+__all__ = [
+    "Allocation",
+    "Base",
+    "Method",
+    "Pass",
+    "Probe",
+    "Stage",
+    "StepInfo",
+    "TrainState",
+    "allocation",
+    "curvenet",
+    "dynamic_loss",
+    "dynamic_loss_steps",
+    "make_loss",
+    "supervised",
+]

@@ -206,7 +206,8 @@ def curvenet(
             largest = jnp.finfo(found.dtype).max.astype(external.dtype)
             found = found.at[:n].set(jnp.minimum(external, largest).astype(found.dtype))
         memory = fresh.memory | {
-            "curves": found, "class_means": class_means(found, labels, num_classes)
+            "curves": found,
+            "class_means": class_means(found, labels, num_classes),
         }
         return fresh._replace(step=state.step, memory=memory)
 

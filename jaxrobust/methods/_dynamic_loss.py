@@ -182,7 +182,10 @@ def warm_up_step(network, objective, optimizer, meta_optimizer, strong, fit_step
         labels, where = batch["labels"], batch["where"]
         fits = state.step < fit_steps
         state, value, logits = plain_update(
-            network, optimizer, state, strong(key, batch["x"]),
+            network,
+            optimizer,
+            state,
+            strong(key, batch["x"]),
             lambda z: mean_loss(losses.cross_entropy(z, labels, where=where), batch),
         )
         scalars = {"loss": value}
@@ -227,8 +230,11 @@ def bilevel_step(bilevel, weak, strong, mixup_alpha, meta_every):
         batch = batch | {"x": strong(strong_key, batch["x"])}
         if mixup_alpha is not None:
             partner, share = mixup_pairs(mix_key, len(batch["labels"]), mixup_alpha)
-            batch |= {"x": mix(batch["x"], partner, share), "mix_partner": partner,
-                      "mix_share": share}
+            batch |= {
+                "x": mix(batch["x"], partner, share),
+                "mix_partner": partner,
+                "mix_share": share,
+            }
         meta_batch = meta_batch | {"x": strong(meta_key, meta_batch["x"])}
         state, info = bilevel.step(
             state, batch, meta_batch, draw_key, due(epoch, meta_every), look_ahead=look_ahead
@@ -244,7 +250,10 @@ def fine_tune_step(network, objective, optimizer, strong):
         phi, loss_key = state.meta_params, jax.random.fold_in(key, _LOSS)
         batch = batch | {"epoch": epoch, "key": loss_key}
         state, value, logits = plain_update(
-            network, optimizer, state, strong(key, batch["x"]),
+            network,
+            optimizer,
+            state,
+            strong(key, batch["x"]),
             lambda z: mean_loss(objective.margin_loss(phi, z, batch["labels"], batch), batch),
         )
         return state, StepInfo(logits, {"loss": value})

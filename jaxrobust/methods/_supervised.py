@@ -100,8 +100,10 @@ def make_loss(
     class_weights = losses.effective_number_weights(class_counts, beta=reweight_beta)
 
     def loss(logits, labels, *, epoch, key, where=None, rows=None):
-        check(not remembers or rows is not None, f"Loss {name!r} has a memory per example, which"
-              " method.name=supervised keeps.")
+        check(
+            not remembers or rows is not None,
+            f"Loss {name!r} has a memory per example, which method.name=supervised keeps.",
+        )
         drawn = {"key": key} if "key" in needs else {}
         drawn |= {"rows": rows, "epoch": epoch} if remembers else {}
         now = losses.at_epoch(name, hyper, epoch, epochs)
@@ -143,9 +145,7 @@ def supervised(
     Raises:
       UserError: the batch is larger than the data.
     """
-    check(
-        batch_size <= num_examples, f"batch_size={batch_size} exceeds {num_examples} examples."
-    )
+    check(batch_size <= num_examples, f"batch_size={batch_size} exceeds {num_examples} examples.")
 
     def init(key):
         state = plain_start(network, optimizer, view, example, key)
@@ -162,8 +162,9 @@ def supervised(
 
         def objective(logits):
             moved = {} if memory is None else {"rows": rows_of(state, batch, logits, epoch)}
-            value = loss(logits, batch["labels"], epoch=epoch, key=loss_key, where=batch["where"],
-                         **moved)
+            value = loss(
+                logits, batch["labels"], epoch=epoch, key=loss_key, where=batch["where"], **moved
+            )
             return mean_loss(value, batch)
 
         before = state
@@ -178,5 +179,4 @@ def supervised(
         rows = jnp.arange(num_examples, dtype=jnp.int32)
         return batches.shuffled(key, rows, batch_size, drop_last)
 
-    return Method(init, (Stage("train", epochs, (Pass("train", step, order),)),),
-                  spread=("rows",))
+    return Method(init, (Stage("train", epochs, (Pass("train", step, order),)),), spread=("rows",))

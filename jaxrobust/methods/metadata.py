@@ -82,7 +82,13 @@ def low_loss(
 
     def choose(memory, values, key):
         rows, rest = sampling.hierarchical_sampling(
-            key, values, labels, num_classes=num_classes, candidates=drawn, kept=kept, size=size,
+            key,
+            values,
+            labels,
+            num_classes=num_classes,
+            candidates=drawn,
+            kept=kept,
+            size=size,
             by_loss=chosen.by_loss,
         )
         return memory | {"meta_rows": rows} | ({"train_rows": rest} if apart else {})

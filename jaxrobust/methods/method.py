@@ -197,5 +197,6 @@ class Method(NamedTuple):
 
     def stage_ends(self, epoch: int) -> bool:
         """Returns whether a stage ends after `epoch` epochs."""
-        return any(epoch == sum(s.epochs for s in self.stages[: i + 1])
-                   for i in range(len(self.stages)))
+        return any(
+            epoch == sum(s.epochs for s in self.stages[: i + 1]) for i in range(len(self.stages))
+        )

@@ -162,9 +162,7 @@ def learn_step(bilevel, view, read, meta_every):
         last = {"last_weight": jnp.take(state.memory["weights"], batch["index"])}
         meta_batch = meta_batch | {"x": view(meta_key, meta_batch["x"])}
         now = due(batch["epoch"], meta_every)
-        state, info = bilevel.step(
-            state, batch | last, meta_batch, draw_key, now, look_ahead=batch
-        )
+        state, info = bilevel.step(state, batch | last, meta_batch, draw_key, now, look_ahead=batch)
         weights = put_rows(state.memory["weights"], batch, info.weights)
         state = state._replace(memory=state.memory | {"weights": weights})
         return state, StepInfo(info.logits, scalars_of(info))

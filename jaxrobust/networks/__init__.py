@@ -17,19 +17,21 @@ if TYPE_CHECKING:
     from jaxrobust.networks.network import count_parameters as count_parameters
     from jaxrobust.networks.network import from_linen as from_linen
 
-NETWORKS = Registry({
-    "mlp": "jaxrobust.networks.small:mlp",
-    "small_cnn": "jaxrobust.networks.small:small_cnn",
-    "resnet32": "jaxrobust.networks.resnet:resnet32",
-    "resnet18": "jaxrobust.networks.resnet:resnet18",
-    "resnet34": "jaxrobust.networks.resnet:resnet34",
-    "wrn28_10": "jaxrobust.networks.resnet:wrn28_10",
-    "resnet50": "jaxrobust.networks.resnet:resnet50",
-    "vgg19_bn": "jaxrobust.networks.vgg:vgg19_bn",
-    "efficientnet_lite0": "jaxrobust.networks.efficientnet:efficientnet_lite0",
-    "vit_small": "jaxrobust.networks.vit:vit_small",
-    "inception_resnet_v2": "jaxrobust.networks.inception:inception_resnet_v2",
-})
+NETWORKS = Registry(
+    {
+        "mlp": "jaxrobust.networks.small:mlp",
+        "small_cnn": "jaxrobust.networks.small:small_cnn",
+        "resnet32": "jaxrobust.networks.resnet:resnet32",
+        "resnet18": "jaxrobust.networks.resnet:resnet18",
+        "resnet34": "jaxrobust.networks.resnet:resnet34",
+        "wrn28_10": "jaxrobust.networks.resnet:wrn28_10",
+        "resnet50": "jaxrobust.networks.resnet:resnet50",
+        "vgg19_bn": "jaxrobust.networks.vgg:vgg19_bn",
+        "efficientnet_lite0": "jaxrobust.networks.efficientnet:efficientnet_lite0",
+        "vit_small": "jaxrobust.networks.vit:vit_small",
+        "inception_resnet_v2": "jaxrobust.networks.inception:inception_resnet_v2",
+    }
+)
 """The networks by name: `(num_classes, *, dtype, axis_name, **sizes) -> Network`; see `make`.
 
 `--config.network.name` takes these names. Each network is also an attribute of this package.

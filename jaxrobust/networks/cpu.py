@@ -122,7 +122,10 @@ def _conv(x, kernel, stride, padding):
     if is_tiny(x, kernel, stride, padding):
         return _conv_as_product(x, kernel, stride, padding)
     return jax.lax.conv_general_dilated(
-        x, kernel, (stride, stride), [(p, p) for p in padding],
+        x,
+        kernel,
+        (stride, stride),
+        [(p, p) for p in padding],
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
 
@@ -130,10 +133,15 @@ def _conv(x, kernel, stride, padding):
 def _conv_as_product(x, kernel, stride, padding):
     """One product, of the patches [B, H, W, h w C] under the kernel with the kernel."""
     x = jnp.pad(x, [(0, 0), *((p, p) for p in padding), (0, 0)])
-    down, across = (max((n - k) // stride * stride + 1, 0)
-                    for n, k in zip(x.shape[1:3], kernel.shape[:2], strict=True))
-    patches = [x[:, i : i + down : stride, j : j + across : stride]
-               for i in range(kernel.shape[0]) for j in range(kernel.shape[1])]
+    down, across = (
+        max((n - k) // stride * stride + 1, 0)
+        for n, k in zip(x.shape[1:3], kernel.shape[:2], strict=True)
+    )
+    patches = [
+        x[:, i : i + down : stride, j : j + across : stride]
+        for i in range(kernel.shape[0])
+        for j in range(kernel.shape[1])
+    ]
     return jnp.concatenate(patches, axis=-1) @ kernel.reshape(-1, kernel.shape[-1])
 
 
@@ -165,9 +173,11 @@ class DepthwiseConv(nn.Module):
 
 def _per_channel(kernel_init):
     """The initializer of one channel's kernel [k, k, 1, 1], drawn for C channels."""
+
     def init(key, shape, dtype):
         one = jax.vmap(lambda k: kernel_init(k, (*shape[:3], 1), dtype)[..., 0], out_axes=-1)
         return one(jax.random.split(key, shape[3]))
+
     return init
 
 
@@ -190,7 +200,11 @@ def depthwise_conv2d(
     """
     if not active():
         return jax.lax.conv_general_dilated(
-            x, kernel, (stride, stride), [padding] * 2, feature_group_count=x.shape[-1],
+            x,
+            kernel,
+            (stride, stride),
+            [padding] * 2,
+            feature_group_count=x.shape[-1],
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
     size = kernel.shape[0]
@@ -198,7 +212,8 @@ def depthwise_conv2d(
     down, across = ((n - size) // stride * stride + 1 for n in x.shape[1:3])
     terms = [
         x[:, i : i + down : stride, j : j + across : stride] * kernel[i, j].reshape(1, 1, 1, -1)
-        for i in range(size) for j in range(size)
+        for i in range(size)
+        for j in range(size)
     ]
     return sum(terms[1:], terms[0])
 

@@ -53,15 +53,15 @@ def efficientnet_lite0(
       axis_name: of a mapped axis over which batch norm shares its statistics.
     """
     conv, norm = layers(dtype, axis_name, kaiming_fan_out, epsilon=1e-3, momentum=0.99)
-    stages = {
-        f"stage{i + 1}": _Stage(norm, dtype, *row) for i, row in enumerate(PLAN)
-    }
-    return from_linen({
-        "stem": _Stem(conv, norm),
-        **stages,
-        "top": _Pointwise(norm, dtype, 1280),
-        "head": Head(num_classes, dtype),
-    })
+    stages = {f"stage{i + 1}": _Stage(norm, dtype, *row) for i, row in enumerate(PLAN)}
+    return from_linen(
+        {
+            "stem": _Stem(conv, norm),
+            **stages,
+            "top": _Pointwise(norm, dtype, 1280),
+            "head": Head(num_classes, dtype),
+        }
+    )
 
 
 def relu6(x: jax.Array) -> jax.Array:
@@ -140,7 +140,12 @@ class _Stage(nn.Module):
         for i in range(self.blocks):
             stride = self.stride if i == 0 else 1
             x = _Block(
-                self.norm, self.dtype, self.kernel, stride, self.expansion, self.channels,
+                self.norm,
+                self.dtype,
+                self.kernel,
+                stride,
+                self.expansion,
+                self.channels,
                 name=f"block{i + 1}",
             )(x, train)
         return x

@@ -56,13 +56,15 @@ def inception_resnet_v2(
     Source: Szegedy et al. 2017, arXiv 1602.07261.
     """
     unit = layers(dtype, axis_name, torch_default, epsilon=1e-3)
-    return from_linen({
-        "stem": _Stem(*unit),
-        "stage1": _Stage1(*unit, blocks[0]),
-        "stage2": _Stage2(*unit, blocks[1]),
-        "stage3": _Stage3(*unit, blocks[2]),
-        "head": Head(num_classes, dtype),
-    })
+    return from_linen(
+        {
+            "stem": _Stem(*unit),
+            "stage1": _Stage1(*unit, blocks[0]),
+            "stage2": _Stage2(*unit, blocks[1]),
+            "stage3": _Stage3(*unit, blocks[2]),
+            "head": Head(num_classes, dtype),
+        }
+    )
 
 
 class _Branches(nn.Module):
@@ -124,10 +126,13 @@ class _Stage1(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         unit = (self.conv, self.norm)
         pooled = nn.avg_pool(x, THREE, padding="SAME", count_include_pad=False)
-        x = jnp.concatenate([
-            _Branches(*unit, MIXED_5B, name="mixed")(x, train),
-            ConvNorm(*unit, 64, ONE, name="pooled")(pooled, train),
-        ], axis=-1)
+        x = jnp.concatenate(
+            [
+                _Branches(*unit, MIXED_5B, name="mixed")(x, train),
+                ConvNorm(*unit, 64, ONE, name="pooled")(pooled, train),
+            ],
+            axis=-1,
+        )
         for i in range(self.blocks):
             x = _Residual(*unit, BLOCK_35, 0.17, name=f"block{i + 1}")(x, train)
         return x

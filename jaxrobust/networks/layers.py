@@ -137,7 +137,10 @@ class Head(nn.Module):
         x = x.astype(exact)
         x = x.reshape(x.shape[0], -1) if self.flatten else x.mean((1, 2))
         return nn.Dense(
-            self.num_classes, dtype=exact, param_dtype=exact, kernel_init=self.kernel_init,
+            self.num_classes,
+            dtype=exact,
+            param_dtype=exact,
+            kernel_init=self.kernel_init,
             name="linear",
         )(x)
 

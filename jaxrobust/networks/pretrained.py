@@ -87,8 +87,11 @@ def variables(name: str, source: bool | str | Path = True) -> tuple[Any, Any]:
     """
     tensors = _tensors(name, source)
     head = tensors.get(_architecture(name).head + ".weight")
-    check(head is not None and head.ndim == 2, f"{source} has no linear layer "
-          f"'{_architecture(name).head}.weight': not the published {name}.")
+    check(
+        head is not None and head.ndim == 2,
+        f"{source} has no linear layer "
+        f"'{_architecture(name).head}.weight': not the published {name}.",
+    )
     network = build(name, head.shape[0])
     return _convert(name, network, tensors, source, with_head=True)
 
@@ -131,8 +134,9 @@ def _frozen(network: Network, trunk: tuple[Any, Any]) -> Network:
 
     def init(key, x):
         params, _ = network.init(key, x)
-        return {head: params[head]}, {"trunk": dict(zip(("params", "state"), _device(trunk),
-                                                        strict=True))}
+        return {head: params[head]}, {
+            "trunk": dict(zip(("params", "state"), _device(trunk), strict=True))
+        }
 
     def run(params, state, x, train, start=0, stop=None):
         stop = 1 if stop is None else stop
@@ -266,8 +270,11 @@ def packaged_file(name: str) -> Path:
     Raises:
       UserError: the package is not installed; no package has weights of this network.
     """
-    check(name in PACKAGED, f"No installed weights of {name!r} (there are of "
-          f"{', '.join(PACKAGED)}): set network.pretrained to a .safetensors file or hf:NAME.")
+    check(
+        name in PACKAGED,
+        f"No installed weights of {name!r} (there are of "
+        f"{', '.join(PACKAGED)}): set network.pretrained to a .safetensors file or hf:NAME.",
+    )
     package, file, _ = PACKAGED[name]
     try:
         return Path(str(metadata.distribution(package).locate_file(file)))
@@ -301,8 +308,10 @@ def _downloaded(repository: str) -> str:
 
 def _architecture(name: str) -> Architecture:
     choose("network", name, NETWORKS)
-    check(name in ARCHITECTURES, f"Network {name!r} has no published weights. These have: "
-          f"{', '.join(ARCHITECTURES)}.")
+    check(
+        name in ARCHITECTURES,
+        f"Network {name!r} has no published weights. These have: {', '.join(ARCHITECTURES)}.",
+    )
     return ARCHITECTURES[name]
 
 
@@ -322,21 +331,36 @@ def _convert(
             key = _architecture(name).key(path[:-1]) + _LEAVES.get(path[-1], path[-1])
             check(key in tensors, f"{file} has no {key!r}: not the published {name}.")
             value = _layout(tensors[key], path)
-            check(value.shape == expected.shape, f"{file}: {key!r} has shape "
-                  f"{list(tensors[key].shape)}, which does not fit {name}.")
+            check(
+                value.shape == expected.shape,
+                f"{file}: {key!r} has shape {list(tensors[key].shape)}, which does not fit {name}.",
+            )
             found[path] = value.astype(expected.dtype)
             used.add(key)
         trees.append(unflatten_dict(found))
     ignored = (_architecture(name).head + ".",)
-    extra = [key for key in tensors if key not in used and not key.startswith(ignored)
-             and not key.endswith("num_batches_tracked")]
-    check(not extra, f"{file} has {extra[0] if extra else ''!r}, which {name} has not: weights of "
-          "another network.")
+    extra = [
+        key
+        for key in tensors
+        if key not in used
+        and not key.startswith(ignored)
+        and not key.endswith("num_batches_tracked")
+    ]
+    check(
+        not extra,
+        f"{file} has {extra[0] if extra else ''!r}, which {name} has not: weights of "
+        "another network.",
+    )
     return trees[0], trees[1]
 
 
-_LEAVES = {"kernel": ".weight", "scale": ".weight", "bias": ".bias", "mean": ".running_mean",
-           "var": ".running_var"}
+_LEAVES = {
+    "kernel": ".weight",
+    "scale": ".weight",
+    "bias": ".bias",
+    "mean": ".running_mean",
+    "var": ".running_var",
+}
 
 
 def _layout(value: np.ndarray, path: tuple[str, ...]) -> np.ndarray:
@@ -347,13 +371,23 @@ def _layout(value: np.ndarray, path: tuple[str, ...]) -> np.ndarray:
 
 
 def _efficientnet_key(path: tuple[str, ...]) -> str:
-    outer = {("stem", "conv"): "_conv_stem", ("stem", "norm"): "_bn0", ("top", "conv"):
-             "_conv_head", ("top", "norm"): "_bn1", ("head", "linear"): "_fc"}
+    outer = {
+        ("stem", "conv"): "_conv_stem",
+        ("stem", "norm"): "_bn0",
+        ("top", "conv"): "_conv_head",
+        ("top", "norm"): "_bn1",
+        ("head", "linear"): "_fc",
+    }
     if path in outer:
         return outer[path]
-    inner = {("expand", "conv"): "_expand_conv", ("expand", "norm"): "_bn0",
-             ("depthwise",): "_depthwise_conv", ("norm",): "_bn1",
-             ("project", "conv"): "_project_conv", ("project", "norm"): "_bn2"}
+    inner = {
+        ("expand", "conv"): "_expand_conv",
+        ("expand", "norm"): "_bn0",
+        ("depthwise",): "_depthwise_conv",
+        ("norm",): "_bn1",
+        ("project", "conv"): "_project_conv",
+        ("project", "norm"): "_bn2",
+    }
     stage, block = int(path[0].removeprefix("stage")), int(path[1].removeprefix("block"))
     number = sum(row[0] for row in PLAN[: stage - 1]) + block - 1
     return f"_blocks.{number}.{inner[path[2:]]}"
@@ -377,8 +411,14 @@ def _vit_key(path: tuple[str, ...]) -> str:
         return "patch_embed.proj" if path[1:] == ("patches",) else ""
     if path[0] in ("top", "head"):
         return {"top": "norm", "head": "head"}[path[0]]
-    inner = {"norm1": "norm1", "qkv": "attn.qkv", "out": "attn.proj", "norm2": "norm2",
-             "expand": "mlp.fc1", "project": "mlp.fc2"}
+    inner = {
+        "norm1": "norm1",
+        "qkv": "attn.qkv",
+        "out": "attn.proj",
+        "norm2": "norm2",
+        "expand": "mlp.fc1",
+        "project": "mlp.fc2",
+    }
     return f"blocks.{int(path[0].removeprefix('block')) - 1}.{inner[path[1]]}"
 
 
@@ -389,9 +429,7 @@ ARCHITECTURES = {
     "resnet34": Architecture(_resnet_key, IMAGENET_MEAN, IMAGENET_STD, "fc"),
     "resnet50": Architecture(_resnet_key, IMAGENET_MEAN, IMAGENET_STD, "fc"),
     "vit_small": Architecture(_vit_key, (127.5,) * 3, (127.5,) * 3, "head", side=224),
-    "efficientnet_lite0": Architecture(
-        _efficientnet_key, (127.0,) * 3, (128.0,) * 3, "_fc"
-    ),
+    "efficientnet_lite0": Architecture(_efficientnet_key, (127.0,) * 3, (128.0,) * 3, "_fc"),
 }
 """The networks that have published weights."""
 

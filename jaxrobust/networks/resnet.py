@@ -266,7 +266,8 @@ class BasicBlock(nn.Module):
         y = ConvNorm(*layer, relu=False, name="unit2")(y, train)
         if x.shape != y.shape:
             x = (
-                padded_shortcut(x, self.channels, self.stride) if self.shortcut == "pad"
+                padded_shortcut(x, self.channels, self.stride)
+                if self.shortcut == "pad"
                 else ConvNorm(*layer, (1, 1), self.stride, relu=False, name="shortcut")(x, train)
             )
         return nn.relu(x + y)

@@ -31,8 +31,11 @@ class _Hidden(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         x = x.reshape(x.shape[0], -1)
         x = nn.Dense(
-            self.width, dtype=self.dtype, param_dtype=parameter_dtype(self.dtype),
-            kernel_init=kaiming_fan_in, name="linear",
+            self.width,
+            dtype=self.dtype,
+            param_dtype=parameter_dtype(self.dtype),
+            kernel_init=kaiming_fan_in,
+            name="linear",
         )(x)
         return nn.relu(x)
 

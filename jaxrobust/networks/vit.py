@@ -46,15 +46,24 @@ def vit_small(
     del axis_name
     check(width % heads == 0, f"vit_small: width={width} is not a multiple of heads={heads}.")
     blocks = {f"block{i + 1}": _Block(dtype, heads) for i in range(depth)}
-    return from_linen({
-        "stem": _Stem(dtype, width), **blocks, "top": _Top(dtype),
-        "head": Head(num_classes, dtype, flatten=True),
-    })
+    return from_linen(
+        {
+            "stem": _Stem(dtype, width),
+            **blocks,
+            "top": _Top(dtype),
+            "head": Head(num_classes, dtype, flatten=True),
+        }
+    )
 
 
 def _dense(width: int, dtype: Dtype, name: str) -> nn.Dense:
-    return nn.Dense(width, dtype=dtype, param_dtype=parameter_dtype(dtype), name=name,
-                    kernel_init=nn.initializers.truncated_normal(0.02))
+    return nn.Dense(
+        width,
+        dtype=dtype,
+        param_dtype=parameter_dtype(dtype),
+        name=name,
+        kernel_init=nn.initializers.truncated_normal(0.02),
+    )
 
 
 def _norm(dtype: Dtype, name: str) -> nn.LayerNorm:
@@ -86,8 +95,10 @@ class _Stem(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         check_images(x, "vit_small", PATCH)
-        check(x.shape[1] % PATCH == x.shape[2] % PATCH == 0,
-              f"Network 'vit_small' needs sides that are multiples of {PATCH}: {x.shape}.")
+        check(
+            x.shape[1] % PATCH == x.shape[2] % PATCH == 0,
+            f"Network 'vit_small' needs sides that are multiples of {PATCH}: {x.shape}.",
+        )
         tokens = _Patches(self.dtype, self.width, name="patches")(x)
         exact, init = parameter_dtype(self.dtype), nn.initializers.truncated_normal(0.02)
         first = self.param("cls_token", init, (1, 1, self.width), exact)

@@ -23,16 +23,22 @@ from jaxrobust.errors import UserError, check
 MAX_PICKLE = 2**26  # bytes
 _MAGIC = 0x1950A86A20F9469CFC6C
 _DTYPES = {
-    "DoubleStorage": "<f8", "FloatStorage": "<f4", "HalfStorage": "<f2", "LongStorage": "<i8",
-    "IntStorage": "<i4", "ShortStorage": "<i2", "CharStorage": "i1", "ByteStorage": "u1",
+    "DoubleStorage": "<f8",
+    "FloatStorage": "<f4",
+    "HalfStorage": "<f2",
+    "LongStorage": "<i8",
+    "IntStorage": "<i4",
+    "ShortStorage": "<i2",
+    "CharStorage": "i1",
+    "ByteStorage": "u1",
     "BoolStorage": "?",
 }
 _INSTRUCTIONS = frozenset(
     "PROTO FRAME STOP MARK POP POP_MARK DUP NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG "
     "LONG1 BINFLOAT BINUNICODE SHORT_BINUNICODE UNICODE BINSTRING SHORT_BINSTRING STRING "
-    "EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST LIST APPEND APPENDS EMPTY_DICT DICT SETITEM "
-    "SETITEMS BINPUT LONG_BINPUT PUT BINGET LONG_BINGET GET MEMOIZE GLOBAL REDUCE BUILD BINPERSID"
-    .split()
+    "EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST LIST APPEND APPENDS EMPTY_DICT DICT "
+    "SETITEM SETITEMS BINPUT LONG_BINPUT PUT BINGET LONG_BINGET GET MEMOIZE GLOBAL REDUCE "
+    "BUILD BINPERSID".split()
 )
 
 
@@ -51,8 +57,11 @@ def read(path: str | Path, sha256: str | None = None) -> dict[str, np.ndarray]:
     if sha256 is not None:
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
-        check(found == sha256, f"{path} is not the file that was published (its SHA-256 is "
-              f"{found[:12]}…, not {sha256[:12]}…): install its package again.")
+        check(
+            found == sha256,
+            f"{path} is not the file that was published (its SHA-256 is "
+            f"{found[:12]}…, not {sha256[:12]}…): install its package again.",
+        )
     return _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
 
 
@@ -78,9 +87,20 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
             return _read_legacy(file, path.stat().st_size)
     except _WrongError as error:
         raise UserError(f"{path} is no file of PyTorch tensors: {error}.") from error
-    except (pickle.UnpicklingError, EOFError, KeyError, IndexError, ValueError, TypeError,
-            AttributeError, zipfile.BadZipFile, NotImplementedError, OverflowError, RecursionError,
-            MemoryError) as error:
+    except (
+        pickle.UnpicklingError,
+        EOFError,
+        KeyError,
+        IndexError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        zipfile.BadZipFile,
+        NotImplementedError,
+        OverflowError,
+        RecursionError,
+        MemoryError,
+    ) as error:
         raise UserError(
             f"{path} is truncated or no file of PyTorch tensors. Download it again."
         ) from error
@@ -176,8 +196,14 @@ class _Unpickler(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> tuple[str, _Storage]:
         kind, dtype, key, _, count, *_ = pid
-        _admit(kind == "storage" and isinstance(key, str) and isinstance(dtype, np.dtype)
-               and isinstance(count, int) and count >= 0, "it refers to no storage")
+        _admit(
+            kind == "storage"
+            and isinstance(key, str)
+            and isinstance(dtype, np.dtype)
+            and isinstance(count, int)
+            and count >= 0,
+            "it refers to no storage",
+        )
         self.storages[key] = _Storage(dtype, count)
         return key, self.storages[key]
 
@@ -195,8 +221,10 @@ def _rebuild_tensor(storage, offset, shape, strides, *_) -> _Tensor:
     _admit(len(shape) == len(strides) <= 8, "a tensor has no usual shape")
     last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
     count = math.prod(shape)
-    _admit(count == 0 or (last < storage[1].count and count <= storage[1].count),
-           "a tensor is larger than its storage")
+    _admit(
+        count == 0 or (last < storage[1].count and count <= storage[1].count),
+        "a tensor is larger than its storage",
+    )
     return _Tensor(storage, offset, tuple(shape), tuple(strides))
 
 
@@ -207,8 +235,10 @@ def _rebuild_parameter(tensor, *_) -> _Tensor:
 
 def _arrays(tree: Any, storages: dict[str, _Storage], data: dict[str, bytes]) -> dict:
     for key, storage in storages.items():
-        _admit(len(data.get(key, b"")) == storage.count * storage.dtype.itemsize,
-               f"storage {key} is truncated")
+        _admit(
+            len(data.get(key, b"")) == storage.count * storage.dtype.itemsize,
+            f"storage {key} is truncated",
+        )
     _admit(isinstance(tree, dict), "it holds no dictionary")
     if isinstance(tree.get("state_dict"), dict):
         tree = tree["state_dict"]
@@ -216,7 +246,7 @@ def _arrays(tree: Any, storages: dict[str, _Storage], data: dict[str, bytes]) ->
     for name, tensor in tree.items():
         _admit(isinstance(name, str) and isinstance(tensor, _Tensor), f"{name!r} is no tensor")
         key, storage = tensor.storage
-        flat = np.frombuffer(data[key], storage.dtype)[tensor.offset:]
+        flat = np.frombuffer(data[key], storage.dtype)[tensor.offset :]
         step = storage.dtype.itemsize
         found[name] = np.lib.stride_tricks.as_strided(
             flat, tensor.shape, [s * step for s in tensor.strides]

@@ -183,8 +183,16 @@ def dynamic_loss(
         return -jnp.log(of_given + 1e-8)
 
     return DynamicLoss(
-        init, loss, observe if corrector else None, weights if corrector else None, None,
-        rank_weights, margins, corrected_labels, margin_loss, fitting_loss,
+        init,
+        loss,
+        observe if corrector else None,
+        weights if corrector else None,
+        None,
+        rank_weights,
+        margins,
+        corrected_labels,
+        margin_loss,
+        fitting_loss,
     )
 
 

@@ -95,7 +95,8 @@ def weighted(weigher: Objective, base: Objective, smoothing: float = 1.0) -> Obj
     def restart(phi):
         return phi | {
             name: part.restart(phi[name])
-            for name, part in (("weigher", weigher), ("base", base)) if part.restart is not None
+            for name, part in (("weigher", weigher), ("base", base))
+            if part.restart is not None
         }
 
     restarts = weigher.restart is not None or base.restart is not None

@@ -10,9 +10,7 @@ from jaxrobust import losses
 from jaxrobust.objectives.base import BaseLoss, Objective, Perceptron
 
 
-def meta_weight_net(
-    hidden: int = 100, *, base_loss: BaseLoss = losses.cross_entropy
-) -> Objective:
+def meta_weight_net(hidden: int = 100, *, base_loss: BaseLoss = losses.cross_entropy) -> Objective:
     """Returns w(l) * l with l the base loss and w a perceptron 1 -> hidden -> 1 and a sigmoid.
 
     The weight depends on the network through the loss, but no gradient flows that way. The method
@@ -72,7 +70,9 @@ def learning_to_reweight(
         return jax.tree.map(to_weights, grads, phi), state  # A tree: `optax.partition` masks it.
 
     objective = Objective(
-        init=lambda key: jnp.zeros((batch_size,)), loss=loss, weights=weights,
+        init=lambda key: jnp.zeros((batch_size,)),
+        loss=loss,
+        weights=weights,
         restart=jnp.zeros_like,
     )
     return objective, optax.GradientTransformation(lambda phi: optax.EmptyState(), update)

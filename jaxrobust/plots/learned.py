@@ -11,8 +11,8 @@ import numpy as np
 from jaxrobust.plots import weights as weight_figures
 from jaxrobust.plots.run import (
     BLUE,
-    GREEN,
     GRAY,
+    GREEN,
     ORANGE,
     canvas,
     name_classes,
@@ -74,12 +74,18 @@ def weight_by_rank(
     for ax, k in zip(axes, shown, strict=False):
         if true is not None:
             center, share = clean_share(rank[given == k], (given == true)[given == k], ranks)
-            ax.bar(center, share, width=ranks / 10 * 0.9, color=GRAY, alpha=0.35,
-                   label="share of right labels")
+            ax.bar(
+                center,
+                share,
+                width=ranks / 10 * 0.9,
+                color=GRAY,
+                alpha=0.35,
+                label="share of right labels",
+            )
         ax.plot(np.arange(ranks), weights[:, k], color=BLUE, lw=1.6, label="learned weight")
         ax.set(title=str(class_names[k]), ylim=(0, 1.05), xlim=(0, ranks))
         ax.title.set_fontsize(9)
-    for ax in axes[len(shown):]:
+    for ax in axes[len(shown) :]:
         ax.set_axis_off()
     axes[0].legend(frameon=False, fontsize=7, loc="lower left")
     figure.supxlabel("rank by loss within the given class", fontsize=9)

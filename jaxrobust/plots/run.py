@@ -43,16 +43,22 @@ def _write(figure: Figure, path: Path) -> Path:
     return path
 
 
-def write_all(folder: Path, rows: list[dict[str, Any]],
-              test: tuple[np.ndarray, np.ndarray] | None, class_names: Sequence[str],
-              results: dict[str, Any]) -> None:
+def write_all(
+    folder: Path,
+    rows: list[dict[str, Any]],
+    test: tuple[np.ndarray, np.ndarray] | None,
+    class_names: Sequence[str],
+    results: dict[str, Any],
+) -> None:
     """Draws everything that a finished run shows; `test`: the test data's logits and labels."""
     save(learning_curves(rows, results), folder / "learning_curves.png")
     if test is not None:
         logits, labels = test
         save(confusion(logits.argmax(-1), labels, class_names), folder / "confusion.png")
-        save(per_class(results["last"]["per_class"], class_names, results["noise"]),
-             folder / "per_class_accuracy.png")
+        save(
+            per_class(results["last"]["per_class"], class_names, results["noise"]),
+            folder / "per_class_accuracy.png",
+        )
         save(reliability(logits, labels), folder / "reliability.png")
 
 
@@ -71,8 +77,14 @@ def learning_curves(rows: list[dict[str, Any]], results: dict[str, Any]) -> Figu
         series(right, rows, key, label, color)
     if results["selection_split"]:
         right.axvline(results["selected"]["epoch"], color="black", lw=0.8, ls=":")
-        right.annotate("selected", (results["selected"]["epoch"], 1.0), fontsize=7, rotation=90,
-                       va="top", ha="right")
+        right.annotate(
+            "selected",
+            (results["selected"]["epoch"], 1.0),
+            fontsize=7,
+            rotation=90,
+            va="top",
+            ha="right",
+        )
     right.set(xlabel="epoch", ylim=(0, 1.02), title="Accuracy")
     right.legend(frameon=False, fontsize=8)
     return figure
@@ -106,15 +118,23 @@ def confusion(predicted: np.ndarray, labels: np.ndarray, class_names: Sequence[s
         for i, j in np.ndindex(k, k):
             if share[i, j] >= 0.005:
                 color = "white" if share[i, j] > 0.5 else "black"
-                ax.text(j, i, f"{100 * share[i, j]:.0f}", ha="center", va="center", fontsize=7,
-                        color=color)
+                ax.text(
+                    j,
+                    i,
+                    f"{100 * share[i, j]:.0f}",
+                    ha="center",
+                    va="center",
+                    fontsize=7,
+                    color=color,
+                )
     figure.colorbar(image, ax=ax, shrink=0.8)
     ax.set(xlabel="predicted", ylabel="true", title="Test data, share of the true class (%)")
     return figure
 
 
-def per_class(accuracy: Sequence[float | None], class_names: Sequence[str],
-              noise: dict[str, Any]) -> Figure:
+def per_class(
+    accuracy: Sequence[float | None], class_names: Sequence[str], noise: dict[str, Any]
+) -> Figure:
     """Accuracy of each class beside the number of its training examples."""
     figure, ax = canvas(max(6.4, 0.22 * len(class_names)), 4.0)
     x = np.arange(len(class_names))
@@ -139,6 +159,11 @@ def reliability(logits: np.ndarray, labels: np.ndarray, bins: int = 15) -> Figur
     ax.plot([0, 1], [0, 1], color="black", lw=0.8, ls=":")
     ax.plot(confidence[share > 0], accuracy[share > 0], color=ORANGE, marker="o", ms=3, lw=1)
     error = np.sum(share * np.abs(accuracy - confidence))
-    ax.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1),
-           title=f"Reliability, calibration error {100 * error:.1f} %")
+    ax.set(
+        xlabel="confidence",
+        ylabel="accuracy",
+        xlim=(0, 1),
+        ylim=(0, 1),
+        title=f"Reliability, calibration error {100 * error:.1f} %",
+    )
     return figure

@@ -68,8 +68,7 @@ def curves_by_kind(
             of_kind = curves[members].astype(np.float32)
             low, high = np.percentile(of_kind, (25, 75), axis=0)
             ax.fill_between(epochs, low, high, color=color, alpha=0.25, lw=0)
-            ax.plot(epochs, of_kind.mean(0), color=color, lw=1.6,
-                    label=f"{name} ({members.sum()})")
+            ax.plot(epochs, of_kind.mean(0), color=color, lw=1.6, label=f"{name} ({members.sum()})")
         ax.set(xlabel="epoch of the probe", ylim=(0, None))
         ax.legend(frameon=False, fontsize=8)
     _share_y(axes)
@@ -86,8 +85,14 @@ def weights_by_kind(
     for ax, named in panels:
         for name, color, members in named:
             share = np.full(members.sum(), 1 / members.sum())
-            ax.hist(weights[members], bins, weights=share, color=color, alpha=0.5,
-                    label=f"{name} ({members.sum()})")
+            ax.hist(
+                weights[members],
+                bins,
+                weights=share,
+                color=color,
+                alpha=0.5,
+                label=f"{name} ({members.sum()})",
+            )
         ax.set(xlabel="weight", ylim=(0, 1))
         ax.legend(frameon=False, fontsize=8)
     axes[0].set_ylabel("share of the kind")
@@ -95,8 +100,12 @@ def weights_by_kind(
 
 
 def weight_against_loss(
-    weights: np.ndarray, loss: np.ndarray, given: np.ndarray, true: np.ndarray | None,
-    class_names: Sequence[str], most: int = 5000,
+    weights: np.ndarray,
+    loss: np.ndarray,
+    given: np.ndarray,
+    true: np.ndarray | None,
+    class_names: Sequence[str],
+    most: int = 5000,
 ):
     """Weight [N] of each example against its loss [N] at the end of the probe."""
     figure, axes, panels = _panels(given, true, class_names)
@@ -105,8 +114,11 @@ def weight_against_loss(
             rows = np.flatnonzero(members)
             rows = rows[:: -(-len(rows) // most)]
             ax.scatter(loss[rows], weights[rows], s=7, color=color, alpha=0.5, lw=0, label=name)
-        ax.set(xlabel="loss at the end of the probe", xlim=(0, None),
-               ylim=(0, 1.05 * float(weights.max()) + 1e-6))
+        ax.set(
+            xlabel="loss at the end of the probe",
+            xlim=(0, None),
+            ylim=(0, 1.05 * float(weights.max()) + 1e-6),
+        )
         ax.legend(frameon=False, fontsize=8)
     axes[0].set_ylabel("weight")
     return figure
@@ -138,14 +150,18 @@ def weight_by_class_history(
     for ax, (key, name) in zip(np.atleast_1d(axes), named.items(), strict=True):
         for color, k in zip(colors, order, strict=True):
             values = np.array([row[key][k] for row in drawn], float)
-            ax.plot(epochs, values, color=color, lw=1.3,
-                    label=f"{class_names[k]} ({counts[k]})")
+            ax.plot(epochs, values, color=color, lw=1.3, label=f"{class_names[k]} ({counts[k]})")
         ax.set(xlabel="epoch", ylim=(0, None), title=name)
     _share_y(np.atleast_1d(axes))
     np.atleast_1d(axes)[0].set_ylabel("mean weight of the given class")
     if len(order) <= 20:
-        figure.legend(*np.atleast_1d(axes)[0].get_legend_handles_labels(), frameon=False,
-                      fontsize=8, loc="outside right center", title="class (examples)")
+        figure.legend(
+            *np.atleast_1d(axes)[0].get_legend_handles_labels(),
+            frameon=False,
+            fontsize=8,
+            loc="outside right center",
+            title="class (examples)",
+        )
     return figure
 
 

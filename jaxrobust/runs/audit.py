@@ -59,8 +59,12 @@ def weights_source(method: str) -> str:
 
 
 def gather(
-    experiment: Experiment, state, say=lambda line: None, *,
-    evaluated: dict[str, Evaluated] | None = None, pause: Callable = lambda *_: None,
+    experiment: Experiment,
+    state,
+    say=lambda line: None,
+    *,
+    evaluated: dict[str, Evaluated] | None = None,
+    pause: Callable = lambda *_: None,
 ) -> Evidence:
     """Collects the evidence of a trained state; every process takes part.
 
@@ -91,8 +95,11 @@ def gather(
             experiment, config.audit.folds, say, pause
         )
     pause()
-    for name, part in (("paths", data.train), ("paths_metadata", data.metadata),
-                       ("paths_validation", data.validation)):
+    for name, part in (
+        ("paths", data.train),
+        ("paths_metadata", data.metadata),
+        ("paths_validation", data.validation),
+    ):
         if part is not None and part.ids is not None:
             found[name] = np.array(part.ids)
     return found
@@ -114,13 +121,19 @@ def find(config: ConfigDict, record: Manifest, found: Evidence) -> Audited:
     rows, names = judged_rows(record, found), record.class_names
     weights = {
         name.removeprefix("weights_"): values
-        for name, values in found.items() if name.startswith("weights_")
+        for name, values in found.items()
+        if name.startswith("weights_")
     }
     issues = find_label_issues(
-        rows.given_labels, probabilities=found.get("out_of_sample"),
+        rows.given_labels,
+        probabilities=found.get("out_of_sample"),
         true_probabilities=found.get("true_out_of_sample"),
-        training_probabilities=found.get("training_probabilities"), curves=found.get("curves"),
-        weights=weights, class_names=names, index=rows.index, seed=config.seed,
+        training_probabilities=found.get("training_probabilities"),
+        curves=found.get("curves"),
+        weights=weights,
+        class_names=names,
+        index=rows.index,
+        seed=config.seed,
         paths=found.get("judged_paths", found.get("paths")),
     )
     summary = {
@@ -174,11 +187,16 @@ def _held_out(config: ConfigDict, record: Manifest, found: Evidence) -> dict[str
     if "held_out" not in found or record.validation is None:
         return None
     issues = find_label_issues(
-        record.validation.given_labels, probabilities=found["held_out"],
-        class_names=record.class_names, seed=config.seed,
+        record.validation.given_labels,
+        probabilities=found["held_out"],
+        class_names=record.class_names,
+        seed=config.seed,
     )
-    return {"examples": len(issues), "noise_rate": issues.noise_rate,
-            "noise_rate_interval": list(issues.noise_rate_interval)}
+    return {
+        "examples": len(issues),
+        "noise_rate": issues.noise_rate,
+        "noise_rate_interval": list(issues.noise_rate_interval),
+    }
 
 
 def _doubt(summary: dict[str, Any]) -> str | None:
@@ -196,8 +214,13 @@ def _doubt(summary: dict[str, Any]) -> str | None:
 
 
 def write(
-    workdir: Path, config: ConfigDict, record: Manifest, found: Evidence, audited: Audited,
-    results: dict[str, Any], train: Part | rematch.Shown | str,
+    workdir: Path,
+    config: ConfigDict,
+    record: Manifest,
+    found: Evidence,
+    audited: Audited,
+    results: dict[str, Any],
+    train: Part | rematch.Shown | str,
     decided: decisions.Decisions | None = None,
 ) -> None:
     """Writes label_issues.csv, sample_weights.npz and report.html.
@@ -215,10 +238,17 @@ def write(
     export.write_csv(audited.issues, workdir / "label_issues.csv", true, found.get("split"))
     export.write_weights(audited.issues, workdir / "sample_weights.npz")
     page = report.render(
-        audited.issues, name=workdir.resolve().name, results=results,
-        config=configuration.to_json(config), environment=_environment(workdir),
-        true=true, curves=found.get("curves"), train=train, figures=workdir / "figures",
-        features=record.feature_names, decisions=decided,
+        audited.issues,
+        name=workdir.resolve().name,
+        results=results,
+        config=configuration.to_json(config),
+        environment=_environment(workdir),
+        true=true,
+        curves=found.get("curves"),
+        train=train,
+        figures=workdir / "figures",
+        features=record.feature_names,
+        decisions=decided,
     )
     with files.whole(workdir / "report.html") as file:
         file.write(page)
@@ -243,8 +273,11 @@ def check_finished(workdir: Path) -> None:
 
 
 def remake(
-    workdir: str | Path, folds: int | None = None, say: Callable[[str], None] = lambda line: None,
-    settings: Mapping[str, Any] | None = None, reviewed: str | Path | None = None,
+    workdir: str | Path,
+    folds: int | None = None,
+    say: Callable[[str], None] = lambda line: None,
+    settings: Mapping[str, Any] | None = None,
+    reviewed: str | Path | None = None,
 ) -> Audited:
     """Makes the audit of a finished run again, with out-of-sample predictions if asked.
 
@@ -270,8 +303,11 @@ def remake(
 
 
 def write_again(
-    workdir: Path, config: ConfigDict, folds: int | None = None,
-    say: Callable[[str], None] = lambda line: None, pause: Callable = lambda *_: None,
+    workdir: Path,
+    config: ConfigDict,
+    folds: int | None = None,
+    say: Callable[[str], None] = lambda line: None,
+    pause: Callable = lambda *_: None,
     reviewed: str | Path | None = None,
 ) -> Audited:
     """Does what `remake` says in a workdir that is locked; `pause` as in `fit`."""
@@ -315,8 +351,11 @@ def write_again(
 
 
 def write_corrected(
-    workdir: str | Path, issues: LabelIssues, path: str | Path,
-    settings: Mapping[str, Any] | None = None, reviewed: str | Path | None = None,
+    workdir: str | Path,
+    issues: LabelIssues,
+    path: str | Path,
+    settings: Mapping[str, Any] | None = None,
+    reviewed: str | Path | None = None,
 ) -> tuple[int, str]:
     """Writes the labels of a run's data set, those found wrong replaced, as a labels file.
 

@@ -125,8 +125,13 @@ def train(config: ConfigDict, workdir: Path, say: Say) -> dict[str, Any]:
     found = _evidence(every, study)
     auditing.save(found, workdir / "evidence.npz")
     outcome = {
-        "method": config.method.name, "loss": None, "seed": config.seed, "epochs": 0, "steps": 0,
-        "noise": results.noise_summary(data), "seconds": round(time.monotonic() - begin, 1),
+        "method": config.method.name,
+        "loss": None,
+        "seed": config.seed,
+        "epochs": 0,
+        "steps": 0,
+        "noise": results.noise_summary(data),
+        "seconds": round(time.monotonic() - begin, 1),
         **_measured(blend, every, study),
     }
     audited = auditing.find(config, data.manifest, found)
@@ -140,8 +145,11 @@ def _gather(
     config: ConfigDict, data: Prepared, workdir: Path, say: Say
 ) -> tuple[tabular.Encoder | None, Judged]:
     """Returns the encoder of tables, and the examples of all parts as features."""
-    parts = {name: part for name in ("train", "metadata", "validation", "test")
-             if (part := getattr(data, name)) is not None}
+    parts = {
+        name: part
+        for name in ("train", "metadata", "validation", "test")
+        if (part := getattr(data, name)) is not None
+    }
     encoder = data.encoder
     if np.asarray(data.train.x[0]).ndim == 3:
         x = _image_features(data, parts, workdir, say)
@@ -168,7 +176,9 @@ def _joined(parts: list[Part]) -> dict[str, Any]:
     return {
         "labels": np.concatenate([p.labels for p in parts]).astype(np.int32),
         "true": np.concatenate([p.true_labels for p in parts]).astype(np.int32),
-        "index": np.concatenate([p.index for p in parts]), "groups": groups, "ids": ids,
+        "index": np.concatenate([p.index for p in parts]),
+        "groups": groups,
+        "ids": ids,
     }
 
 
@@ -204,7 +214,9 @@ def _evidence(every: Judged, study: models.Study) -> auditing.Evidence:
     found: auditing.Evidence = {
         "out_of_sample": study.probabilities.astype(np.float32),
         "true_out_of_sample": study.true_probabilities.astype(np.float32),
-        "judged_labels": every.labels, "judged_true": every.true, "judged_index": every.index,
+        "judged_labels": every.labels,
+        "judged_true": every.true,
+        "judged_index": every.index,
         "split": every.split,
     }
     if every.ids is not None:
@@ -215,19 +227,22 @@ def _evidence(every: Judged, study: models.Study) -> auditing.Evidence:
 def _measured(blend: models.Blend, every: Judged, study: models.Study) -> dict[str, Any]:
     """Returns how far out-of-sample predictions agree with the given labels: of all examples by
     cross-validation, and of test examples by the classifier, which has not seen them."""
+
     def agreement(p: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         named = (p / np.maximum(blend.divisor, 1e-12)).argmax(1)
-        return {"agreement": float((named == labels).mean()),
-                "balanced_agreement": float(np.mean([
-                    (named[labels == c] == c).mean() for c in np.unique(labels)]))}
+        return {
+            "agreement": float((named == labels).mean()),
+            "balanced_agreement": float(
+                np.mean([(named[labels == c] == c).mean() for c in np.unique(labels)])
+            ),
+        }
 
     numbers = {"epoch": 0} | agreement(study.true_probabilities, every.labels)
     test = every.split == "test"
     if test.any():
         own = agreement(blend.predict_proba(every.x[test]), every.labels[test])
         numbers |= {f"test_{name}": value for name, value in own.items()}
-    return {"selection_split": None, "selection_metric": None, "last": numbers,
-            "selected": numbers}
+    return {"selection_split": None, "selection_metric": None, "last": numbers, "selected": numbers}
 
 
 def load(workdir: str | Path) -> Fitted:

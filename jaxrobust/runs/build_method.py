@@ -76,21 +76,33 @@ def supervised_method(config: ConfigDict, setup: Setup) -> Method:
     t, num_examples = config.train, len(setup.labels)
     steps = batches.num_steps(num_examples, t.batch_size, t.drop_last)
     return supervised(
-        setup.network, loss_of(config, setup.class_counts),
-        setup.make_optimizer(((t.epochs, steps),)), setup.views(),
-        example=setup.example, num_examples=num_examples, batch_size=t.batch_size,
-        epochs=t.epochs, drop_last=t.drop_last,
+        setup.network,
+        loss_of(config, setup.class_counts),
+        setup.make_optimizer(((t.epochs, steps),)),
+        setup.views(),
+        example=setup.example,
+        num_examples=num_examples,
+        batch_size=t.batch_size,
+        epochs=t.epochs,
+        drop_last=t.drop_last,
         memory=make_memory(*_named_loss(config), setup.labels, len(setup.class_counts)),
     )
 
 
 def _dynamic_objective(config: ConfigDict, setup: Setup) -> objectives.DynamicLoss:
     m = config.method
-    return objectives.example_weighted(objectives.dynamic_loss(
-        len(setup.class_counts), m.num_ranks, m.hidden, corrector=m.corrector, margin=m.margin,
-        shared_weight=m.shared_weight, base_loss=loss_of(config, setup.class_counts),
-        reads=("epoch", "key"),
-    ))
+    return objectives.example_weighted(
+        objectives.dynamic_loss(
+            len(setup.class_counts),
+            m.num_ranks,
+            m.hidden,
+            corrector=m.corrector,
+            margin=m.margin,
+            shared_weight=m.shared_weight,
+            base_loss=loss_of(config, setup.class_counts),
+            reads=("epoch", "key"),
+        )
+    )
 
 
 def _sampling(config: ConfigDict) -> metadata.Sampling:
@@ -128,8 +140,13 @@ def _apart(
 def _bilevel(config: ConfigDict, network: Network, objective: Any, *optimizers: Any) -> Bilevel:
     m = config.method
     return make_bilevel(
-        network, objective, *optimizers, steps=m.look_ahead_steps, mode=m.hypergradient,
-        skip=m.skip_stages, bottom_batch_norm=m.bottom_batch_norm,
+        network,
+        objective,
+        *optimizers,
+        steps=m.look_ahead_steps,
+        mode=m.hypergradient,
+        skip=m.skip_stages,
+        bottom_batch_norm=m.bottom_batch_norm,
     )
 
 
@@ -141,21 +158,38 @@ def dynamic_loss_method(config: ConfigDict, setup: Setup) -> Method:
         f"by data.metadata.kind={config.data.metadata.kind} would not be used; set it to none.",
     )
     stages = dynamic_loss_steps(
-        len(setup.labels), setup.class_counts, batch_size=t.batch_size, epochs=t.epochs,
-        warmup_epochs=m.warmup_epochs, chosen=_sampling(config), fine_tune=m.fine_tune,
+        len(setup.labels),
+        setup.class_counts,
+        batch_size=t.batch_size,
+        epochs=t.epochs,
+        warmup_epochs=m.warmup_epochs,
+        chosen=_sampling(config),
+        fine_tune=m.fine_tune,
     )
     objective = _dynamic_objective(config, setup)
     optimizers = setup.make_optimizer(stages), _apart(_meta_optimizer(config), objective)
     return dynamic_loss(
-        setup.network, _bilevel(config, setup.network, objective, *optimizers), objective,
-        *optimizers, setup.views(m.weak_view), setup.views(),
-        example=setup.example, labels=setup.labels, class_counts=setup.class_counts,
+        setup.network,
+        _bilevel(config, setup.network, objective, *optimizers),
+        objective,
+        *optimizers,
+        setup.views(m.weak_view),
+        setup.views(),
+        example=setup.example,
+        labels=setup.labels,
+        class_counts=setup.class_counts,
         batch_size=t.batch_size,
-        meta_batch_size=_meta_batch_size(config, metadata.sizes(
-            setup.class_counts, _sampling(config))[1]),
-        epochs=t.epochs, warmup_epochs=m.warmup_epochs, fit_steps=m.fit_steps,
-        num_ranks=m.num_ranks, chosen=_sampling(config), fine_tune=m.fine_tune,
-        mixup_alpha=m.mixup_alpha, meta_every=m.meta_every,
+        meta_batch_size=_meta_batch_size(
+            config, metadata.sizes(setup.class_counts, _sampling(config))[1]
+        ),
+        epochs=t.epochs,
+        warmup_epochs=m.warmup_epochs,
+        fit_steps=m.fit_steps,
+        num_ranks=m.num_ranks,
+        chosen=_sampling(config),
+        fine_tune=m.fine_tune,
+        mixup_alpha=m.mixup_alpha,
+        meta_every=m.meta_every,
     )
 
 
@@ -166,8 +200,9 @@ def _base(config: ConfigDict, setup: Setup) -> Base:
     loss = loss_of(config, setup.class_counts)
 
     def of_batch(logits, batch):
-        return loss(logits, batch["labels"], epoch=batch["epoch"], key=batch["key"],
-                    where=batch["where"])
+        return loss(
+            logits, batch["labels"], epoch=batch["epoch"], key=batch["key"], where=batch["where"]
+        )
 
     return Base(objectives.example_weighted(objectives.fixed(of_batch)))
 
@@ -206,11 +241,21 @@ def _allocation(
     objective = objectives.weighted(weigher, base.objective, m.weight_smoothing)
     bilevel = _bilevel(config, setup.network, objective, optimizer, meta_optimizer)
     return allocation(
-        setup.network, bilevel, base, optimizer, setup.views(), example=setup.example,
-        labels=setup.labels, num_classes=len(setup.class_counts),
-        metadata=meta, batch_size=t.batch_size,
-        meta_batch_size=_meta_batch_size(config, meta.size), meta_every=m.meta_every,
-        first_epoch=first_epoch, attributes=attributes, scores=scores,
+        setup.network,
+        bilevel,
+        base,
+        optimizer,
+        setup.views(),
+        example=setup.example,
+        labels=setup.labels,
+        num_classes=len(setup.class_counts),
+        metadata=meta,
+        batch_size=t.batch_size,
+        meta_batch_size=_meta_batch_size(config, meta.size),
+        meta_every=m.meta_every,
+        first_epoch=first_epoch,
+        attributes=attributes,
+        scores=scores,
     )
 
 
@@ -241,14 +286,25 @@ def curvenet_method(config: ConfigDict, setup: Setup) -> Method:
         )
     drops = o.milestones if o.schedule == "step" else ()
     allocate = _allocation(
-        config, setup, weigher, _meta_optimizer(config),
+        config,
+        setup,
+        weigher,
+        _meta_optimizer(config),
         first_epoch=0 if probe is None else probe.epochs,
-        attributes=curves_of(start, end), scores=mean_of_curves(n, start, end),
+        attributes=curves_of(start, end),
+        scores=mean_of_curves(n, start, end),
     )
     return curvenet(
-        setup.network, allocate, setup.views(), labels=setup.labels, num_classes=num_classes,
-        epochs=t.epochs, learn_epochs=_learn_epochs(config, *drops[:1] or (t.epochs,)),
-        probe=probe, probe_optimizer=probe_optimizer, curves=setup.curves,
+        setup.network,
+        allocate,
+        setup.views(),
+        labels=setup.labels,
+        num_classes=num_classes,
+        epochs=t.epochs,
+        learn_epochs=_learn_epochs(config, *drops[:1] or (t.epochs,)),
+        probe=probe,
+        probe_optimizer=probe_optimizer,
+        curves=setup.curves,
         curves_dtype=m.curves_dtype,
     )
 

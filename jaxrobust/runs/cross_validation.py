@@ -47,7 +47,9 @@ def check_folds(experiment: Experiment, folds: int) -> None:
 
 
 def out_of_sample(
-    experiment: Experiment, folds: int, say: Callable[[str], None] = lambda line: None,
+    experiment: Experiment,
+    folds: int,
+    say: Callable[[str], None] = lambda line: None,
     pause: Callable = lambda *_: None,
 ) -> np.ndarray:
     """Returns float32 [N, K], for each training example the prediction of a network that has not

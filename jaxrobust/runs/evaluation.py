@@ -32,7 +32,11 @@ def evaluate(
         if part is not None:
             logits = np.asarray(experiment.forward(params, batch_stats, part.x))
             numbers = metrics.classification(
-                logits, part.labels, counts, many_above=e.many_above, few_below=e.few_below,
+                logits,
+                part.labels,
+                counts,
+                many_above=e.many_above,
+                few_below=e.few_below,
                 bins=e.bins,
             )
             found[name] = Evaluated(logits, numbers)

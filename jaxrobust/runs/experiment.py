@@ -58,10 +58,17 @@ def load_source(config: ConfigDict) -> Source:
     """Loads the data set that a configuration names, as it is. Raises `UserError`."""
     d = config.data
     return sources.load(
-        d.name, path=d.path, data_dir=d.data_dir, label_key=d.label_key,
-        label_column=d.label_column, group_column=d.group_column, unlabeled=d.unlabeled,
+        d.name,
+        path=d.path,
+        data_dir=d.data_dir,
+        label_key=d.label_key,
+        label_column=d.label_column,
+        group_column=d.group_column,
+        unlabeled=d.unlabeled,
         image_size=d.image_size,
-        on_unreadable=d.on_unreadable, test_fraction=d.test_fraction, num_classes=d.num_classes,
+        on_unreadable=d.on_unreadable,
+        test_fraction=d.test_fraction,
+        num_classes=d.num_classes,
     )
 
 
@@ -125,8 +132,13 @@ def assemble(
     network = make_network(config, num_classes) if network is None else network
     example = _example(data.train.x, batch_size)
     method = build_method.make(
-        config, network, functools.partial(make_optimizer, config), views, example=example,
-        labels=jnp.asarray(data.train.labels, jnp.int32), num_classes=num_classes,
+        config,
+        network,
+        functools.partial(make_optimizer, config),
+        views,
+        example=example,
+        labels=jnp.asarray(data.train.labels, jnp.int32),
+        num_classes=num_classes,
         held_out=0 if data.metadata is None else len(data.metadata.labels),
         curves=load_curves(config, data),
     )
@@ -138,8 +150,16 @@ def assemble(
     _check_outputs(network, shapes, x, num_classes)
     feed = make_feed(config, data, layout)
     return Experiment(
-        config, _on_device(data, feed, layout), network, method, feed, forward,
-        _loop(config, network, shapes, x), layout, jax.random.key(config.seed), scale,
+        config,
+        _on_device(data, feed, layout),
+        network,
+        method,
+        feed,
+        forward,
+        _loop(config, network, shapes, x),
+        layout,
+        jax.random.key(config.seed),
+        scale,
     )
 
 
@@ -188,13 +208,24 @@ def make_optimizer(config: ConfigDict, stages, *, cycle=None, learning_rate=None
         schedule = schedules.make_schedule("cyclic", peak, stages=stages, cycle=cycle)
     else:
         schedule = schedules.make_schedule(
-            o.schedule, peak, stages=stages, per_step=o.per_step, gamma=o.gamma,
-            warmup_epochs=o.warmup_epochs, warmup_start=o.warmup_start, warmup=o.warmup,
+            o.schedule,
+            peak,
+            stages=stages,
+            per_step=o.per_step,
+            gamma=o.gamma,
+            warmup_epochs=o.warmup_epochs,
+            warmup_start=o.warmup_start,
+            warmup=o.warmup,
             milestones=o.milestones,
         )
     return schedules.make_optimizer(
-        o.name, schedule, momentum=o.momentum, nesterov=o.nesterov,
-        weight_decay=o.weight_decay, clip_norm=o.clip_norm, l1=o.l1,
+        o.name,
+        schedule,
+        momentum=o.momentum,
+        nesterov=o.nesterov,
+        weight_decay=o.weight_decay,
+        clip_norm=o.clip_norm,
+        l1=o.l1,
     )
 
 
@@ -206,7 +237,9 @@ def evaluation_view(shape: tuple[int, ...], mean: np.ndarray, std: np.ndarray) -
     """Returns the view that nothing random enters, for examples of `shape`, see `statistics`."""
     large = _large(shape)
     return augment.make_view(
-        "imagenet_eval" if large else "none", mean=mean, std=std,
+        "imagenet_eval" if large else "none",
+        mean=mean,
+        std=std,
         image_size=224 if large else None,
     )
 
@@ -224,8 +257,15 @@ def make_views(config: ConfigDict, data: Prepared, mean: np.ndarray, std: np.nda
         kind = kind or a.kind or default
         size = 224 if large else own if kind.startswith("imagenet") else None
         return augment.make_view(
-            kind, mean=mean, std=std, image_size=size, pad=a.pad, pad_mode=a.pad_mode,
-            cutout=a.cutout, cutout_kind=a.cutout_kind, flip=flip,
+            kind,
+            mean=mean,
+            std=std,
+            image_size=size,
+            pad=a.pad,
+            pad_mode=a.pad_mode,
+            cutout=a.cutout,
+            cutout_kind=a.cutout_kind,
+            flip=flip,
         )
 
     return view, evaluation_view(shape, mean, std)

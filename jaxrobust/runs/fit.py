@@ -67,8 +67,13 @@ def _init(experiment: Experiment) -> Callable[[jax.Array], TrainState]:
 def make_runner(experiment: Experiment) -> Runner:
     """Returns what runs the epochs of an experiment."""
     return Runner(
-        experiment.method, experiment.feed, experiment.forward, experiment.key,
-        loop=experiment.loop, options=_options(experiment), layout=experiment.layout,
+        experiment.method,
+        experiment.feed,
+        experiment.forward,
+        experiment.key,
+        loop=experiment.loop,
+        options=_options(experiment),
+        layout=experiment.layout,
     )
 
 

@@ -37,8 +37,12 @@ def locked(workdir: Path) -> Iterator[None]:
       OSError: the folder cannot be written.
     """
     path = workdir / "lock"
-    owner = {**_place(), "pid": os.getpid(), "started": _started(os.getpid()),
-             "token": secrets.token_hex(8)}
+    owner = {
+        **_place(),
+        "pid": os.getpid(),
+        "started": _started(os.getpid()),
+        "token": secrets.token_hex(8),
+    }
     with _alone(workdir):
         _take(path, owner)
     try:
@@ -91,11 +95,17 @@ def _check_gone(path: Path) -> None:
     except (UserError, KeyError, TypeError, ValueError):
         raise _in_use(path, f"its file cannot be read. {remove}") from None
     if place != _place():
-        raise _in_use(path, f"process {pid} on host {place['host']}, which cannot be seen from "
-                            f"{_place()['host']}, holds it. {remove}")
+        raise _in_use(
+            path,
+            f"process {pid} on host {place['host']}, which cannot be seen from "
+            f"{_place()['host']}, holds it. {remove}",
+        )
     if _started(pid) == started:
-        raise _in_use(path, f"process {pid} on this host is training in it. Wait for it, stop "
-                            f"it (kill {pid}), or use another --workdir")
+        raise _in_use(
+            path,
+            f"process {pid} on this host is training in it. Wait for it, stop "
+            f"it (kill {pid}), or use another --workdir",
+        )
 
 
 def _in_use(path: Path, why: str) -> UserError:

@@ -22,8 +22,13 @@ def save(path: Path, name: str, values: np.ndarray, manifest: Manifest) -> None:
     """Writes `values` [N, ...], one row a training example, as `name`; whole or not at all."""
     rows = manifest.train
     with files.whole(path, "wb") as file:
-        np.savez(file, **{name: values}, index=rows.index, given_labels=rows.given_labels,
-                 fingerprint=manifest.fingerprint)
+        np.savez(
+            file,
+            **{name: values},
+            index=rows.index,
+            given_labels=rows.given_labels,
+            fingerprint=manifest.fingerprint,
+        )
 
 
 def load(path: str | Path, manifest: Manifest) -> np.ndarray:
@@ -38,8 +43,11 @@ def load(path: str | Path, manifest: Manifest) -> np.ndarray:
     check(arrays.keys() >= {"curves", "index"}, f"{path} {_WRONG}.")
     curves, index = arrays["curves"], arrays["index"]
     right = (
-        curves.ndim == 2 and curves.dtype.kind == "f" and index.dtype.kind in "iu"
-        and index.shape == curves.shape[:1] and 0 not in curves.shape
+        curves.ndim == 2
+        and curves.dtype.kind == "f"
+        and index.dtype.kind in "iu"
+        and index.shape == curves.shape[:1]
+        and 0 not in curves.shape
     )
     check(
         right,

@@ -69,8 +69,9 @@ class Model:
     @property
     def fingerprint(self) -> str:
         """A SHA-256 of configuration and data; checkpoints carry it, see `Saver`."""
-        record = json.dumps([json.loads(configuration.to_json(self.config)), self.data],
-                            sort_keys=True)
+        record = json.dumps(
+            [json.loads(configuration.to_json(self.config)), self.data], sort_keys=True
+        )
         return hashlib.sha256(record.encode()).hexdigest()
 
 
@@ -79,24 +80,38 @@ def of(experiment: Experiment) -> Model:
     first = np.asarray(experiment.data.train.x[0])
     mean, std = experiment.scale
     return Model(
-        config=experiment.config, class_names=tuple(experiment.data.class_names),
-        feature_names=tuple(experiment.data.manifest.feature_names), shape=first.shape,
-        dtype=str(first.dtype), mean=np.asarray(mean), std=np.asarray(std),
-        data=data_record(experiment.data), encoder=experiment.data.encoder,
+        config=experiment.config,
+        class_names=tuple(experiment.data.class_names),
+        feature_names=tuple(experiment.data.manifest.feature_names),
+        shape=first.shape,
+        dtype=str(first.dtype),
+        mean=np.asarray(mean),
+        std=np.asarray(std),
+        data=data_record(experiment.data),
+        encoder=experiment.data.encoder,
     )
 
 
 def save(model: Model, workdir: Path) -> None:
     """Writes `model.npz`, whole or not at all."""
     record = {
-        "version": _VERSION, "config": json.loads(configuration.to_json(model.config)),
-        "class_names": model.class_names, "feature_names": model.feature_names,
-        "shape": model.shape, "dtype": model.dtype, "data": model.data,
+        "version": _VERSION,
+        "config": json.loads(configuration.to_json(model.config)),
+        "class_names": model.class_names,
+        "feature_names": model.feature_names,
+        "shape": model.shape,
+        "dtype": model.dtype,
+        "data": model.data,
     }
     encoder = {} if model.encoder is None else model.encoder.to_arrays()
     with files.whole(workdir / NAME, "wb") as file:
-        np.savez(file, model=np.array(json.dumps(record)), mean=model.mean, std=model.std,
-                 **{_COLUMNS + name: array for name, array in encoder.items()})
+        np.savez(
+            file,
+            model=np.array(json.dumps(record)),
+            mean=model.mean,
+            std=model.std,
+            **{_COLUMNS + name: array for name, array in encoder.items()},
+        )
 
 
 def load_model(workdir: Path) -> Model | None:
@@ -116,8 +131,12 @@ def load_model(workdir: Path) -> Model | None:
         return Model(
             config=configuration.validate(configuration.from_mapping(record["config"])),
             class_names=tuple(record["class_names"]),
-            feature_names=tuple(record["feature_names"]), shape=tuple(record["shape"]),
-            dtype=record["dtype"], data=record["data"], mean=arrays["mean"], std=arrays["std"],
+            feature_names=tuple(record["feature_names"]),
+            shape=tuple(record["shape"]),
+            dtype=record["dtype"],
+            data=record["data"],
+            mean=arrays["mean"],
+            std=arrays["std"],
             encoder=tabular.from_arrays(columns) if columns else None,
         )
     except (KeyError, TypeError, ValueError) as error:
@@ -205,8 +224,15 @@ class Predictor:
       problems: lines about newer checkpoints that could not be used.
     """
 
-    def __init__(self, model: Model, forward: Callable, params: Any, batch_stats: Any, epoch: int,
-                 problems: list[str]):
+    def __init__(
+        self,
+        model: Model,
+        forward: Callable,
+        params: Any,
+        batch_stats: Any,
+        epoch: int,
+        problems: list[str],
+    ):
         self.model, self.epoch, self.problems = model, epoch, problems
         self.classes = np.array(model.class_names)
         self._forward, self._params, self._batch_stats = forward, params, batch_stats
@@ -323,7 +349,8 @@ def open_predictor(workdir: Path, config: ConfigDict, which: str) -> Predictor:
     epoch = found.place["selected_epoch" if chosen else "epoch"]
     forward = evaluation.make_forward(
         make_network(config, len(model.class_names)),
-        evaluation_view(model.shape, model.mean, model.std), config.eval.batch_size,
+        evaluation_view(model.shape, model.mean, model.std),
+        config.eval.batch_size,
         config.data.workers,
     )
     return Predictor(model, forward, params, batch_stats or {}, epoch, found.problems)

@@ -50,8 +50,12 @@ def open_workdir(
     experiment = assemble(read_config(workdir, settings or {}))
     model = models.load_model(workdir)
     if model is not None:
-        check_data(workdir, model, experiment.data,
-                   "Put them back as they were, or name their place: --config.data.path=.")
+        check_data(
+            workdir,
+            model,
+            experiment.data,
+            "Put them back as they were, or name their place: --config.data.path=.",
+        )
     wanted = target(init_state(experiment))
     found = restored(read(workdir / "checkpoints", wanted), experiment.config.eval.select)
     check(found is not None, f"{workdir} holds no checkpoint yet. Train first.")
@@ -72,7 +76,9 @@ def _not_the_last(epoch: int, epochs: int) -> list[str]:
 
 
 def evaluate(
-    workdir: str | Path, settings: Mapping[str, Any] | None = None, say: Say = lambda line: None,
+    workdir: str | Path,
+    settings: Mapping[str, Any] | None = None,
+    say: Say = lambda line: None,
     save: bool = True,
 ) -> dict[str, Any]:
     """Measures a run's last and selected parameters again.
@@ -98,8 +104,11 @@ def evaluate(
 
 
 def predict(
-    workdir: str | Path, inputs: str | Path, output: str | Path | None = None,
-    which: str = "selected", settings: Mapping[str, Any] | None = None,
+    workdir: str | Path,
+    inputs: str | Path,
+    output: str | Path | None = None,
+    which: str = "selected",
+    settings: Mapping[str, Any] | None = None,
     say: Say = lambda line: None,
 ) -> Path:
     """Predicts classes of new examples with a trained run; needs nothing but its workdir.
@@ -133,9 +142,7 @@ def predict(
     predictor = models.open_predictor(workdir, config, which)
     for line in predictor.problems:
         say(f"note: {line} These are the parameters of epoch {predictor.epoch}.")
-    x, names = load_inputs(
-        inputs, like=predictor.model.shape, encoder=predictor.model.encoder
-    )
+    x, names = load_inputs(inputs, like=predictor.model.shape, encoder=predictor.model.encoder)
     if isinstance(x, images.LazyImages) and config.data.on_unreadable == "skip":
         everything = names
         x, kept = images.load(x, "skip", 0)
@@ -177,9 +184,7 @@ def describe(config: ConfigDict) -> str:
     shapes = state_shapes(experiment)
     noise = results.noise_summary(data)
     lines = [configuration.to_json(config), "Classes (training examples, given / true):"]
-    counts = zip(
-        data.class_names, noise["given_class_counts"], noise["class_counts"], strict=True
-    )
+    counts = zip(data.class_names, noise["given_class_counts"], noise["class_counts"], strict=True)
     for name, given, true in counts:
         lines.append(f"  {name}: {given} / {true if data.truth_known else 'unknown'}")
     for name in ("train", "metadata", "validation", "test"):
@@ -219,6 +224,8 @@ def _step_bytes(experiment: Experiment, shapes: Any) -> int:
     x = jax.eval_shape(views(), jax.random.key(0), raw)
     saved = jax.eval_shape(
         lambda p, s, x: jax.vjp(lambda p: experiment.network.apply(p, s, x, True)[0], p)[1],
-        shapes.params, shapes.network_state, x,
+        shapes.params,
+        shapes.network_state,
+        x,
     )
     return _bytes(saved) + _bytes(shapes.params)

@@ -59,8 +59,17 @@ def load(workdir: Path) -> dict[str, Any]:
 
 def environment() -> dict[str, Any]:
     """Versions and devices: what a number depends on beside the configuration."""
-    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scikit-learn",
-                "grain", "tensorflow-datasets")
+    packages = (
+        "jax",
+        "jaxlib",
+        "flax",
+        "optax",
+        "orbax-checkpoint",
+        "numpy",
+        "scikit-learn",
+        "grain",
+        "tensorflow-datasets",
+    )
     device = jax.devices()[0]
     return {
         "jaxrobust": __version__,
@@ -88,11 +97,12 @@ def measure_run(
       What of it goes into results.json; and `last`.
     """
     last = last or evaluate(experiment, state.params, state.network_state)
-    numbers = {"epoch": place.epoch} | _numbers(
-        experiment, state.params, state.network_state, last
-    )
+    numbers = {"epoch": place.epoch} | _numbers(experiment, state.params, state.network_state, last)
     measured = {
-        "selection_split": None, "selection_metric": None, "last": numbers, "selected": numbers
+        "selection_split": None,
+        "selection_metric": None,
+        "last": numbers,
+        "selected": numbers,
     }
     if place.selected_value is not None:
         measured["selection_split"] = "validation"
@@ -126,7 +136,13 @@ def draw_learned(experiment, workdir: Path) -> None:
 
 
 def write_end(
-    experiment, workdir, state, place, selected, seconds, last: dict[str, Evaluated] | None,
+    experiment,
+    workdir,
+    state,
+    place,
+    selected,
+    seconds,
+    last: dict[str, Evaluated] | None,
     pause: Callable = lambda *_: None,
 ) -> dict[str, Any]:
     """Measures the last and the selected parameters; writes results.json, figures, the audit.
@@ -233,9 +249,14 @@ def _replace(path: Path, text: str) -> None:
 def table(runs: dict[str, dict[str, Any]]) -> str:
     """Returns a text table of the test numbers of several `results.json`, last and selected."""
     columns = {
-        "accuracy": "accuracy", "balanced_accuracy": "balanced", "many": "many",
-        "medium": "medium", "few": "few", "negative_log_likelihood": "NLL",
-        "expected_calibration_error": "ECE", "memorised": "memorised",
+        "accuracy": "accuracy",
+        "balanced_accuracy": "balanced",
+        "many": "many",
+        "medium": "medium",
+        "few": "few",
+        "negative_log_likelihood": "NLL",
+        "expected_calibration_error": "ECE",
+        "memorised": "memorised",
     }
     head = ["run", "epoch", *columns.values()]
     lines, said = [head], []
@@ -250,16 +271,19 @@ def table(runs: dict[str, dict[str, Any]]) -> str:
             for key in columns:
                 value = numbers.get(key)
                 percent = key not in ("negative_log_likelihood",)
-                cells.append("–" if value is None else f"{100 * value:.1f} %" if percent
-                             else f"{value:.3f}")
+                cells.append(
+                    "–" if value is None else f"{100 * value:.1f} %" if percent else f"{value:.3f}"
+                )
             lines.append(cells)
     if len(lines) == 1:
         return "\n".join(said)
     widths = [max(len(row[i]) for row in lines) for i in range(len(head))]
     out = []
     for row in lines:
-        first, *rest = (c.ljust(w) if i == 0 else c.rjust(w)
-                        for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+        first, *rest = (
+            c.ljust(w) if i == 0 else c.rjust(w)
+            for i, (c, w) in enumerate(zip(row, widths, strict=True))
+        )
         out.append("  ".join([first, *rest]))
     out.insert(1, "-" * len(out[0]))
     return "\n".join([*out, *said])

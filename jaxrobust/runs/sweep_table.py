@@ -16,9 +16,12 @@ from jaxrobust.plots import sweep as figure
 from jaxrobust.plots.run import save
 
 COLUMNS = {
-    "last_balanced_accuracy": "balanced, last", "selected_balanced_accuracy": "balanced, selected",
-    "last_accuracy": "accuracy, last", "selected_accuracy": "accuracy, selected",
-    "last_few": "few, last", "last_memorised": "memorised, last",
+    "last_balanced_accuracy": "balanced, last",
+    "selected_balanced_accuracy": "balanced, selected",
+    "last_accuracy": "accuracy, last",
+    "selected_accuracy": "accuracy, selected",
+    "last_few": "few, last",
+    "last_memorised": "memorised, last",
 }
 """Numbers of `results.json`, as `which_name`, and how the table calls them."""
 

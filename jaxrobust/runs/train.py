@@ -114,8 +114,12 @@ def _check_same_data(workdir: Path, model: models.Model, experiment: Experiment)
     before = models.load_model(workdir)
     begun = saved_steps(workdir / "checkpoints") or (workdir / "results.json").is_file()
     if before is not None and begun:
-        check_data(workdir, before, experiment.data,
-                   "Put them back as they were, or use another --workdir.")
+        check_data(
+            workdir,
+            before,
+            experiment.data,
+            "Put them back as they were, or use another --workdir.",
+        )
 
 
 @contextlib.contextmanager
@@ -155,7 +159,10 @@ def _lock(workdir: Path) -> Iterator[None]:
 
 
 def _make_again(
-    experiment: Experiment, model: models.Model, workdir: Path, done: dict[str, Any],
+    experiment: Experiment,
+    model: models.Model,
+    workdir: Path,
+    done: dict[str, Any],
     lost: list[str],
 ) -> dict[str, Any]:
     """Makes files again that a finished run has lost; returns its results."""
@@ -167,8 +174,9 @@ def _make_again(
     if {"evidence.npz", results.MATRICES} & set(lost):
         checkpoints = Checkpoints(workdir / "checkpoints", experiment.config.checkpoint.keep)
         try:
-            found = restored(checkpoints.restore(target(init_state(experiment))),
-                             experiment.config.eval.select)
+            found = restored(
+                checkpoints.restore(target(init_state(experiment))), experiment.config.eval.select
+            )
         finally:
             checkpoints.close()
         if found is None:
@@ -176,8 +184,9 @@ def _make_again(
             return done
         _check_record(workdir, found, model)
         selected = found.selection.of(found.state)
-        return results.write_end(experiment, workdir, found.state, found.place, selected,
-                                 done.get("seconds"), None)
+        return results.write_end(
+            experiment, workdir, found.state, found.place, selected, done.get("seconds"), None
+        )
     auditing.write_again(workdir, model.config)
     return results.load(workdir)
 
@@ -203,11 +212,17 @@ def _run(
         if found is not None:
             _check_record(workdir, found, model)
             state, place, selection, problems = (
-                found.state, found.place, found.selection, found.problems
+                found.state,
+                found.place,
+                found.selection,
+                found.problems,
             )
         results.write_start(experiment, model, workdir)
         log = (Log if is_first() else Silent)(
-            workdir, epochs=method.epochs, start=place.epoch, tensorboard=config.log.tensorboard,
+            workdir,
+            epochs=method.epochs,
+            start=place.epoch,
+            tensorboard=config.log.tensorboard,
             name=config.loss.name if config.method.name == "supervised" else config.method.name,
         )
         stack.callback(log.close)
@@ -216,8 +231,13 @@ def _run(
         if found is not None:
             log.say(f"Resuming {workdir} at epoch {place.epoch}, step {int(state.step)}.")
         saver = Saver(
-            checkpoints, place, selection, interrupt, every_steps=config.checkpoint.every_steps,
-            every_seconds=config.checkpoint.every_seconds, record=model.fingerprint,
+            checkpoints,
+            place,
+            selection,
+            interrupt,
+            every_steps=config.checkpoint.every_steps,
+            every_seconds=config.checkpoint.every_seconds,
+            record=model.fingerprint,
             before=log.sync,
         )
         state, seconds, last = _epochs(experiment, state, place, selection, saver, log, workdir)
@@ -231,8 +251,10 @@ def _lost_rows(epochs: list[int]) -> list[str]:
     """Returns what to say of epochs that metrics.jsonl should have and has not."""
     if not epochs:
         return []
-    which = f"epoch {epochs[0]}" if len(epochs) == 1 else (
-        f"{len(epochs)} epochs from {epochs[0]} to {epochs[-1]}"
+    which = (
+        f"epoch {epochs[0]}"
+        if len(epochs) == 1
+        else (f"{len(epochs)} epochs from {epochs[0]} to {epochs[-1]}")
     )
     return [f"metrics.jsonl has lost the rows of {which}; learning curves go without them."]
 
@@ -292,7 +314,11 @@ def _report(experiment, state, stage, epoch: int, workdir: Path) -> dict[str, An
     last = epoch == method.epochs
     if last and log.figures and is_first() or _draws(log, epoch):
         learned.draw(
-            report, workdir / "figures" / ("." if last else "epochs"), given=data.train.labels,
-            true=true, class_names=data.class_names, prefix="" if last else f"{epoch:04d}_",
+            report,
+            workdir / "figures" / ("." if last else "epochs"),
+            given=data.train.labels,
+            true=true,
+            class_names=data.class_names,
+            prefix="" if last else f"{epoch:04d}_",
         )
     return diagnostics.numbers(report, data.train.labels, true, len(data.class_names))

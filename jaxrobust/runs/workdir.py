@@ -36,8 +36,9 @@ def read_config(workdir: str | Path, settings: Mapping[str, Any] = {}) -> Config
             check_unchanged(path, config)
     if not settings:
         return config
-    return configuration.validate(configuration.override(config.copy_and_resolve_references(),
-                                                         settings))
+    return configuration.validate(
+        configuration.override(config.copy_and_resolve_references(), settings)
+    )
 
 
 def check_unchanged(path: Path, record: ConfigDict) -> None:

@@ -247,8 +247,10 @@ def _damage(folder: Path) -> str | None:
     if not (folder / _DIGEST).is_file():
         with contextlib.suppress(OSError, ValueError):
             if "digest" in json.loads((folder / "place" / "metadata").read_text()):
-                raise RunError(f"Checkpoint {folder} was written by an earlier version of "
-                               "jaxrobust. Use that one, or another workdir.")
+                raise RunError(
+                    f"Checkpoint {folder} was written by an earlier version of "
+                    "jaxrobust. Use that one, or another workdir."
+                )
         return _UNFINISHED
     try:
         expected = files.read_json(folder / _DIGEST)["files"]
@@ -331,6 +333,7 @@ def _check_structure(path: Path, described: Any, target: Any) -> None:
 
 def _shapes(tree: Any) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Returns type and shape of every array by its name, however its containers are kept."""
+
     def name(key) -> str:
         names = (getattr(key, attribute, None) for attribute in ("key", "idx", "name"))
         return str(next(found for found in names if found is not None))
@@ -349,14 +352,16 @@ def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
 def _problems(broken: dict[int, str]) -> list[str]:
     return [
         f"Checkpoint {step} is {'not finished' if problem == _UNFINISHED else 'damaged'} "
-        f"({problem}); taking the one before." for step, problem in broken.items()
+        f"({problem}); taking the one before."
+        for step, problem in broken.items()
     ]
 
 
 def _none_left(folder: Path, broken: dict[int, str]) -> RunError:
     return RunError(
         f"No checkpoint in {folder} can be read. Remove the workdir to start anew. "
-        + _problems(broken)[0].partition(";")[0] + "."
+        + _problems(broken)[0].partition(";")[0]
+        + "."
     )
 
 

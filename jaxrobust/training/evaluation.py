@@ -31,6 +31,7 @@ def make_forward(
     is then streamed. `view` must not be random. Every call has the same shape: the last batch
     is filled up with the last example.
     """
+
     def logits_of(params, batch_stats, x):
         x = layout.shard(view(jax.random.key(0), x))
         return network.apply(params, batch_stats, x, False)[0]

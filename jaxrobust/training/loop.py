@@ -170,8 +170,17 @@ def compile_pass(
 class Runner:
     """Runs the epochs of a method over a feed. Keeps its compiled passes."""
 
-    def __init__(self, method: Method, feed: Feed, forward: Callable, key: jax.Array, *,
-                 loop: str, options: dict[str, str] | None = None, layout: Layout = ONE_DEVICE):
+    def __init__(
+        self,
+        method: Method,
+        feed: Feed,
+        forward: Callable,
+        key: jax.Array,
+        *,
+        loop: str,
+        options: dict[str, str] | None = None,
+        layout: Layout = ONE_DEVICE,
+    ):
         self.method, self.feed, self.forward, self.loop = method, feed, forward, loop
         self._key, self._options, self._layout = key, options, layout
         self._compiled: dict[tuple[str, str], _Compiled] = {}
@@ -181,7 +190,11 @@ class Runner:
         if name not in self._compiled:
             key = self._pass_key(*name)
             self._compiled[name] = compile_pass(
-                pass_, key, self.method.epochs, self._options, self._layout,
+                pass_,
+                key,
+                self.method.epochs,
+                self._options,
+                self._layout,
                 self._layout.of(state),
             )
         return self._compiled[name]
@@ -277,7 +290,8 @@ class Runner:
             groups = {"batch": order.index, "meta": order.meta_index}
             streamed = {
                 name: {"x": jax.ShapeDtypeStruct((index.shape[1], *first.shape), first.dtype)}
-                for name, index in groups.items() if index is not None
+                for name, index in groups.items()
+                if index is not None
             }
         info = jax.eval_shape(
             compiled.info, state, self.feed.arrays, order, epoch, jnp.int32(0), streamed
@@ -296,7 +310,8 @@ class Runner:
         groups = {"batch": order.index, "meta": order.meta_index}
         readers = {
             name: batches.stream(self.feed.host_x, np.asarray(index)[start:], self.feed.threads)
-            for name, index in groups.items() if index is not None
+            for name, index in groups.items()
+            if index is not None
         }
         for i in steps:
             x = {name: {"x": next(reader)} for name, reader in readers.items()}

@@ -36,7 +36,12 @@ class Log:
     """
 
     def __init__(
-        self, workdir: Path, *, epochs: int, start: int = 0, tensorboard: bool = True,
+        self,
+        workdir: Path,
+        *,
+        epochs: int,
+        start: int = 0,
+        tensorboard: bool = True,
         name: str = "",
     ):
         self._path = Path(workdir) / "metrics.jsonl"
@@ -54,9 +59,11 @@ class Log:
         self._bar, self._said = None, -math.inf
         if sys.stderr.isatty():
             self._bar = Progress(
-                TextColumn("{task.description}"), BarColumn(bar_width=12),
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=12),
                 TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-                TimeRemainingColumn(compact=True), TextColumn("{task.fields[numbers]}"),
+                TimeRemainingColumn(compact=True),
+                TextColumn("{task.fields[numbers]}"),
                 console=Console(stderr=True),
             )
             self._bar.start()
@@ -68,7 +75,8 @@ class Log:
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
         numbers = "  ".join(
-            f"{key} {value:.4g}" for key, value in row.items()
+            f"{key} {value:.4g}"
+            for key, value in row.items()
             if key in _SHOWN and value is not None
         )
         if self._board is not None:
@@ -77,7 +85,8 @@ class Log:
                     self._board.add_scalar(key, value, row["epoch"])
         if self._bar is not None:
             short = "  ".join(
-                f"{name} {row[key]:.3g}" for key, name in _IN_BAR.items()
+                f"{name} {row[key]:.3g}"
+                for key, name in _IN_BAR.items()
                 if row.get(key) is not None
             )
             self._bar.update(self._task, completed=row["epoch"], numbers=short)
@@ -129,7 +138,9 @@ class Silent:
 
 _VALUES = (int, float, str, list, type(None))
 _IN_BAR = {
-    "train_loss": "loss", "memorised": "memorised", "validation_balanced_accuracy": "val",
+    "train_loss": "loss",
+    "memorised": "memorised",
+    "validation_balanced_accuracy": "val",
     "test_balanced_accuracy": "test",
 }
 _SHOWN = (

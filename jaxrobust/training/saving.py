@@ -98,8 +98,15 @@ class Saver:
     """
 
     def __init__(
-        self, checkpoints: Checkpoints, place: Place, selection: Selection, interrupt: Interrupt,
-        *, every_steps: int | None, every_seconds: float, record: str,
+        self,
+        checkpoints: Checkpoints,
+        place: Place,
+        selection: Selection,
+        interrupt: Interrupt,
+        *,
+        every_steps: int | None,
+        every_seconds: float,
+        record: str,
         before: Callable[[], None] = lambda: None,
     ):
         self._checkpoints, self._place, self._selection = checkpoints, place, selection

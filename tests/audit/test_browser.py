@@ -13,8 +13,10 @@ import pytest
 from jaxrobust.audit import decisions, find_label_issues, report
 from jaxrobust.audit.scoring import against_truth
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome",
-                                               "chrome"))), None)
+BROWSER = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))),
+    None,
+)
 pytestmark = [pytest.mark.skipif(BROWSER is None, reason="no Chromium here"), pytest.mark.slow]
 WIDTHS = (390, 1280)
 FRAMES = """<!DOCTYPE html><title>frames</title><body>{frames}<pre id="found"></pre><script>
@@ -38,9 +40,12 @@ def made_issues():
     true = rng.integers(0, k, n)
     given = np.where(rng.random(n) < 0.3, (true + 1) % k, true)
     issues = find_label_issues(
-        given, probabilities=0.9 * np.eye(k)[true] + 0.1 / k, class_names=names,
-        paths=[f"some/rather/long/path/without/any/space/in/it/picture-{i:05}.png"
-               for i in range(n)],
+        given,
+        probabilities=0.9 * np.eye(k)[true] + 0.1 / k,
+        class_names=names,
+        paths=[
+            f"some/rather/long/path/without/any/space/in/it/picture-{i:05}.png" for i in range(n)
+        ],
     )
     return issues, true, k, n, rng
 
@@ -50,16 +55,34 @@ def page(lines=40):
     issues, true, k, n, rng = made_issues()
     groups = {"many": np.arange(k) < 6, "medium": np.arange(k) >= 6}
     numbers = {"epoch": 3, "accuracy": 0.9, "per_class": [0.9] * k}
-    results = {"last": numbers, "selected": numbers, "selection_split": "validation", "seed": 0,
-               "selection_metric": "accuracy", "epochs": 3, "steps": 30, "audit": {
-                   "flagged": issues.num_issues, "noise_rate": issues.noise_rate,
-                   "noise_rate_interval": issues.noise_rate_interval, "held_out": None,
-                   "expected_interval": issues.num_issues_interval,
-                   "truth": against_truth(issues, true, groups)}}
+    results = {
+        "last": numbers,
+        "selected": numbers,
+        "selection_split": "validation",
+        "seed": 0,
+        "selection_metric": "accuracy",
+        "epochs": 3,
+        "steps": 30,
+        "audit": {
+            "flagged": issues.num_issues,
+            "noise_rate": issues.noise_rate,
+            "noise_rate_interval": issues.noise_rate_interval,
+            "held_out": None,
+            "expected_interval": issues.num_issues_interval,
+            "truth": against_truth(issues, true, groups),
+        },
+    }
     return report.render(
-        issues, name="run", results=results, config='"a": 1,\n' * lines, true=true,
-        environment={"command": "python -m jaxrobust.main " + "--config.data.path=x " * 20,
-                     "packages": {}}, curves=rng.random((n, 8)),
+        issues,
+        name="run",
+        results=results,
+        config='"a": 1,\n' * lines,
+        true=true,
+        environment={
+            "command": "python -m jaxrobust.main " + "--config.data.path=x " * 20,
+            "packages": {},
+        },
+        curves=rng.random((n, 8)),
         train=types.SimpleNamespace(x=rng.integers(0, 255, (n, 12, 12, 3)).astype(np.uint8)),
     )
 
@@ -69,11 +92,27 @@ def browse(folder, url, *arguments):
     that pages asked for (the browser itself asks for some, whatever it shows)."""
     log = folder / "net.json"
     done = subprocess.run(
-        [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-         "--no-first-run", "--disable-background-networking", "--disable-component-update",
-         "--disable-sync", "--allow-file-access-from-files", f"--user-data-dir={folder / 'user'}",
-         "--enable-logging=stderr", "--v=0", f"--log-net-log={log}", *arguments, url.as_uri()],
-        capture_output=True, text=True, timeout=120,
+        [
+            BROWSER,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--allow-file-access-from-files",
+            f"--user-data-dir={folder / 'user'}",
+            "--enable-logging=stderr",
+            "--v=0",
+            f"--log-net-log={log}",
+            *arguments,
+            url.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr
     console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
@@ -90,8 +129,9 @@ def test_what_a_page_asks_for_is_seen(tmp_path):
 
 def test_it_fits_a_phone_and_a_desk_and_asks_nothing_of_anyone(tmp_path):
     (tmp_path / "report.html").write_text(page(), encoding="utf-8")
-    frames = "".join(f'<iframe width="{w}" height="900" src="report.html"></iframe>'
-                     for w in WIDTHS)
+    frames = "".join(
+        f'<iframe width="{w}" height="900" src="report.html"></iframe>' for w in WIDTHS
+    )
     (tmp_path / "frames.html").write_text(FRAMES.format(frames=frames))
     shown, console, asked = browse(tmp_path, tmp_path / "frames.html", "--dump-dom")
     found = json.loads(re.search(r'<pre id="found">(.*?)</pre>', shown)[1])
@@ -140,7 +180,11 @@ def test_suspects_are_decided_by_mouse_and_keyboard_and_saved(tmp_path):
     first = np.argsort(issues.rank)[:4]
     assert [made.kind[i] for i in first] == ["accept", "keep", "other", "unsure"]
     assert made.label[first].tolist() == [
-        issues.predicted_label[first[0]], issues.given_label[first[1]], 5, -1]
+        issues.predicted_label[first[0]],
+        issues.given_label[first[1]],
+        5,
+        -1,
+    ]
     assert sum(map(bool, made.kind)) == 4
 
 
@@ -148,8 +192,12 @@ def test_it_prints_whole(tmp_path):
     pages = []
     for lines in (10, 1600):
         (tmp_path / "report.html").write_text(page(lines), encoding="utf-8")
-        _, console, asked = browse(tmp_path, tmp_path / "report.html", "--no-pdf-header-footer",
-                                   f"--print-to-pdf={tmp_path / 'report.pdf'}")
+        _, console, asked = browse(
+            tmp_path,
+            tmp_path / "report.html",
+            "--no-pdf-header-footer",
+            f"--print-to-pdf={tmp_path / 'report.pdf'}",
+        )
         assert console == asked == []
         pages.append(len(re.findall(rb"/Type\s*/Page\b", (tmp_path / "report.pdf").read_bytes())))
     assert 2 <= pages[0] <= 8 and pages[1] >= pages[0] + 4  # of 1600 lines none is cut off

@@ -148,8 +148,9 @@ def test_crowd_labels_agree_and_their_disagreement_is_evidence():
     assert found.label_score[~right].mean() < found.label_score[right].mean() - 0.1
     p = 0.9 * np.eye(4)[true] + 0.025
     assert list(find_label_issues(some, p).scores) == ["prediction", "annotators"]
-    np.testing.assert_allclose(crowd.majority(np.array([[0, 1, 1], [-1, -1, -1]]), 2),
-                               [[1 / 3, 2 / 3], [0.5, 0.5]])
+    np.testing.assert_allclose(
+        crowd.majority(np.array([[0, 1, 1], [-1, -1, -1]]), 2), [[1 / 3, 2 / 3], [0.5, 0.5]]
+    )
 
 
 def test_a_data_frame_is_aligned_by_its_columns_and_text_digits_by_their_value():
@@ -193,29 +194,35 @@ def test_tensors_and_bfloat16_are_read():
         np.testing.assert_array_equal(find_label_issues(given, other).indices, plain.indices)
 
 
-@pytest.mark.parametrize("labels, p, message", [
-    ([1, 2, 3] * 3, np.full((9, 3), 1 / 3), "counted from 0"),
-    (["a", None, "b"], np.full((3, 2), 0.5), "Label 1 is missing"),
-    ([0.0, 1.0, np.nan], np.full((3, 2), 0.5), "Label 2 is missing"),
-    ([0.0, 1.0, np.inf], np.full((3, 2), 0.5), "Label 2 is infinite"),
-    ([[0], [0, 1]], np.full((2, 2), 0.5), "multi-label"),
-    ([0, 1], [[0.5, 0.5], [1.0]], "different lengths"),
-    ([0, 1], [[3.0, -2.0], [1.0, 0.0]], "softmax"),
-    ([0, 1], [[np.nan, np.nan], [1.0, 0.0]], "are NaN"),
-])
+@pytest.mark.parametrize(
+    "labels, p, message",
+    [
+        ([1, 2, 3] * 3, np.full((9, 3), 1 / 3), "counted from 0"),
+        (["a", None, "b"], np.full((3, 2), 0.5), "Label 1 is missing"),
+        ([0.0, 1.0, np.nan], np.full((3, 2), 0.5), "Label 2 is missing"),
+        ([0.0, 1.0, np.inf], np.full((3, 2), 0.5), "Label 2 is infinite"),
+        ([[0], [0, 1]], np.full((2, 2), 0.5), "multi-label"),
+        ([0, 1], [[0.5, 0.5], [1.0]], "different lengths"),
+        ([0, 1], [[3.0, -2.0], [1.0, 0.0]], "softmax"),
+        ([0, 1], [[np.nan, np.nan], [1.0, 0.0]], "are NaN"),
+    ],
+)
 def test_wrong_input_is_one_line(labels, p, message):
     with pytest.raises(UserError, match=message) as error:
         find_label_issues(labels, p)
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("arguments, message", [
-    ({"model": LogisticRegression()}, "pass x=X"),
-    ({"model": object(), "x": np.ones((4, 1))}, "no predict_proba"),
-    ({"model": LogisticRegression(), "x": np.ones((3, 1))}, "3 rows for 4 labels"),
-    ({"pred_probs": np.full((4, 2), 0.5), "probabilities": np.full((4, 2), 0.5)}, "two names"),
-    ({"model": LogisticRegression(), "x": np.ones((4, 1)), "groups": [0, 0, 0, 0]}, "1 groups"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"model": LogisticRegression()}, "pass x=X"),
+        ({"model": object(), "x": np.ones((4, 1))}, "no predict_proba"),
+        ({"model": LogisticRegression(), "x": np.ones((3, 1))}, "3 rows for 4 labels"),
+        ({"pred_probs": np.full((4, 2), 0.5), "probabilities": np.full((4, 2), 0.5)}, "two names"),
+        ({"model": LogisticRegression(), "x": np.ones((4, 1)), "groups": [0, 0, 0, 0]}, "1 groups"),
+    ],
+)
 def test_wrong_use_of_a_model_is_one_line(arguments, message):
     with pytest.raises(UserError, match=message):
         find_label_issues([0, 1, 0, 1], **arguments)
@@ -230,9 +237,9 @@ def test_rounded_probabilities_are_no_logits():
 def test_the_interval_covers_the_rate():
     covered = []
     for seed in range(16):
-        x, true, given = gaussians(apart=(2.5, 4)[seed % 2], rate=(0, 0.1, 0.2, 0.4)[seed // 4],
-                                   seed=seed)
-        low, high = find_label_issues(given, model=LogisticRegression(),
-                                      x=x).noise_rate_interval
+        x, true, given = gaussians(
+            apart=(2.5, 4)[seed % 2], rate=(0, 0.1, 0.2, 0.4)[seed // 4], seed=seed
+        )
+        low, high = find_label_issues(given, model=LogisticRegression(), x=x).noise_rate_interval
         covered.append(low <= (given != true).mean() <= high)
     assert sum(covered) >= 14

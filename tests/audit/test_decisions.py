@@ -13,8 +13,12 @@ NAMES = ("ant", "=bee", "cat")
 def issues():
     true = np.arange(12) % 3
     given = np.where(np.arange(12) < 2, (true + 1) % 3, true)
-    return find_label_issues(given, probabilities=0.8 * np.eye(3)[true] + 0.2 / 3,
-                             class_names=NAMES, paths=[f"{i}.png" for i in range(12)])
+    return find_label_issues(
+        given,
+        probabilities=0.8 * np.eye(3)[true] + 0.2 / 3,
+        class_names=NAMES,
+        paths=[f"{i}.png" for i in range(12)],
+    )
 
 
 def write(path, rows, header="index,path,given_label,decision,label"):
@@ -24,8 +28,15 @@ def write(path, rows, header="index,path,given_label,decision,label"):
 
 def test_exactly_the_decisions_are_applied(tmp_path, issues):
     """0 is "=bee", saved behind a quote as spreadsheets need it."""
-    path = write(tmp_path / "d.csv", ["0,0.png,'=bee,accept,ant", "1,1.png,cat,keep,cat",
-                                      "2,2.png,cat,other,'=bee", "3,3.png,ant,unsure,"])
+    path = write(
+        tmp_path / "d.csv",
+        [
+            "0,0.png,'=bee,accept,ant",
+            "1,1.png,cat,keep,cat",
+            "2,2.png,cat,other,'=bee",
+            "3,3.png,ant,unsure,",
+        ],
+    )
     made = decisions.read(path, issues)
     assert made.kind[:5] == ("accept", "keep", "other", "unsure", "")
     labels = issues.given_label.copy()
@@ -40,12 +51,15 @@ def test_an_example_is_found_by_its_path_wherever_its_row_went(tmp_path, issues)
     assert np.flatnonzero(decisions.read(path, issues).decided).tolist() == [1]
 
 
-@pytest.mark.parametrize("row, says", [
-    ("0,nowhere.png,ant,keep,ant", "line 2: the example is not among"),
-    ("0,0.png,cat,keep,cat", "decided on the label 'cat', which is '=bee' by now"),
-    ("0,0.png,'=bee,acept,ant", "Did you mean 'accept'"),
-    ("0,0.png,'=bee,other,dog", "no class is called 'dog'"),
-])
+@pytest.mark.parametrize(
+    "row, says",
+    [
+        ("0,nowhere.png,ant,keep,ant", "line 2: the example is not among"),
+        ("0,0.png,cat,keep,cat", "decided on the label 'cat', which is '=bee' by now"),
+        ("0,0.png,'=bee,acept,ant", "Did you mean 'accept'"),
+        ("0,0.png,'=bee,other,dog", "no class is called 'dog'"),
+    ],
+)
 def test_a_row_that_does_not_fit_is_named(tmp_path, issues, row, says):
     with pytest.raises(UserError, match=says):
         decisions.read(write(tmp_path / "d.csv", [row]), issues)

@@ -18,16 +18,27 @@ def issues():
     given = np.where(rng.random(300) < 0.2, (true + 1) % 3, true)
     p = 0.9 * np.eye(3)[true] + 0.1 / 3
     paths = [f"=HYPERLINK({i})" if i % 2 else f"@{i}.png" for i in range(300)]
-    return find_label_issues(given, probabilities=p, class_names=NAMES, paths=paths,
-                             index=np.arange(300) * 2)
+    return find_label_issues(
+        given, probabilities=p, class_names=NAMES, paths=paths, index=np.arange(300) * 2
+    )
 
 
 def test_the_table_lists_every_example_most_suspect_first(issues, tmp_path):
     with export.write_csv(issues, tmp_path / "t.csv", issues.given_label).open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [int(r["rank"]) for r in rows] == list(range(1, 301))
-    assert list(rows[0]) == ["index", "path", "given_label", "predicted_label", "label_score",
-                             "is_label_issue", "weight", "rank", "score_prediction", "true_label"]
+    assert list(rows[0]) == [
+        "index",
+        "path",
+        "given_label",
+        "predicted_label",
+        "label_score",
+        "is_label_issue",
+        "weight",
+        "rank",
+        "score_prediction",
+        "true_label",
+    ]
     flagged = [int(r["index"]) for r in rows if r["is_label_issue"] == "True"]
     np.testing.assert_array_equal(flagged, issues.indices)
     by_index = {int(r["index"]): float(r["label_score"]) for r in rows}
@@ -83,8 +94,9 @@ def test_a_labels_file_as_csv_and_as_array(tmp_path):
     assert np.load(path).shape == (6,)
 
 
-@pytest.mark.parametrize("name, message", [("l.txt", "to a .csv or a .npy"),
-                                           ("no/l.csv", "there is no folder")])
+@pytest.mark.parametrize(
+    "name, message", [("l.txt", "to a .csv or a .npy"), ("no/l.csv", "there is no folder")]
+)
 def test_a_labels_file_that_cannot_be_is_one_line(tmp_path, name, message):
     with pytest.raises(UserError, match=message):
         export.check_target(tmp_path / name)

@@ -17,24 +17,41 @@ NAMES = ("ant & bee", 'the "cat"', "dog")
 TASKS = {
     "type": "array",
     "items": {
-        "type": "object", "required": ["data"],
+        "type": "object",
+        "required": ["data"],
         "properties": {
             "data": {"type": "object"},
-            "predictions": {"type": "array", "items": {
-                "type": "object", "required": ["result"],
-                "properties": {
-                    "model_version": {"type": "string"},
-                    "score": {"type": "number", "minimum": 0, "maximum": 1},
-                    "result": {"type": "array", "items": {
-                        "type": "object", "required": ["from_name", "to_name", "type", "value"],
-                        "properties": {
-                            "type": {"const": "choices"},
-                            "value": {"type": "object", "required": ["choices"], "properties": {
-                                "choices": {"type": "array", "items": {"type": "string"}}}},
+            "predictions": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "required": ["result"],
+                    "properties": {
+                        "model_version": {"type": "string"},
+                        "score": {"type": "number", "minimum": 0, "maximum": 1},
+                        "result": {
+                            "type": "array",
+                            "items": {
+                                "type": "object",
+                                "required": ["from_name", "to_name", "type", "value"],
+                                "properties": {
+                                    "type": {"const": "choices"},
+                                    "value": {
+                                        "type": "object",
+                                        "required": ["choices"],
+                                        "properties": {
+                                            "choices": {
+                                                "type": "array",
+                                                "items": {"type": "string"},
+                                            }
+                                        },
+                                    },
+                                },
+                            },
                         },
-                    }},
+                    },
                 },
-            }},
+            },
         },
     },
 }
@@ -44,8 +61,9 @@ def made(paths=True):
     true = np.arange(60) % 3
     given = np.where(np.arange(60) < 6, (true + 1) % 3, true)
     names = [f"{i}.png" for i in range(60)] if paths else None
-    return find_label_issues(given, probabilities=0.8 * np.eye(3)[true] + 0.2 / 3,
-                             class_names=NAMES, paths=names)
+    return find_label_issues(
+        given, probabilities=0.8 * np.eye(3)[true] + 0.2 / 3, class_names=NAMES, paths=names
+    )
 
 
 @pytest.mark.parametrize("paths", [True, False])

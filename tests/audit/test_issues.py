@@ -24,8 +24,9 @@ def planted(n=3000, k=5, rate=0.2, seed=0, flip=None, classes=None):
     return given, true, softmax(logits)
 
 
-@pytest.mark.parametrize("rate, flip", [(0.05, None), (0.2, None), (0.4, None), (0.6, None),
-                                        (0.3, (1, 2, 3, 4, 0))])
+@pytest.mark.parametrize(
+    "rate, flip", [(0.05, None), (0.2, None), (0.4, None), (0.6, None), (0.3, (1, 2, 3, 4, 0))]
+)
 def test_planted_errors_are_found_counted_and_corrected(rate, flip):
     given, true, p = planted(rate=rate, flip=flip)
     found = find_label_issues(given, probabilities=p)
@@ -38,22 +39,23 @@ def test_planted_errors_are_found_counted_and_corrected(rate, flip):
     joint = np.zeros((5, 5))
     np.add.at(joint, (true, given), 1)
     np.testing.assert_allclose(found.noise_matrix.sum(1), 1, atol=1e-9)
-    np.testing.assert_allclose(
-        found.noise_matrix, joint / joint.sum(1, keepdims=True), atol=0.06
-    )
+    np.testing.assert_allclose(found.noise_matrix, joint / joint.sum(1, keepdims=True), atol=0.06)
 
 
 def test_every_source_has_a_score_and_the_mean_of_their_log_odds_is_the_combination():
     given, true, p = planted()
     weights = np.where(given == true, 0.9, 0.2)
-    found = find_label_issues(given, probabilities=p, training_probabilities=p[:, None],
-                              weights={"corrector": weights})
+    found = find_label_issues(
+        given, probabilities=p, training_probabilities=p[:, None], weights={"corrector": weights}
+    )
     wrong = given != true
     assert list(found.scores) == ["dynamics", "prediction", "corrector"]
     for score in found.scores.values():
         assert abs((1 - score).mean() - wrong.mean()) < 0.03
-    parts = sources.read(validation.read(given, p, p[:, None], None, {"corrector": weights}, None,
-                                         None, None), seed=0)
+    parts = sources.read(
+        validation.read(given, p, p[:, None], None, {"corrector": weights}, None, None, None),
+        seed=0,
+    )
     odds = [issues.limited(part.odds) for part in parts.values()]
     order = np.argsort(-(3 * odds[0] + odds[1] + odds[2]), kind="stable")
     assert (np.diff(found.label_score[order]) >= 0).all()
@@ -83,11 +85,17 @@ def learned(n, epoch, seed=0):
 NEAR_ONE = 1 + 0.01 * np.random.default_rng(0).random(600)
 
 
-@pytest.mark.parametrize("evidence", [
-    {"weights": np.ones(600)}, {"weights": np.full(600, 0.3)}, {"weights": NEAR_ONE},
-    {"curves": learned(600, 3)}, {"curves": learned(600, 8, seed=1)},
-    {"curves": learned(600, 3), "weights": np.ones(600)},
-])
+@pytest.mark.parametrize(
+    "evidence",
+    [
+        {"weights": np.ones(600)},
+        {"weights": np.full(600, 0.3)},
+        {"weights": NEAR_ONE},
+        {"curves": learned(600, 3)},
+        {"curves": learned(600, 8, seed=1)},
+        {"curves": learned(600, 3), "weights": np.ones(600)},
+    ],
+)
 def test_evidence_against_no_label_flags_none(evidence):
     labels = np.random.default_rng(2).integers(0, 6, 600)
     found = find_label_issues(labels, **evidence)
@@ -95,9 +103,14 @@ def test_evidence_against_no_label_flags_none(evidence):
     assert "no_issues" in found.codes and "No label" in found.notes[0]
 
 
-@pytest.mark.parametrize("evidence", [
-    {"curves": learned(600, 25)}, {"curves": np.full((600, 40), 4.0)}, {"weights": np.zeros(600)},
-])
+@pytest.mark.parametrize(
+    "evidence",
+    [
+        {"curves": learned(600, 25)},
+        {"curves": np.full((600, 40), 4.0)},
+        {"weights": np.zeros(600)},
+    ],
+)
 def test_evidence_against_every_label_flags_all(evidence):
     labels = np.random.default_rng(2).integers(0, 6, 600)
     found = find_label_issues(labels, **evidence)
@@ -258,12 +271,24 @@ def test_while_few_given_labels_are_named_the_whole_training_counts(named, taken
 def test_names_and_columns():
     given, _, p = planted(n=200, k=3)
     names = np.array(["cat", "dog", "emu"])
-    found = find_label_issues(names[given], probabilities=p, paths=[f"{i}.png" for i in range(200)],
-                              index=np.arange(200) + 1000)
+    found = find_label_issues(
+        names[given],
+        probabilities=p,
+        paths=[f"{i}.png" for i in range(200)],
+        index=np.arange(200) + 1000,
+    )
     assert found.class_names == ("cat", "dog", "emu")
     table = found.columns()
-    assert list(table) == ["index", "path", "given_label", "predicted_label", "label_score",
-                           "is_label_issue", "weight", "rank"]
+    assert list(table) == [
+        "index",
+        "path",
+        "given_label",
+        "predicted_label",
+        "label_score",
+        "is_label_issue",
+        "weight",
+        "rank",
+    ]
     assert list(table["rank"]) == list(range(1, 201))
     assert (np.diff(table["label_score"]) >= 0).all()
     first = table["index"][0] - 1000
@@ -279,8 +304,9 @@ def test_all_examples_of_one_given_class():
 
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_very_few_examples(n):
-    found = find_label_issues([0, 1, 0][:n], probabilities=np.array([[0.9, 0.1]] * n),
-                              weights=np.ones(n))
+    found = find_label_issues(
+        [0, 1, 0][:n], probabilities=np.array([[0.9, 0.1]] * n), weights=np.ones(n)
+    )
     assert np.isfinite(found.label_score).all() and len(found) == n
 
 
@@ -312,10 +338,15 @@ def test_wrong_input_is_one_line(arguments, message):
 
 
 def test_wrong_labels_are_one_line():
-    for labels, message in [([], "empty"), ([0, 0], "one class only"), ([[0, 1]], "multi-label"),
-                            (np.zeros((2, 2, 2), int), "must be"),
-                            ([0, -1, 1], "Label 1 is -1, outside the classes 0..1"),
-                            (["a", "a"], "one class only"), ([0.5, 1], "not whole")]:
+    for labels, message in [
+        ([], "empty"),
+        ([0, 0], "one class only"),
+        ([[0, 1]], "multi-label"),
+        (np.zeros((2, 2, 2), int), "must be"),
+        ([0, -1, 1], "Label 1 is -1, outside the classes 0..1"),
+        (["a", "a"], "one class only"),
+        ([0.5, 1], "not whole"),
+    ]:
         with pytest.raises(UserError, match=message):
             find_label_issues(labels, weights=np.ones(len(labels)))
     with pytest.raises(UserError, match="Label 1 is 'emu'"):

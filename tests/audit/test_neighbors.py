@@ -74,10 +74,14 @@ def test_above_the_limit_a_stated_sample_is_searched():
     assert (p.argmax(1) == true).mean() > 0.99
 
 
-@pytest.mark.parametrize("x, says", [
-    (np.zeros(4), "expected"), (np.array([[0.0, np.nan], [1, 1]]), "row 0"),
-    (np.ones((1, 3)), "at least two"),
-])
+@pytest.mark.parametrize(
+    "x, says",
+    [
+        (np.zeros(4), "expected"),
+        (np.array([[0.0, np.nan], [1, 1]]), "row 0"),
+        (np.ones((1, 3)), "at least two"),
+    ],
+)
 def test_wrong_features_are_one_line(x, says):
     with pytest.raises(UserError, match=says):
         neighbors.nearest(x)

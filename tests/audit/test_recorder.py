@@ -19,8 +19,11 @@ def test_with_known_epochs_it_equals_what_the_trainer_gathers(epochs):
     n, k = 7, 3
     p, labels = predictions(epochs, n, k), np.arange(n) % k
     s, parts = dynamics.parts(n, k, epochs)
-    sums = {"count": jnp.zeros((n, s)), "loss": jnp.zeros((n, s)),
-            "probability": jnp.zeros((n, parts, k))}
+    sums = {
+        "count": jnp.zeros((n, s)),
+        "loss": jnp.zeros((n, s)),
+        "probability": jnp.zeros((n, parts, k)),
+    }
     recorder = Recorder(n, k, epochs=epochs)
     for epoch in range(epochs):
         for rows in (np.arange(4), np.arange(4, n)):
@@ -42,9 +45,10 @@ def test_without_known_epochs_the_parts_are_means_over_beginnings_and_memory_sta
     assert recorder._sum.nbytes == size
     found = recorder.probabilities
     np.testing.assert_allclose(found[:, -1], p.mean(0), rtol=1e-5)
-    lengths = [next(e for e in range(1, epochs + 1)
-                    if np.allclose(found[:, i], p[:e].mean(0), rtol=1e-5))
-               for i in range(found.shape[1])]
+    lengths = [
+        next(e for e in range(1, epochs + 1) if np.allclose(found[:, i], p[:e].mean(0), rtol=1e-5))
+        for i in range(found.shape[1])
+    ]
     assert lengths == sorted(lengths) and lengths[0] <= epochs // 4 and lengths[-1] == epochs
 
 
@@ -77,13 +81,16 @@ def test_what_was_never_recorded_is_unknown():
     assert np.isnan(found[1]).all() and np.isfinite(found[[0, 2]]).all()
 
 
-@pytest.mark.parametrize("index, values, says", [
-    ([0, 1], [[0.5, 0.5]], "a row per index"),
-    ([5], [[0.5, 0.5]], "index 5 is outside 0 to 2"),
-    ([-1], [[0.5, 0.5]], "index -1 is outside"),
-    ([0], [[np.nan, 0.5]], "NaN"),
-    ([0, 1], [[0.5, 0.5], [0.3, 0.3]], "logits=True or False"),
-])
+@pytest.mark.parametrize(
+    "index, values, says",
+    [
+        ([0, 1], [[0.5, 0.5]], "a row per index"),
+        ([5], [[0.5, 0.5]], "index 5 is outside 0 to 2"),
+        ([-1], [[0.5, 0.5]], "index -1 is outside"),
+        ([0], [[np.nan, 0.5]], "NaN"),
+        ([0, 1], [[0.5, 0.5], [0.3, 0.3]], "logits=True or False"),
+    ],
+)
 def test_a_wrong_update_is_one_line(index, values, says):
     with pytest.raises(UserError, match=says) as error:
         Recorder(3, 2).update(index, values)

@@ -56,8 +56,10 @@ def tables(page):
         if match[1] is not None:
             heading = match[1]
             continue
-        rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.S)
-                for row in re.findall(r"<tr>(.*?)</tr>", match[0], re.S)]
+        rows = [
+            re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.S)
+            for row in re.findall(r"<tr>(.*?)</tr>", match[0], re.S)
+        ]
         texts = [[html.unescape(re.sub("<[^>]*>", "", cell)) for cell in row] for row in rows]
         found.setdefault(heading, []).append(texts)
     return found
@@ -74,24 +76,46 @@ def rendered(shape=(8, 8, 1), n=400, rate=0.2, known=True, names=NAMES, numbers=
     given = np.where(rng.random(n) < rate, (true + 1) % k, true).astype(np.int32)
     p = 0.9 * np.eye(k)[true] + 0.1 / k
     paths = [f"a/<img src=x onerror=alert({i})>.png" for i in range(n)]
-    issues = find_label_issues(given, probabilities=p, class_names=names, paths=paths,
-                               weights={"corrector": np.where(given == true, 0.9, 0.1)})
+    issues = find_label_issues(
+        given,
+        probabilities=p,
+        class_names=names,
+        paths=paths,
+        weights={"corrector": np.where(given == true, 0.9, 0.1)},
+    )
     groups = {"many": np.ones(k, bool), "medium": np.zeros(k, bool), "few": np.zeros(k, bool)}
     summary = {
-        "flagged": issues.num_issues, "noise_rate": issues.noise_rate,
-        "noise_rate_interval": issues.noise_rate_interval, "held_out": None,
+        "flagged": issues.num_issues,
+        "noise_rate": issues.noise_rate,
+        "noise_rate_interval": issues.noise_rate_interval,
+        "held_out": None,
         "expected_interval": issues.num_issues_interval,
         "truth": against_truth(issues, true, groups) if known else None,
     }
     plain = {"epoch": 3, "accuracy": 0.9, "per_class": [0.9] * k}
-    results = {"audit": summary, "last": plain, "selected": plain, "seed": 7, "epochs": 3,
-               "selection_split": "validation", "selection_metric": "balanced_accuracy",
-               "method": "supervised", "loss": "ce", "steps": 30} | (numbers or {})
+    results = {
+        "audit": summary,
+        "last": plain,
+        "selected": plain,
+        "seed": 7,
+        "epochs": 3,
+        "selection_split": "validation",
+        "selection_metric": "balanced_accuracy",
+        "method": "supervised",
+        "loss": "ce",
+        "steps": 30,
+    } | (numbers or {})
     rendered.truth, rendered.true = summary["truth"], true
     x = data(*shape, n=n).astype(np.uint8 if len(shape) == 3 else np.float32)
-    arguments = dict(name="run & co", results=results, config='{"a": "<i>"}', environment={},
-                     true=true if known else None, curves=rng.random((n, 6)),
-                     train=types.SimpleNamespace(x=x))
+    arguments = dict(
+        name="run & co",
+        results=results,
+        config='{"a": "<i>"}',
+        environment={},
+        true=true if known else None,
+        curves=rng.random((n, 6)),
+        train=types.SimpleNamespace(x=x),
+    )
     return report.render(issues, **(arguments | changes)), issues
 
 
@@ -116,8 +140,16 @@ def test_it_says_what_was_found():
     assert f"{issues.num_issues} carry a label that is probably wrong" in text
     assert f"{100 * issues.noise_rate:.1f} %" in text and "95 % interval" in text
     assert "out-of-sample predictions, weights of corrector" in text
-    for heading in ("Most suspect examples", "Accuracy", "Noise matrix", "Classes",
-                    "Against the truth", "Loss curves", "Configuration", "Weight"):
+    for heading in (
+        "Most suspect examples",
+        "Accuracy",
+        "Noise matrix",
+        "Classes",
+        "Against the truth",
+        "Loss curves",
+        "Configuration",
+        "Weight",
+    ):
         assert heading in text
     assert '{"a": "<i>"}' in text
 
@@ -133,16 +165,35 @@ def number(value, digits=3):
 def test_its_tables_hold_the_numbers_that_were_found():
     k = len(NAMES)
     last, selected = (
-        {"epoch": e, "accuracy": 0.81 + e / 100, "balanced_accuracy": 0.72 + e / 100, "many": 0.9,
-         "medium": None, "few": 0.3, "negative_log_likelihood": 0.5 + e / 10, "memorised": e / 50,
-         "expected_calibration_error": e / 40, "per_class": [0.5, 0.6, 0.7]} for e in (9, 4)
+        {
+            "epoch": e,
+            "accuracy": 0.81 + e / 100,
+            "balanced_accuracy": 0.72 + e / 100,
+            "many": 0.9,
+            "medium": None,
+            "few": 0.3,
+            "negative_log_likelihood": 0.5 + e / 10,
+            "memorised": e / 50,
+            "expected_calibration_error": e / 40,
+            "per_class": [0.5, 0.6, 0.7],
+        }
+        for e in (9, 4)
     )
     page, issues = rendered(numbers={"last": last, "selected": selected})
     found, truth = tables(page), rendered.truth
     assert found["Accuracy"][0][1:] == [
-        [which, str(r["epoch"]), percent(r["accuracy"]), percent(r["balanced_accuracy"]),
-         percent(r["many"]), "–", percent(r["few"]), number(r["negative_log_likelihood"]),
-         percent(r["expected_calibration_error"]), percent(r["memorised"])]
+        [
+            which,
+            str(r["epoch"]),
+            percent(r["accuracy"]),
+            percent(r["balanced_accuracy"]),
+            percent(r["many"]),
+            "–",
+            percent(r["few"]),
+            number(r["negative_log_likelihood"]),
+            percent(r["expected_calibration_error"]),
+            percent(r["memorised"]),
+        ]
         for which, r in (("last", last), ("selected", selected))
     ]
     for title, matrix in (("Estimated", issues.noise_matrix), ("True", truth["noise_matrix"])):
@@ -154,10 +205,15 @@ def test_its_tables_hold_the_numbers_that_were_found():
     for c in range(k):
         members, t = issues.given_label == c, truth["per_class"][c]
         assert rows[c] == [
-            NAMES[c], str(members.sum()), str(issues.is_label_issue[members].sum()),
+            NAMES[c],
+            str(members.sum()),
+            str(issues.is_label_issue[members].sum()),
             percent((1 - issues.label_score[members]).mean()),
-            number(issues.weight[members].mean(), 2), percent(last["per_class"][c]),
-            str(t["wrong"]), percent(t["recall"]), percent(t["false_alarms"]),
+            number(issues.weight[members].mean(), 2),
+            percent(last["per_class"][c]),
+            str(t["wrong"]),
+            percent(t["recall"]),
+            percent(t["false_alarms"]),
         ]
     areas, groups = found["Against the truth"]
     assert areas[1] == ["all together", number(truth["auroc"]), number(truth["auprc"])]
@@ -175,22 +231,34 @@ def test_its_first_picture_is_the_first_row_of_the_table():
     score = first["label_score"]
     score = "< 0.001" if score < 0.001 else number(score)
     true = NAMES[rendered.true[first["index"]]]
-    assert text == (f"{first['given_label']} → {first['predicted_label']} (truth: {true}) "
-                    f"{first['path']} score {score}")
+    assert text == (
+        f"{first['given_label']} → {first['predicted_label']} (truth: {true}) "
+        f"{first['path']} score {score}"
+    )
     shown = re.search(r'src="data:image/png;base64,([^"]*)"', figure)[1]
     with Image.open(io.BytesIO(base64.b64decode(shown))) as image:
         np.testing.assert_array_equal(np.asarray(image), data(8, 8, 1)[first["index"], ..., 0])
 
 
 def test_it_says_how_it_was_made():
-    environment = {"jaxrobust": "9.8.7", "python": "3.11.5", "backend": "gpu", "devices": 3,
-                   "device_kind": "H <200>", "packages": {"jax": "0.7.7", "numpy": "2.2.2"},
-                   "command": "main.py --config=digits_ce"}
+    environment = {
+        "jaxrobust": "9.8.7",
+        "python": "3.11.5",
+        "backend": "gpu",
+        "devices": 3,
+        "device_kind": "H <200>",
+        "packages": {"jax": "0.7.7", "numpy": "2.2.2"},
+        "command": "main.py --config=digits_ce",
+    }
     page, _ = rendered(environment=environment, config='{"loss": {"q": 0.123}}')
     rows = dict(tables(page)["How this was made"][0])
-    assert rows == {"method": "supervised, loss ce, seed 7", "training": "3 epochs, 30 steps",
-                    "command": "main.py --config=digits_ce", "device": "3 × H <200> (gpu)",
-                    "versions": "Python 3.11.5, jax 0.7.7, numpy 2.2.2"}
+    assert rows == {
+        "method": "supervised, loss ce, seed 7",
+        "training": "3 epochs, 30 steps",
+        "command": "main.py --config=digits_ce",
+        "device": "3 × H <200> (gpu)",
+        "versions": "Python 3.11.5, jax 0.7.7, numpy 2.2.2",
+    }
     text = Strict(page).text
     assert "errors of the network itself are not in it, and one that fits poorly" in text
     assert "jaxrobust 9.8.7" in text and '{"loss": {"q": 0.123}}' in text

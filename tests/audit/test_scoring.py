@@ -31,7 +31,8 @@ def test_a_case_by_hand():
     given, true = np.array([0, 0, 0, 1, 1, 1]), np.array([1, 0, 0, 1, 1, 0])
     found = find_label_issues(given, weights=np.ones(6))
     found = dataclasses.replace(
-        found, rank=np.array([1, 2, 5, 6, 4, 3]),
+        found,
+        rank=np.array([1, 2, 5, 6, 4, 3]),
         is_label_issue=np.array([True, True, False, False, False, False]),
         predicted_label=np.array([1, 1, 0, 1, 1, 1]),
     )

@@ -14,12 +14,21 @@ from jaxrobust.errors import UserError
 
 FACTORS = (0.1, 0.37, 0.7, 1.0, 1.3, 1.9)
 MAGNITUDES = {
-    "identity": (0.0,), "invert": (0.0,), "equalize": (0.0,), "auto_contrast": (0.0,),
-    "shear_x": (0.1, -0.3, 0.267), "shear_y": (0.1, -0.3, 0.267),
-    "translate_x": (0.0, 0.05, -0.1, 0.453, -0.4028), "translate_y": (0.05, -0.1, 0.453, -0.4028),
+    "identity": (0.0,),
+    "invert": (0.0,),
+    "equalize": (0.0,),
+    "auto_contrast": (0.0,),
+    "shear_x": (0.1, -0.3, 0.267),
+    "shear_y": (0.1, -0.3, 0.267),
+    "translate_x": (0.0, 0.05, -0.1, 0.453, -0.4028),
+    "translate_y": (0.05, -0.1, 0.453, -0.4028),
     "rotate": (0.0, 30.0, -30.0, 6.67, 90.0, 180.0),
-    "solarize": (256.0, 199.1, 128.0, 0.0), "posterize": (8.0, 5.0, 4.0, 1.0),
-    "contrast": FACTORS, "brightness": FACTORS, "color": FACTORS, "sharpness": FACTORS,
+    "solarize": (256.0, 199.1, 128.0, 0.0),
+    "posterize": (8.0, 5.0, 4.0, 1.0),
+    "contrast": FACTORS,
+    "brightness": FACTORS,
+    "color": FACTORS,
+    "sharpness": FACTORS,
 }
 CASES = [Operation(name, m) for name, values in MAGNITUDES.items() for m in values]
 SHAPES = [(32, 32, 3), (8, 8, 1), (27, 19, 3)]
@@ -52,8 +61,10 @@ def pillow(image, operation, resample=Image.Resampling.NEAREST, fill=128):
     (w, h), (name, m) = p.size, operation
     fill = fill if p.mode == "L" else (fill,) * 3
     affine = {
-        "shear_x": (1, m, 0, 0, 1, 0), "shear_y": (1, 0, 0, m, 1, 0),
-        "translate_x": (1, 0, m * w, 0, 1, 0), "translate_y": (1, 0, 0, 0, 1, m * h),
+        "shear_x": (1, m, 0, 0, 1, 0),
+        "shear_y": (1, 0, 0, m, 1, 0),
+        "translate_x": (1, 0, m * w, 0, 1, 0),
+        "translate_y": (1, 0, 0, 0, 1, m * h),
     }
     if name in affine:
         out = p.transform(p.size, Image.Transform.AFFINE, affine[name], resample, fillcolor=fill)

@@ -155,9 +155,7 @@ def test_a_batch_of_one_and_gray_digits():
 
 def test_floating_point_images_get_the_same_view(views):
     unit = (X / 255).astype(np.float32)
-    np.testing.assert_allclose(
-        views["crop_flip"](KEY, unit), views["crop_flip"](KEY, X), atol=2e-5
-    )
+    np.testing.assert_allclose(views["crop_flip"](KEY, unit), views["crop_flip"](KEY, X), atol=2e-5)
     np.testing.assert_array_equal(augment.as_uint8(unit), X)  # what the policies work on
     assert augment.as_uint8(unit).dtype == jnp.uint8
 
@@ -221,12 +219,14 @@ def test_mix_mixes_images_and_targets_alike():
     targets = jax.nn.one_hot(jnp.arange(3), 3)
     np.testing.assert_allclose(
         augment.mix(targets, partner, share),
-        [[0.75, 0.25, 0], [0, 0.75, 0.25], [0.25, 0, 0.75]], rtol=1e-6,
+        [[0.75, 0.25, 0], [0, 0.75, 0.25], [0.25, 0, 0.75]],
+        rtol=1e-6,
     )
     images = targets[:, :, None, None] * jnp.array([1.0, 2.0])[None, None, None, :]
     np.testing.assert_allclose(
         augment.mix(images, partner, share)[:, :, 0, 1],
-        2 * augment.mix(targets, partner, share), rtol=1e-6,
+        2 * augment.mix(targets, partner, share),
+        rtol=1e-6,
     )
 
 

@@ -19,9 +19,26 @@ def test_costs_are_measured(tmp_path):
     path = tmp_path / "out.json"
     env = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.audit", "--sizes", "3000x5", "--networks", "mlp",
-         "--rounds", "2", "--reports", "5000x10", "5000x100", "--json", path],
-        cwd=ROOT, env=env, capture_output=True, text=True,
+        [
+            sys.executable,
+            "-m",
+            "benchmarks.audit",
+            "--sizes",
+            "3000x5",
+            "--networks",
+            "mlp",
+            "--rounds",
+            "2",
+            "--reports",
+            "5000x10",
+            "5000x100",
+            "--json",
+            path,
+        ],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     written = json.loads(path.read_text())
@@ -62,13 +79,17 @@ def test_measures_by_hand():
     # Bins of 1/15: one wrong at 0.1, one right each at 0.2 and 0.3, one wrong at 0.6, six at 0.9.
     expected = (0.1 + 0.8 + 0.7 + 0.6 + abs(5 - 6 * 0.9)) / 10
     np.testing.assert_allclose(row["calibration_error"], expected)
-    assert row["thirds"] == {"head": {"recall": 1 / 2, "false_alarms": 1 / 4},
-                             "medium": {"recall": 0.0, "false_alarms": 0.0},
-                             "tail": {"recall": 0.0, "false_alarms": 1.0}}
+    assert row["thirds"] == {
+        "head": {"recall": 1 / 2, "false_alarms": 1 / 4},
+        "medium": {"recall": 0.0, "false_alarms": 0.0},
+        "tail": {"recall": 0.0, "false_alarms": 1.0},
+    }
     rows = {"cleanlab, self confidence": row, "cleanlab, normalized margin": row, "ours": row}
     text = label_issues.by_size({"long tail 0.1": [rows], "symmetric": [rows]}).splitlines()
-    assert text[2:] == [f"| long tail 0.1 | {way} | 0.500 | 0.000 | 0.000 | 0.250 | 0.000 | 1.000 |"
-                        for way in ("cleanlab", "ours")]
+    assert text[2:] == [
+        f"| long tail 0.1 | {way} | 0.500 | 0.000 | 0.000 | 0.250 | 0.000 | 1.000 |"
+        for way in ("cleanlab", "ours")
+    ]
 
 
 def test_all_evidence_together_is_above_cleanlab_on_digits():

@@ -14,9 +14,21 @@ def test_the_program_runs_without_torch(tmp_path):
     # One device, as a user has it, whatever the environment of the tests says.
     env = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {"JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.train_step", "--tiny", "--rounds", "2", "--no_torch",
-         "--json", path],
-        cwd=ROOT, env=env, capture_output=True, text=True,
+        [
+            sys.executable,
+            "-m",
+            "benchmarks.train_step",
+            "--tiny",
+            "--rounds",
+            "2",
+            "--no_torch",
+            "--json",
+            path,
+        ],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     assert "JAX's rows only" in done.stdout

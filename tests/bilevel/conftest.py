@@ -91,8 +91,13 @@ def weighted_cross_entropy(params, phi, batch, network, state):
 @pytest.fixture
 def toy():
     return SimpleNamespace(
-        make_network=make_network, make_batches=make_batches, dense=dense, batch_norm=batch_norm,
-        objective=by_rank(), jit=jax.jit, weighted_cross_entropy=weighted_cross_entropy,
+        make_network=make_network,
+        make_batches=make_batches,
+        dense=dense,
+        batch_norm=batch_norm,
+        objective=by_rank(),
+        jit=jax.jit,
+        weighted_cross_entropy=weighted_cross_entropy,
     )
 
 

@@ -22,7 +22,9 @@ CASES = {
     "finite_difference": {"mode": "finite_difference"},
     "skip": {"skip": 1, "bottom_batch_norm": "eval"},
     "skip with batch statistics, every other step": {
-        "skip": 1, "bottom_batch_norm": "batch", "meta_every": 2
+        "skip": 1,
+        "bottom_batch_norm": "batch",
+        "meta_every": 2,
     },
 }
 OPTIMIZER = optax.chain(
@@ -75,8 +77,11 @@ def mapped(step, state, batch, meta_batch, key):
     step = jax.pmap(step, axis_name="devices", in_axes=(None, 0, 0, None))
     states, info = jax.device_get(step(state, *shards, key))
     info = {
-        name: None if value is None
-        else value.reshape(8, *value.shape[2:]) if name in PER_EXAMPLE else value[0]
+        name: None
+        if value is None
+        else value.reshape(8, *value.shape[2:])
+        if name in PER_EXAMPLE
+        else value[0]
         for name, value in info._asdict().items()
     }
     return [jax.tree.map(lambda a, d=d: a[d], states) for d in range(4)], info
@@ -85,21 +90,26 @@ def mapped(step, state, batch, meta_batch, key):
 def compare(name, options, objective):
     (batch, meta_batch), key = batches(), jax.random.key(0)
     network, bilevel = make(objective, options)
-    state = jax.device_get(jax.jit(
-        lambda: bilevel.init(key, *network.init(jax.random.key(1), batch["x"]))
-    )())
+    state = jax.device_get(
+        jax.jit(lambda: bilevel.init(key, *network.init(jax.random.key(1), batch["x"])))()
+    )
     state = state._replace(meta_params=jax.tree.map(np.float64, state.meta_params))
     one, info = jax.jit(on_two_views(bilevel.step))(state, batch, meta_batch, key)
     spread = sharded(on_two_views(bilevel.step), state, batch, meta_batch, key)
     step = on_two_views(make(objective, options, axis_name="devices")[1].step)
     states, infos = mapped(step, state, batch, meta_batch, key)
-    print(json.dumps({
-        "case": name,
-        "meta_grad_norm": float(info.meta_grad_norm),
-        "jit": difference(spread, (one, info)),
-        "pmap": max(difference(s, one) for s in states)
-        + difference(tuple(infos.values()), tuple(info)),
-    }), flush=True)
+    print(
+        json.dumps(
+            {
+                "case": name,
+                "meta_grad_norm": float(info.meta_grad_norm),
+                "jit": difference(spread, (one, info)),
+                "pmap": max(difference(s, one) for s in states)
+                + difference(tuple(infos.values()), tuple(info)),
+            }
+        ),
+        flush=True,
+    )
 
 
 def main():

@@ -3,7 +3,11 @@
 import pytest
 
 CASES = [
-    "dynamic loss", "two steps", "first_order", "finite_difference", "skip",
+    "dynamic loss",
+    "two steps",
+    "first_order",
+    "finite_difference",
+    "skip",
     "skip with batch statistics, every other step",
 ]
 

@@ -41,7 +41,8 @@ def objective_of(method, file, phi, num_classes):
         ranks, hidden = phi["corrector"]["rank_embedding"].shape
         objective = dynamic_loss(num_classes, ranks, hidden)
         return objective._replace(observe=None), {
-            "rank": file["rank"], "pseudo_labels": file["pseudo_labels"]
+            "rank": file["rank"],
+            "pseudo_labels": file["pseudo_labels"],
         }
     hidden = phi["class_embedding"].shape[1]
     return curve_weighted(num_classes, file["curves"].shape[1], hidden), {"curve": file["curves"]}

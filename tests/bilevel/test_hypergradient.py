@@ -75,10 +75,16 @@ class Problem:
         return value[0], (up - down) / (2 * e)
 
 
-@pytest.mark.parametrize("name,steps", [
-    ("nesterov and weight decay", 1), ("adam", 1), ("clipping and schedule", 1),
-    ("momentum", 2), ("momentum", 5),
-])
+@pytest.mark.parametrize(
+    "name,steps",
+    [
+        ("nesterov and weight decay", 1),
+        ("adam", 1),
+        ("clipping and schedule", 1),
+        ("momentum", 2),
+        ("momentum", 5),
+    ],
+)
 def test_exact_equals_central_differences(toy, x64, name, steps):
     problem = Problem(toy, OPTIMIZERS[name])
     found = problem.compute(steps=steps)
@@ -149,8 +155,12 @@ def test_weighted_ridge_regression_after_one_gradient_step(x64, mode):
     ahead = theta - 0.01 * gradient
     expected = -0.01 * (x @ (meta_x.T @ (meta_x @ ahead - meta_y))) * (x @ theta - y)
     compute = hypergradient(inner, meta, optax.sgd(0.01), mode=mode)
-    found = compute(*(jnp.asarray(a) for a in (weights, theta)), optax.sgd(0.01).init(theta),
-                    (x, y), (meta_x, meta_y))
+    found = compute(
+        *(jnp.asarray(a) for a in (weights, theta)),
+        optax.sgd(0.01).init(theta),
+        (x, y),
+        (meta_x, meta_y),
+    )
     np.testing.assert_allclose(found.grads, expected, rtol=1e-7)
 
 
@@ -285,17 +295,29 @@ def disconnect(problem, how):
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("how", [
-    "the loss has no phi", "phi is stopped", "phi only adds", "the optimizer does nothing",
-    "the optimizer takes signs", "everything is held", "the meta-loss has no network",
-])
+@pytest.mark.parametrize(
+    "how",
+    [
+        "the loss has no phi",
+        "phi is stopped",
+        "phi only adds",
+        "the optimizer does nothing",
+        "the optimizer takes signs",
+        "everything is held",
+        "the meta-loss has no network",
+    ],
+)
 def test_a_gradient_that_nothing_leads_to_is_an_error_when_traced(toy, mode, how):
     problem = Problem(toy, OPTIMIZERS["sgd"])
     options = disconnect(problem, how)
     compute = hypergradient(problem.inner, problem.meta, problem.optimizer, mode=mode, **options)
     with pytest.raises(UserError, match="meta-gradient is zero.*Check"):
         jax.eval_shape(
-            compute, problem.phi, problem.params, problem.opt_state, problem.batch,
+            compute,
+            problem.phi,
+            problem.params,
+            problem.opt_state,
+            problem.batch,
             problem.meta_batch,
         )
 
@@ -317,10 +339,16 @@ def linear_problem(dead):
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("optimizer", [
-    optax.adam(0.05), optax.adamw(0.05), optax.rmsprop(0.05),
-    optax.chain(optax.clip_by_global_norm(0.1), optax.sgd(0.1, momentum=0.9)),
-], ids=["adam", "adamw", "rmsprop", "clip"])
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        optax.adam(0.05),
+        optax.adamw(0.05),
+        optax.rmsprop(0.05),
+        optax.chain(optax.clip_by_global_norm(0.1), optax.sgd(0.1, momentum=0.9)),
+    ],
+    ids=["adam", "adamw", "rmsprop", "clip"],
+)
 def test_inputs_that_are_always_zero_change_nothing(optimizer, mode):
     """Their gradients are exactly zero, where Adam's square root has no derivative."""
     found = {}
@@ -337,9 +365,14 @@ def test_inputs_that_are_always_zero_change_nothing(optimizer, mode):
     np.testing.assert_allclose(found[2].params[:3], found[0].params, rtol=1e-5)
 
 
-@pytest.mark.parametrize("optimizer", [
-    optax.adam(1e-9, eps=1e-6), optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(1e-3)),
-], ids=["adam", "clip"])
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        optax.adam(1e-9, eps=1e-6),
+        optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(1e-3)),
+    ],
+    ids=["adam", "clip"],
+)
 def test_a_look_ahead_from_weights_of_zero_has_the_slope_at_zero(optimizer):
     """As in learning to reweight: there Adam is SGD with rate / eps, and nothing is clipped."""
     inner, meta, x, meta_x, w = linear_problem(0)

@@ -15,8 +15,7 @@ from jaxrobust.objectives import Objective
 
 WEIGHTED = Objective(
     init=lambda key: jnp.zeros(4),
-    loss=lambda phi, z, b: jax.nn.sigmoid(phi)[b["labels"]]
-    * losses.cross_entropy(z, b["labels"]),
+    loss=lambda phi, z, b: jax.nn.sigmoid(phi)[b["labels"]] * losses.cross_entropy(z, b["labels"]),
 )
 
 
@@ -39,10 +38,15 @@ def run(optimizer, steps=6, apply=linear, batch=None):
     return state, info
 
 
-@pytest.mark.parametrize("optimizer", [
-    optax.chain(optax.sgd(0.1), optax.contrib.reduce_on_plateau()), optax.polyak_sgd(),
-    optax.contrib.momo(), optax.adam(1e-2),
-])
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        optax.chain(optax.sgd(0.1), optax.contrib.reduce_on_plateau()),
+        optax.polyak_sgd(),
+        optax.contrib.momo(),
+        optax.adam(1e-2),
+    ],
+)
 def test_optimizers_that_ask_for_the_loss_get_it(optimizer):
     state, info = run(optimizer)
     assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(state))
@@ -59,33 +63,44 @@ def test_the_value_given_to_the_optimizer_is_the_loss_before_the_step():
     assert float(state.opt_state) == 1
 
 
-@pytest.mark.parametrize("optimizer, says", [
-    (optax.radam(1e-2), "not a number in its first steps"),
-    (optax.contrib.mechanize(optax.adam(1e-2)), "not a number in its first steps"),
-    (optax.lbfgs(0.1), "cannot be taken"),
-    (optax.contrib.sophia(1e-2), "asks for arguments"),
-])
+@pytest.mark.parametrize(
+    "optimizer, says",
+    [
+        (optax.radam(1e-2), "not a number in its first steps"),
+        (optax.contrib.mechanize(optax.adam(1e-2)), "not a number in its first steps"),
+        (optax.lbfgs(0.1), "cannot be taken"),
+        (optax.contrib.sophia(1e-2), "asks for arguments"),
+    ],
+)
 def test_optimizers_without_a_derivative_are_refused_in_one_line(optimizer, says):
     with pytest.raises(UserError, match=says) as error:
         run(optimizer)
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("wrap, pick", [
-    (lambda x: (x, x), lambda x: x[0]),
-    (lambda x: {"tokens": x, "mask": x > 0}, lambda x: x["tokens"]),
-])
+@pytest.mark.parametrize(
+    "wrap, pick",
+    [
+        (lambda x: (x, x), lambda x: x[0]),
+        (lambda x: {"tokens": x, "mask": x > 0}, lambda x: x["tokens"]),
+    ],
+)
 def test_inputs_may_be_any_structure(wrap, pick):
     plain, _ = run(optax.sgd(0.1))
     batch = data()
-    other, _ = run(optax.sgd(0.1), batch=batch | {"x": wrap(batch["x"])},
-                   apply=lambda p, s, x, train: (pick(x) @ p["w"], s))
+    other, _ = run(
+        optax.sgd(0.1),
+        batch=batch | {"x": wrap(batch["x"])},
+        apply=lambda p, s, x, train: (pick(x) @ p["w"], s),
+    )
     np.testing.assert_array_equal(plain.params["w"], other.params["w"])
 
 
 def problem():
-    x, y = (jnp.asarray(np.random.default_rng(0).normal(size=s), jnp.float32)
-            for s in ((6, 8, 3), (6, 8)))
+    x, y = (
+        jnp.asarray(np.random.default_rng(0).normal(size=s), jnp.float32)
+        for s in ((6, 8, 3), (6, 8))
+    )
 
     def inner(w, phi, batch):
         a, b = batch
@@ -114,8 +129,9 @@ def test_many_steps_compile_as_a_scan_and_give_the_gradient_written_out(steps):
     compute = hypergradient(inner, outer, adam, steps=steps)
     found = compute(-3.0, w, adam.init(w), (x[1], y[1]), None)
     np.testing.assert_allclose(found.grads, jax.grad(written_out)(-3.0), rtol=1e-4)
-    text = str(jax.make_jaxpr(lambda phi: compute(phi, w, adam.init(w), (x[1], y[1]), None).grads)(
-        -3.0))
+    text = str(
+        jax.make_jaxpr(lambda phi: compute(phi, w, adam.init(w), (x[1], y[1]), None).grads)(-3.0)
+    )
     assert ("scan[" in text) == (steps > 3)
 
 
@@ -126,15 +142,19 @@ def test_each_look_ahead_step_may_have_a_batch_of_its_own(steps, mode):
     sgd, w = optax.sgd(0.05), jnp.ones(3)
     batches = (x[:steps], y[:steps])
     found = hypergradient(inner, outer, sgd, steps=steps, mode=mode, per_step=True)(
-        -3.0, w, sgd.init(w), batches, None)
+        -3.0, w, sgd.init(w), batches, None
+    )
     params = w
     for i in range(steps):
         params = params - 0.05 * jax.grad(inner)(params, -3.0, (x[i], y[i]))
     np.testing.assert_allclose(found.params, params, rtol=1e-5)
     repeated = jax.tree.map(lambda leaf: jnp.stack([leaf[0]] * steps), batches)
-    one, same = (hypergradient(inner, outer, sgd, steps=steps, mode=mode, per_step=own)(
-        -3.0, w, sgd.init(w), given, None)
-        for own, given in ((False, (x[0], y[0])), (True, repeated)))
+    one, same = (
+        hypergradient(inner, outer, sgd, steps=steps, mode=mode, per_step=own)(
+            -3.0, w, sgd.init(w), given, None
+        )
+        for own, given in ((False, (x[0], y[0])), (True, repeated))
+    )
     np.testing.assert_allclose(one.grads, same.grads, rtol=1e-5)
 
 
@@ -146,11 +166,19 @@ def test_shard_map_that_sums_gradients_itself_is_refused():
     split = jax.tree.map(lambda a: jnp.stack([a, a]), data())
 
     def step(check):
-        return jax.eval_shape(jax.shard_map(
-            lambda s, b: bilevel.step(s, jax.tree.map(lambda a: a[0], b),
-                                      jax.tree.map(lambda a: a[0], b))[0],
-            mesh=mesh, in_specs=(P(), P("d")), out_specs=P(), check_vma=check,
-        ), state, split)
+        return jax.eval_shape(
+            jax.shard_map(
+                lambda s, b: bilevel.step(
+                    s, jax.tree.map(lambda a: a[0], b), jax.tree.map(lambda a: a[0], b)
+                )[0],
+                mesh=mesh,
+                in_specs=(P(), P("d")),
+                out_specs=P(),
+                check_vma=check,
+            ),
+            state,
+            split,
+        )
 
     step(False)
     with pytest.raises(UserError, match="check_vma=False"):

@@ -87,7 +87,10 @@ def test_any_network_and_a_predicate_on_its_paths(toy, make):
     batch, meta_batch = toy.make_batches()
     apply, params, network_state = make(batch["x"])
     bilevel = make_bilevel(
-        apply, toy.objective, optax.adamw(1e-2), optax.sgd(10.0),
+        apply,
+        toy.objective,
+        optax.adamw(1e-2),
+        optax.sgd(10.0),
         skip=lambda path: "Dense_0" in path or "bottom" in path,
     )
     state = toy.jit(bilevel.init)(jax.random.key(0), params, network_state)
@@ -96,7 +99,8 @@ def test_any_network_and_a_predicate_on_its_paths(toy, make):
     for tree in ("params", "network_state"):
         before, now = getattr(state, tree), getattr(after, tree)
         assert jax.tree.structure(before) == jax.tree.structure(now)
-        moved = [jnp.any(a != b) for a, b in zip(
-            jax.tree.leaves(before), jax.tree.leaves(now), strict=True
-        )]
+        moved = [
+            jnp.any(a != b)
+            for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(now), strict=True)
+        ]
         assert all(moved)

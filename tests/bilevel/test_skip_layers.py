@@ -157,8 +157,12 @@ def filled(function, *arguments, seed):
 
 @pytest.mark.parametrize(
     "skip, statistics, name",
-    [(1, "batch", "dynamic loss"), (2, "eval", "curvenet"), (3, "batch", "curvenet"),
-     (4, "eval", "dynamic loss")],
+    [
+        (1, "batch", "dynamic loss"),
+        (2, "eval", "curvenet"),
+        (3, "batch", "curvenet"),
+        (4, "eval", "dynamic loss"),
+    ],
 )
 def test_a_split_resnet_32_has_the_gradient_with_the_bottom_held(toy, x64, skip, statistics, name):
     network = networks.make("resnet32", 3, dtype=jnp.float64, width=2, blocks=1)
@@ -202,5 +206,8 @@ def test_every_network_can_be_split(name, shape, sizes, skips):
         )
         state = jax.eval_shape(bilevel.init, jax.random.key(0), *start)
         after, _ = jax.eval_shape(bilevel.step, state, batch, batch)
-        jax.tree.map(lambda a, b: np.testing.assert_equal((a.shape, a.dtype), (b.shape, b.dtype)),
-                     after, state)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_equal((a.shape, a.dtype), (b.shape, b.dtype)),
+            after,
+            state,
+        )

@@ -52,9 +52,10 @@ def test_one_trace_over_many_steps_with_donated_buffers(toy, batches):
         state, info = jitted(state, *batches, jax.random.fold_in(KEY, i))
     assert len(traces) == 1 and int(state.step) == 20 and bool(info.met)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((state, info)))
-    moved = [np.any(a != b) for a, b in zip(
-        jax.tree.leaves(phi), jax.tree.leaves(state.meta_params), strict=True
-    )]
+    moved = [
+        np.any(a != b)
+        for a, b in zip(jax.tree.leaves(phi), jax.tree.leaves(state.meta_params), strict=True)
+    ]
     assert all(moved) and float(info.meta_grad_norm) > 0
 
 
@@ -271,8 +272,9 @@ def test_a_few_steps_of_metadata_teach_the_weights_which_label_is_wrong(toy):
     wrong = rng.random(64) < 0.4
     curve = np.where(wrong, 1.0, -1.0)[:, None] * np.ones((1, 3))
     batch = {"x": x, "labels": np.where(wrong, 1 - true, true), "curve": curve}
-    batch = {k: jnp.asarray(v, jnp.float32 if k != "labels" else jnp.int32)
-             for k, v in batch.items()}
+    batch = {
+        k: jnp.asarray(v, jnp.float32 if k != "labels" else jnp.int32) for k, v in batch.items()
+    }
     clean = batch | {"labels": jnp.asarray(true)}
 
     def apply(params, state, x, train):
@@ -287,11 +289,14 @@ def test_a_few_steps_of_metadata_teach_the_weights_which_label_is_wrong(toy):
     assert weights[wrong].mean() < 0.2 and weights[~wrong].mean() > 0.8
 
 
-@pytest.mark.parametrize("options,message", [
-    ({"meta_every": 0}, "meta_every"),
-    ({"mode": "exakt"}, "Did you mean 'exact'"),
-    ({"bottom_batch_norm": "train"}, "bottom_batch_norm"),
-])
+@pytest.mark.parametrize(
+    "options,message",
+    [
+        ({"meta_every": 0}, "meta_every"),
+        ({"mode": "exakt"}, "Did you mean 'exact'"),
+        ({"bottom_batch_norm": "train"}, "bottom_batch_norm"),
+    ],
+)
 def test_wrong_options_are_told_before_anything_runs(toy, options, message):
     with pytest.raises(UserError, match=message):
         simple_bilevel(toy, toy.make_network(), **options)

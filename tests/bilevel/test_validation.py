@@ -13,8 +13,10 @@ from jaxrobust.objectives import LabelCorrector, dynamic_loss, learning_to_rewei
 
 RNG = np.random.default_rng(0)
 BATCH = {
-    "x": RNG.normal(size=(6, 4)).astype(np.float32), "labels": np.arange(6) % 3,
-    "rank": np.arange(6) % 5, "index": np.arange(6),
+    "x": RNG.normal(size=(6, 4)).astype(np.float32),
+    "labels": np.arange(6) % 3,
+    "rank": np.arange(6) % 5,
+    "index": np.arange(6),
 }
 
 
@@ -50,20 +52,27 @@ def test_a_flax_module_in_a_line():
     assert np.isfinite(info.meta_grad_norm) and info.meta_grad_norm > 0 and state.step == 1
 
 
-@pytest.mark.parametrize("wrong, message", [
-    ({"network": MODULE}, r"must be apply\(params, state, x, train\) .* such as lambda"),
-    ({"network": MODULE.apply}, r"must be apply\(params, state, x, train\)"),
-    ({"network": lambda p, s, x, train: apply(p, s, x, train)[0]}, r"must return \(logits .B, K."),
-    ({"batch": (BATCH["x"], BATCH["labels"])}, "must be a dictionary with 'x'.* not a tuple"),
-    ({"batch": without("x")}, "must be a dictionary with 'x'.* of index, labels, rank"),
-    ({"batch": without("rank")}, "needs 'rank', which is not there"),
-    ({"batch": without("labels")}, "needs 'labels', which is not there"),
-    ({"batch": BATCH | {"labels": np.eye(3)[BATCH["labels"]]}}, r"labels \[6, 3\]"),
-    ({"objective": dynamic_loss(5, 5, 4)}, r"loss of logits \[6, 3\].*shapes"),
-    ({"objective": learning_to_reweight(4)[0]}, r"loss of logits \[6, 3\]"),
-    ({"objective": LabelCorrector(3)}, "must be an Objective.* not 'LabelCorrector'"),
-    ({"meta_every": 1.5}, "whole number of at least 1, not 1.5"),
-], ids=lambda value: value if isinstance(value, str) else next(iter(value)))
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ({"network": MODULE}, r"must be apply\(params, state, x, train\) .* such as lambda"),
+        ({"network": MODULE.apply}, r"must be apply\(params, state, x, train\)"),
+        (
+            {"network": lambda p, s, x, train: apply(p, s, x, train)[0]},
+            r"must return \(logits .B, K.",
+        ),
+        ({"batch": (BATCH["x"], BATCH["labels"])}, "must be a dictionary with 'x'.* not a tuple"),
+        ({"batch": without("x")}, "must be a dictionary with 'x'.* of index, labels, rank"),
+        ({"batch": without("rank")}, "needs 'rank', which is not there"),
+        ({"batch": without("labels")}, "needs 'labels', which is not there"),
+        ({"batch": BATCH | {"labels": np.eye(3)[BATCH["labels"]]}}, r"labels \[6, 3\]"),
+        ({"objective": dynamic_loss(5, 5, 4)}, r"loss of logits \[6, 3\].*shapes"),
+        ({"objective": learning_to_reweight(4)[0]}, r"loss of logits \[6, 3\]"),
+        ({"objective": LabelCorrector(3)}, "must be an Objective.* not 'LabelCorrector'"),
+        ({"meta_every": 1.5}, "whole number of at least 1, not 1.5"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else next(iter(value)),
+)
 def test_wrong_use_is_told_in_a_line(wrong, message):
     with pytest.raises(UserError, match=message) as caught:
         step(**wrong)
@@ -74,7 +83,8 @@ def test_labels_are_not_needed_by_an_objective_that_does_not_read_them():
     objective = dynamic_loss(3, 5, 4)
     reads = objective._replace(
         loss=lambda phi, z, batch: objective.loss(phi, z, batch | {"labels": batch["y"]}),
-        observe=None, weights=None,
+        observe=None,
+        weights=None,
     )
     batch = without("labels") | {"y": BATCH["labels"], "pseudo_labels": jnp.zeros(6, jnp.int32)}
     assert step(objective=reads, batch=batch)[0].step == 1

@@ -159,8 +159,11 @@ def test_a_class_that_is_ruled_out_is_as_if_it_were_not_there(name, lowest):
         def total(z):
             loss = bind(name)
             if "class_counts" in losses.needs(name):
-                loss = functools.partial(losses.get(name), **hyper_of(name),
-                                         class_counts=np.array([40.0, 20.0, 5.0, 0.0])[counts])
+                loss = functools.partial(
+                    losses.get(name),
+                    **hyper_of(name),
+                    class_counts=np.array([40.0, 20.0, 5.0, 0.0])[counts],
+                )
                 keywords = {"complementary_labels": negatives} if name == "nlnl" else {}
                 value = loss(z, labels, **keywords)
             else:
@@ -171,8 +174,9 @@ def test_a_class_that_is_ruled_out_is_as_if_it_were_not_there(name, lowest):
         return value, gradient
 
     eager, compiled = both(ruled_out), jax.jit(both, compiler_options=QUICK)(ruled_out)
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5),
-                 eager, compiled)
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), eager, compiled
+    )
     assert np.isfinite(eager[0]).all() and np.isfinite(eager[1]).all()
     if name not in COUNTS_CLASSES and lowest < -1e10:
         value, gradient = both(logits[:, :3], slice(3))
@@ -266,7 +270,9 @@ def test_first_and_second_derivatives_equal_finite_differences(name, x64):
     exact = 2e-5 if name in STEEP else 1e-6
     np.testing.assert_allclose(slope, (after - before) / 2e-5, rtol=exact, atol=1e-6)
     np.testing.assert_allclose(
-        curvature, (slope_after - slope_before) / 2e-5, rtol=50 * exact if name in STEEP else 1e-5,
+        curvature,
+        (slope_after - slope_before) / 2e-5,
+        rtol=50 * exact if name in STEEP else 1e-5,
         atol=1e-5,
     )
 

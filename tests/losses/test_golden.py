@@ -70,8 +70,10 @@ def groups(golden, file):
             yield group, {n.split("/")[1]: arrays[n] for n in arrays if n.startswith(f"{group}/")}
 
 
-UPDATES = {"elr": (losses.elr_update, {"beta": "beta"}, {"lamb": "lamb"}),
-           "selc": (losses.selc_update, {"momentum": "momentum"}, {})}
+UPDATES = {
+    "elr": (losses.elr_update, {"beta": "beta"}, {"lamb": "lamb"}),
+    "selc": (losses.selc_update, {"momentum": "momentum"}, {}),
+}
 
 
 @pytest.mark.golden
@@ -88,9 +90,19 @@ def test_memories_move_and_losses_follow_as_in_the_released_programs(golden, x64
         hyper |= {"es": int(file["es"])} if "es" in file else {}
         while f"index_{batches}" in file:
             index, logits, labels, epoch, before, after, value, mean, gradient = (
-                file[f"{key}_{batches}"] for key in (
-                    "index", "logits", "labels", "epoch", "targets_before", "targets_after",
-                    "value", "loss", "grad"))
+                file[f"{key}_{batches}"]
+                for key in (
+                    "index",
+                    "logits",
+                    "labels",
+                    "epoch",
+                    "targets_before",
+                    "targets_after",
+                    "value",
+                    "loss",
+                    "grad",
+                )
+            )
             close(state, before, err_msg=group)
             epoch = int(epoch) - ("es" in file)  # SELC's epochs count from one.
             rows = memory.update(state[index], logits, epoch=epoch, **hyper)
@@ -116,14 +128,20 @@ def test_divergences_of_views_are_the_released_programs(golden, x64):
     close = functools.partial(np.testing.assert_allclose, rtol=1e-10, atol=1e-10)
     for case, file in groups(golden, "gjs.npz"):
         for prefix, scaled in (("", True), ("unscaled_", False)):
+
             def total(z, file=file, scaled=scaled):
                 value = losses.generalized_jensen_shannon(
-                    z, file["labels"], weights=file["weights"], scaled=scaled)
+                    z, file["labels"], weights=file["weights"], scaled=scaled
+                )
                 return losses.mean(value), value
 
             gradient, value = jax.grad(total, has_aux=True)(file["logits"])
             close(value, file[f"{prefix}value"], err_msg=case)
             close(gradient, file[f"{prefix}grad"], err_msg=case)
         if len(file["logits"]) == 1:
-            close(losses.jensen_shannon(file["logits"][0], file["labels"],
-                                        pi=float(file["weights"][0])), file["value"])
+            close(
+                losses.jensen_shannon(
+                    file["logits"][0], file["labels"], pi=float(file["weights"][0])
+                ),
+                file["value"],
+            )

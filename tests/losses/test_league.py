@@ -157,6 +157,7 @@ def test_losses_with_a_memory_take_extremes_masks_and_classes_ruled_out(name):
     z = np.array([[-1e4, 1e4, 0], [1e4, -1e4, 0], [0, 2, -np.inf], [np.nan] * 3], np.float32)
     rows = memory.init(labels, 3)
     for epoch in (0, 100):
+
         def total(z, epoch=epoch):
             moved = memory.update(rows, z, epoch=epoch, **hyper)
             value = memory.loss(z, labels, rows=moved, epoch=epoch, where=where, **hyper)
@@ -178,11 +179,13 @@ def test_divergence_of_views():
     one = losses.generalized_jensen_shannon(LOGITS[None], LABELS, weights=[0.3, 0.7])
     assert_close(one, value("js", pi=0.3))
     twice = losses.generalized_jensen_shannon(
-        np.stack([LOGITS, LOGITS]), LABELS, weights=[0.3, 0.2, 0.5])
+        np.stack([LOGITS, LOGITS]), LABELS, weights=[0.3, 0.2, 0.5]
+    )
     assert_close(twice, one)
     other = np.roll(LOGITS, 1, axis=-1)
     found = losses.generalized_jensen_shannon(
-        np.stack([LOGITS, other]), LABELS, weights=[0.3, 0.2, 0.5], scaled=False)
+        np.stack([LOGITS, other]), LABELS, weights=[0.3, 0.2, 0.5], scaled=False
+    )
     q = np.roll(P, 1, axis=-1)
     m = 0.3 * HOT + 0.2 * P + 0.5 * q
     label = -0.3 * np.log((HOT * m).sum(-1))
@@ -203,8 +206,11 @@ def test_divergence_of_views_masks_bears_extremes_and_refuses_what_does_not_fit(
     gradient, value = jax.grad(total, has_aux=True)(z)
     assert np.isfinite(value).all() and np.isfinite(gradient).all()
     assert value[1] == 0 and value[2] == 0 and value[0] > 0
-    for weights, message in (([0.5, 0.5], r"shape \[3\]"), ([0.5, 0.3, 0.3], "sum to 1"),
-                             ([1.0, 0.0, 0.0], "positive")):
+    for weights, message in (
+        ([0.5, 0.5], r"shape \[3\]"),
+        ([0.5, 0.3, 0.3], "sum to 1"),
+        ([1.0, 0.0, 0.0], "positive"),
+    ):
         with pytest.raises(UserError, match=message):
             losses.generalized_jensen_shannon(np.stack([LOGITS] * 2), LABELS, weights=weights)
     with pytest.raises(UserError, match=r"\[M, ..., K\]"):

@@ -49,7 +49,7 @@ def test_the_tables_list_the_hyper_parameters_that_the_losses_take():
 
 def test_type_checkers_see_the_same_names():
     source = inspect.getsource(losses)
-    guarded = source[source.index("if TYPE_CHECKING"): source.index("LOSSES = ")]
+    guarded = source[source.index("if TYPE_CHECKING") : source.index("LOSSES = ")]
     for table in TABLES:
         for name in table:
             assert re.search(rf"\b{table.function(name)}\b", guarded), table.function(name)

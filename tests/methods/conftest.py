@@ -41,9 +41,15 @@ class Small:
         self.optimizer, self.meta_optimizer = optax.sgd(0.1, momentum=0.9), optax.adam(meta_lr)
         made = self.network, self.objective, self.optimizer, self.meta_optimizer
         self.method = dynamic_loss(
-            self.network, make_bilevel(*made, **look_ahead), *made[1:],
-            weak, strong, example=jnp.zeros((16, 2)), labels=jnp.asarray(self.labels),
-            class_counts=np.bincount(self.labels), **(settings | options),
+            self.network,
+            make_bilevel(*made, **look_ahead),
+            *made[1:],
+            weak,
+            strong,
+            example=jnp.zeros((16, 2)),
+            labels=jnp.asarray(self.labels),
+            class_counts=np.bincount(self.labels),
+            **(settings | options),
         )
         feed = Feed({"x": jnp.asarray(self.x), "labels": jnp.asarray(self.labels)})
         forward = make_forward(self.network, plain, 60)

@@ -14,8 +14,11 @@ from jaxrobust.training.loop import Place, Runner
 
 
 def curves_of(state):
-    return next(leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state.memory)
-                if getattr(path[-1], "key", None) == "curves")
+    return next(
+        leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state.memory)
+        if getattr(path[-1], "key", None) == "curves"
+    )
 
 
 def trained(devices):
@@ -26,16 +29,25 @@ def trained(devices):
     made.method.probe_batch_divisor, made.train.epochs = 1, 1
     made.method.hidden, made.train.loop = 8, "step"
     experiment = assemble(config.validate(made))
-    runner = Runner(experiment.method, experiment.feed, experiment.forward, experiment.key,
-                    loop="step", layout=experiment.layout)
+    runner = Runner(
+        experiment.method,
+        experiment.feed,
+        experiment.forward,
+        experiment.key,
+        loop="step",
+        layout=experiment.layout,
+    )
     state, place = init_state(experiment), Place()
     assert [stage.epochs for stage in experiment.method.stages] == [0, 1, 1, 0]
     shardings, states = [curves_of(state).sharding], []
     for _ in range(2):
         state, _ = runner.epoch(state, place, lambda *_: None)
         shardings.append(curves_of(state).sharding)
-        states.append(jax.device_get((curves_of(state), experiment.method.report(state)["weights"],
-                                      state.params)))
+        states.append(
+            jax.device_get(
+                (curves_of(state), experiment.method.report(state)["weights"], state.params)
+            )
+        )
     return states, shardings
 
 

@@ -11,8 +11,11 @@ from jaxrobust.training.loop import Place, Runner
 
 
 def rows_of(state):
-    return next(leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state.memory)
-                if getattr(path[-1], "key", None) == "rows")
+    return next(
+        leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state.memory)
+        if getattr(path[-1], "key", None) == "rows"
+    )
 
 
 def trained(devices):
@@ -20,8 +23,14 @@ def trained(devices):
     made.network.name, made.network.width, made.train.loop = "mlp", 8, "step"
     made.train.batch_size, made.train.devices, made.train.epochs = 128, devices, 2
     experiment = assemble(config.validate(made))
-    runner = Runner(experiment.method, experiment.feed, experiment.forward, experiment.key,
-                    loop="step", layout=experiment.layout)
+    runner = Runner(
+        experiment.method,
+        experiment.feed,
+        experiment.forward,
+        experiment.key,
+        loop="step",
+        layout=experiment.layout,
+    )
     state, place = init_state(experiment), Place()
     for _ in range(2):
         state, _ = runner.epoch(state, place, lambda *_: None)

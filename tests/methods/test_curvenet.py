@@ -30,12 +30,23 @@ def settings(**overrides):
     """A recipe in small; `a__b` sets a.b."""
     made = configuration.load("digits_curvenet:ce")
     small = {
-        "network.name": "mlp", "network.width": 16, "train.epochs": 4, "train.batch_size": 16,
-        "optimizer.milestones": (2,), "method.probe_epochs": 3, "method.meta_batch_size": 8,
-        "method.hidden": 8, "method.meta_learning_rate": 0.03, "method.curves_dtype": "float32",
-        "log.figures": False, "log.tensorboard": False, "checkpoint.every_seconds": 0.0,
-        "data.noise.kind": "none", "data.noise.rate": 0.0,
-        "data.imbalance.kind": "none", "data.imbalance.factor": 1.0,
+        "network.name": "mlp",
+        "network.width": 16,
+        "train.epochs": 4,
+        "train.batch_size": 16,
+        "optimizer.milestones": (2,),
+        "method.probe_epochs": 3,
+        "method.meta_batch_size": 8,
+        "method.hidden": 8,
+        "method.meta_learning_rate": 0.03,
+        "method.curves_dtype": "float32",
+        "log.figures": False,
+        "log.tensorboard": False,
+        "checkpoint.every_seconds": 0.0,
+        "data.noise.kind": "none",
+        "data.noise.rate": 0.0,
+        "data.imbalance.kind": "none",
+        "data.imbalance.factor": 1.0,
     }
     chosen = {key.replace("__", "."): value for key, value in overrides.items()}
     made.update_from_flattened_dict(small | chosen)
@@ -57,9 +68,15 @@ class Small:
         make_optimizer = functools.partial(experiment.make_optimizer, self.config)
         self.optimizer = make_optimizer(((self.config.train.epochs, 4),))
         self.method = build_method.make(
-            self.config, self.network, make_optimizer, lambda kind=None: plain,
-            example=jnp.zeros((16, 2)), labels=jnp.asarray(self.labels[:60]), num_classes=3,
-            held_out=held_out, curves=curves,
+            self.config,
+            self.network,
+            make_optimizer,
+            lambda kind=None: plain,
+            example=jnp.zeros((16, 2)),
+            labels=jnp.asarray(self.labels[:60]),
+            num_classes=3,
+            held_out=held_out,
+            curves=curves,
         )
         feed = Feed({"x": jnp.asarray(self.x), "labels": jnp.asarray(self.labels)})
         forward = make_forward(self.network, plain, 60)
@@ -111,7 +128,9 @@ def walked():
 def test_the_probe_learns_nothing_but_the_network_and_the_allocation_starts_afresh(walked):
     made, states, rows = walked
     assert [(s.name, s.epochs, s.result) for s in made.method.stages] == [
-        ("probe", 1, False), ("probe_cycles", 2, False), ("allocate", 2, True),
+        ("probe", 1, False),
+        ("probe_cycles", 2, False),
+        ("allocate", 2, True),
         ("keep_weights", 2, True),
     ]
     first, probed = states[0], states[3]
@@ -148,14 +167,21 @@ def one_step(made, stage, epoch):
     pass_ = made.method.stages[stage].passes[0]
     order = pass_.order(made.state, jax.random.key(0), epoch)
     rows = order.index[-1]  # The short one: 12 examples, and 4 that fill it up.
-    batch = {"x": jnp.asarray(made.x)[rows], "labels": jnp.asarray(made.labels)[rows],
-             "index": rows, "where": order.where[-1]}
+    batch = {
+        "x": jnp.asarray(made.x)[rows],
+        "labels": jnp.asarray(made.labels)[rows],
+        "index": rows,
+        "where": order.where[-1],
+    }
     meta = None
     if order.meta_index is not None:
         chosen = order.meta_index[0]
         assert (np.asarray(chosen) >= 60).all()  # The hold-out.
-        meta = {"x": jnp.asarray(made.x)[chosen], "labels": jnp.asarray(made.labels)[chosen],
-                "where": jnp.ones(len(chosen), bool)}
+        meta = {
+            "x": jnp.asarray(made.x)[chosen],
+            "labels": jnp.asarray(made.labels)[chosen],
+            "where": jnp.ones(len(chosen), bool),
+        }
     before = made.kept()
     after, info = jax.jit(pass_.step)(made.state, batch, meta, jax.random.key(1), epoch)
     assert int(batch["where"].sum()) == 12
@@ -181,7 +207,8 @@ def test_a_step_with_kept_weights_is_the_weighted_loss_over_the_batch_size(loss)
     np.testing.assert_allclose(info.scalars["loss"], value, rtol=1e-5)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
-        after.params, optax.apply_updates(before.params, updates),
+        after.params,
+        optax.apply_updates(before.params, updates),
     )
 
 
@@ -190,8 +217,12 @@ def test_classes_are_reweighted_from_the_chosen_epoch_of_the_allocation(epoch, b
     """(1 - beta) / (1 - beta^n), normalized to sum K; what counts epochs is shown above."""
     config = settings(loss__reweight_from=2, loss__reweight_beta=0.9)
     setup = build_method.Setup(None, None, None, None, None, np.array([50, 10, 1]))
-    batch = {"labels": jnp.arange(3), "where": jnp.ones(3, bool), "epoch": jnp.int32(epoch),
-             "key": jax.random.key(0)}
+    batch = {
+        "labels": jnp.arange(3),
+        "where": jnp.ones(3, bool),
+        "epoch": jnp.int32(epoch),
+        "key": jax.random.key(0),
+    }
     objective = build_method._base(config, setup).objective
     value = objective.loss({}, jnp.zeros((3, 3)), batch)
     np.testing.assert_allclose(value, np.log(3) * np.array(by_class), rtol=1e-3)
@@ -233,7 +264,8 @@ def test_curvenet_on_the_dynamic_loss_learns_all_three_parts():
 def test_meta_weight_net_weighs_by_the_loss_of_the_real_step():
     made = Small(method__name="meta_weight_net", method__freeze_epoch=3, loss__name="dal")
     assert [(s.name, s.epochs) for s in made.method.stages] == [
-        ("allocate", 3), ("keep_weights", 1)
+        ("allocate", 3),
+        ("keep_weights", 1),
     ]
     before, after, batch, info = one_step(made, 0, 0)
     value = np.asarray(losses.cross_entropy(info.logits, batch["labels"]))
@@ -247,8 +279,9 @@ def test_meta_weight_net_weighs_by_the_loss_of_the_real_step():
 
 
 def test_learning_to_reweight_shares_the_examples_that_count_out_anew():
-    made = Small(method__name="learning_to_reweight", method__base="dynamic_loss",
-                 method__num_ranks=5)
+    made = Small(
+        method__name="learning_to_reweight", method__base="dynamic_loss", method__num_ranks=5
+    )
     before, after, batch, info = one_step(made, 0, 0)
     rows = np.asarray(batch["index"])[:12]
     weights = np.asarray(after.memory["weights"])
@@ -256,8 +289,9 @@ def test_learning_to_reweight_shares_the_examples_that_count_out_anew():
     np.testing.assert_allclose(weights[rows].sum(), 12, rtol=1e-4)
     assert (np.delete(weights, rows) == 1).all()
     # The learned base keeps its own optimizer: it moves by its learning rate at most.
-    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), before.meta_params["base"],
-                         after.meta_params["base"])
+    moved = jax.tree.map(
+        lambda a, b: np.abs(a - b).max(), before.meta_params["base"], after.meta_params["base"]
+    )
     assert 0 < max(jax.tree.leaves(moved)) < 0.0301
 
 
@@ -274,8 +308,13 @@ def test_metadata_of_low_loss_and_curves_of_another_training():
     """Neither hold-out nor probe: both from outside the training."""
     score = np.random.default_rng(0).permutation(60)
     curves = score[:, None] + np.zeros((60, 9))
-    made = Small(held_out=0, curves=curves, method__low_loss_metadata=True,
-                 method__curve_start=2, method__curve_end=7)
+    made = Small(
+        held_out=0,
+        curves=curves,
+        method__low_loss_metadata=True,
+        method__curve_start=2,
+        method__curve_end=7,
+    )
     assert [s.name for s in made.method.stages] == ["allocate", "keep_weights"]
     made.epochs(1)
     np.testing.assert_allclose(made.state.memory["curves"][:60], curves, rtol=1e-6)
@@ -317,8 +356,10 @@ def test_the_dynamic_loss_takes_losses_that_change_or_draw(method, name, setting
         ({"method__skip_stages": 2}, "2 stages .hidden1, head."),
         ({"method__name": "dynamic_loss"}, "held out by data.metadata.kind"),
         ({"train__drop_last": True}, "drop_last is for method.name=supervised; curvenet"),
-        ({"method__name": "dynamic_loss", "held_out": 0, "method__warmup_epochs": 9},
-         "method.warmup_epochs=9 must be below"),
+        (
+            {"method__name": "dynamic_loss", "held_out": 0, "method__warmup_epochs": 9},
+            "method.warmup_epochs=9 must be below",
+        ),
     ],
     ids=str,
 )
@@ -330,10 +371,16 @@ def test_what_cannot_work_is_said(options, message):
 @pytest.fixture(scope="module")
 def noisy():
     def make(**overrides):
-        usual = {"data__noise__kind": "symmetric", "data__noise__rate": 0.4,
-                 "method__base": "dynamic_loss", "method__num_ranks": 10,
-                 "method__curves_dtype": "float16",
-                 "train__batch_size": 256, "train__loop": "step", "checkpoint__every_steps": 1}
+        usual = {
+            "data__noise__kind": "symmetric",
+            "data__noise__rate": 0.4,
+            "method__base": "dynamic_loss",
+            "method__num_ranks": 10,
+            "method__curves_dtype": "float16",
+            "train__batch_size": 256,
+            "train__loop": "step",
+            "checkpoint__every_steps": 1,
+        }
         return settings(**usual | overrides)
 
     return make
@@ -364,8 +411,15 @@ def test_a_run_keeps_its_probe_and_never_selects_from_it(whole):
 def test_a_run_draws_what_it_learned_and_its_audit_reads_it(whole):
     folder, results = whole
     figures = {path.name for path in (folder / "figures").glob("*.png")}
-    assert {"curves.png", "weights.png", "weight_by_class.png", "weight_against_loss.png",
-            "weight_by_rank.png", "margins.png", "learned.png"} <= figures
+    assert {
+        "curves.png",
+        "weights.png",
+        "weight_by_class.png",
+        "weight_against_loss.png",
+        "weight_by_rank.png",
+        "margins.png",
+        "learned.png",
+    } <= figures
     assert {"curvenet", "dynamics"} <= set(results["audit"]["sources"])
 
 
@@ -413,8 +467,12 @@ def test_a_probe_serves_another_run(noisy, whole, tmp_path):
     state = predict.open_workdir(tmp_path)[1]["state"]
     kept = predict.open_workdir(folder)[1]["state"]
     curves, theirs = (
-        next(leaf for path, leaf in jax.tree_util.tree_leaves_with_path(s.memory)
-             if "curves" in jax.tree_util.keystr(path)) for s in (state, kept)
+        next(
+            leaf
+            for path, leaf in jax.tree_util.tree_leaves_with_path(s.memory)
+            if "curves" in jax.tree_util.keystr(path)
+        )
+        for s in (state, kept)
     )
     np.testing.assert_array_equal(curves, theirs)
 
@@ -428,8 +486,11 @@ def test_curves_that_do_not_fit_are_refused_in_a_line(noisy, whole, tmp_path, pr
 
     refuses("holds no finished probe", probe_workdir=str(tmp_path))
     refuses("choose one", probe_workdir="a", method__curves_file="b")
-    refuses("are read by method.name=curvenet, not by supervised", probe_workdir=str(folder),
-            method__name="supervised")
+    refuses(
+        "are read by method.name=curvenet, not by supervised",
+        probe_workdir=str(folder),
+        method__name="supervised",
+    )
     refuses(r"lacks the curves of \d+ of", probe_workdir=str(folder), seed=1)
     with np.load(folder / "curves.npz") as file:
         arrays = dict(file)
@@ -440,8 +501,9 @@ def test_curves_that_do_not_fit_are_refused_in_a_line(noisy, whole, tmp_path, pr
         return {"method__curves_file": str(path)}
 
     refuses("other data", **external(fingerprint="x"))
-    shifted = np.where(np.arange(len(arrays["index"])) < 7, 9 - arrays["given_labels"],
-                       arrays["given_labels"])
+    shifted = np.where(
+        np.arange(len(arrays["index"])) < 7, 9 - arrays["given_labels"], arrays["given_labels"]
+    )
     refuses("other labels for 7 training", **external(given_labels=shifted))
     bare = {"fingerprint": None, "given_labels": None}
     refuses("not finite", **external(curves=arrays["curves"] * np.nan))

@@ -100,8 +100,14 @@ def test_steps_an_epoch_are_what_the_schedule_is_told(small):
 @pytest.mark.parametrize(
     "options",
     [
-        {"corrector": False}, {"margin": False}, {"shared_weight": True}, {"fine_tune": False},
-        {"mixup_alpha": 0.5}, {"meta_every": 2}, {"skip": 1}, {"steps": 2},
+        {"corrector": False},
+        {"margin": False},
+        {"shared_weight": True},
+        {"fine_tune": False},
+        {"mixup_alpha": 0.5},
+        {"meta_every": 2},
+        {"skip": 1},
+        {"steps": 2},
         {"mode": "finite_difference"},
     ],
     ids=str,
@@ -163,13 +169,23 @@ def test_a_run_shows_what_it_learned(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(results, "draw_learned", draws)
     jaxrobust.train(tiny, tmp_path)
     assert drawn == [3, 4]  # After the epochs that are drawn, and at the end.
-    figures = {str(p.relative_to(tmp_path / "figures"))
-               for p in (tmp_path / "figures").rglob("*.png")}
-    assert {"weight_by_rank.png", "margins.png", "learned.png", "epochs/0003_margins.png",
-            "epochs/0003_weight_by_rank.png"} <= figures
+    figures = {
+        str(p.relative_to(tmp_path / "figures")) for p in (tmp_path / "figures").rglob("*.png")
+    }
+    assert {
+        "weight_by_rank.png",
+        "margins.png",
+        "learned.png",
+        "epochs/0003_margins.png",
+        "epochs/0003_weight_by_rank.png",
+    } <= figures
     row = read_rows(tmp_path / "metrics.jsonl")[-1]
-    for name in ("corrected_accuracy_clean", "corrected_accuracy_wrong", "metadata_clean_share",
-                 "weight_auroc"):
+    for name in (
+        "corrected_accuracy_clean",
+        "corrected_accuracy_wrong",
+        "metadata_clean_share",
+        "weight_auroc",
+    ):
         assert 0 <= row[name] <= 1
     assert row["metadata_clean_share"] > 0.64  # Better than the data, 36 % of which is wrong.
     written = json.loads((tmp_path / "results.json").read_text())
@@ -192,10 +208,14 @@ def by_step(tiny, tmp_path_factory):
     return made, jaxrobust.train(made, folder), read_rows(folder / "metrics.jsonl"), folder
 
 
-@pytest.mark.parametrize("after, stage", [
-    pytest.param(1, "warm-up", marks=pytest.mark.slow), (5, "look-ahead"),
-    pytest.param(7, "fine-tuning", marks=pytest.mark.slow),
-])
+@pytest.mark.parametrize(
+    "after, stage",
+    [
+        pytest.param(1, "warm-up", marks=pytest.mark.slow),
+        (5, "look-ahead"),
+        pytest.param(7, "fine-tuning", marks=pytest.mark.slow),
+    ],
+)
 def test_killed_within_any_stage_it_ends_the_same(by_step, tmp_path, monkeypatch, after, stage):
     made, whole, rows, folder = by_step
     save, saved = train.Checkpoints.save, []
@@ -211,7 +231,8 @@ def test_killed_within_any_stage_it_ends_the_same(by_step, tmp_path, monkeypatch
         jaxrobust.train(made, tmp_path)
     last = saved[-1]
     assert {"warm-up": (0, 0), "look-ahead": (1, 0), "fine-tuning": (1, 1)}[stage] == (
-        last["epoch"], last["pass_index"]
+        last["epoch"],
+        last["pass_index"],
     ) and last["position"] > 0
     monkeypatch.setattr(train.Checkpoints, "save", save)
     assert jaxrobust.train(made, tmp_path)["last"] == whole["last"]

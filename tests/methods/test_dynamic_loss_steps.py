@@ -1,6 +1,5 @@
 """The dynamic loss's steps against the same written out plainly: who sees which view and label."""
 
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,8 +26,12 @@ def strong(key, x):
 def at(made, rows, where=None):
     rows = jnp.asarray(rows, jnp.int32)
     where = jnp.ones(len(rows), bool) if where is None else where
-    return {"x": jnp.asarray(made.x)[rows], "labels": jnp.asarray(made.labels)[rows],
-            "index": rows, "where": where}
+    return {
+        "x": jnp.asarray(made.x)[rows],
+        "labels": jnp.asarray(made.labels)[rows],
+        "index": rows,
+        "where": where,
+    }
 
 
 def stepped(made, stage, pass_index, rows, meta_rows=None):
@@ -52,9 +55,7 @@ def updated(made, state, loss):
 
 def meta_updated(made, state, loss):
     grads, phi = jax.grad(loss)(state.meta_params), state.meta_params
-    return optax.apply_updates(
-        phi, made.meta_optimizer.update(grads, state.meta_opt_state, phi)[0]
-    )
+    return optax.apply_updates(phi, made.meta_optimizer.update(grads, state.meta_opt_state, phi)[0])
 
 
 def assert_close(a, b, **tolerance):
@@ -75,9 +76,7 @@ def test_warm_up_is_cross_entropy_of_the_strong_view_and_fits_the_corrector_to_i
 
     @jax.jit
     def expected():
-        return loss(before.params), updated(made, before, loss), meta_updated(
-            made, before, fitting
-        )
+        return loss(before.params), updated(made, before, loss), meta_updated(made, before, fitting)
 
     assert_close((info.scalars["loss"], after.params, after.meta_params), expected())
 
@@ -92,8 +91,9 @@ def test_fitting_leaves_the_margins_whatever_the_weight_decay(small):
     )
     after, _ = jax.jit(step)(made.state, at(made, range(16)), None, KEY, jnp.int32(0))
     jax.tree.map(np.testing.assert_array_equal, after.meta_params["margin"], phi["margin"])
-    assert np.any(after.meta_params["corrector"]["rank_embedding"]
-                  != phi["corrector"]["rank_embedding"])
+    assert np.any(
+        after.meta_params["corrector"]["rank_embedding"] != phi["corrector"]["rank_embedding"]
+    )
 
 
 def test_the_look_ahead_sees_the_weak_view_and_metadata_and_real_step_the_strong_one(small):
@@ -124,7 +124,8 @@ def sure(made):
     """Makes the network so sure that a drawn label is the predicted one, the weights middling."""
     head = made.state.params["head"]["linear"]
     made.state.params["head"]["linear"] = {
-        "kernel": 1e4 * head["kernel"], "bias": jnp.array([0.0, 200.0, -200.0])
+        "kernel": 1e4 * head["kernel"],
+        "bias": jnp.array([0.0, 200.0, -200.0]),
     }
     net = made.state.meta_params["corrector"]["rank_weight_net"]
     net["dense_2"]["bias"] = jnp.array([-1.0, 0.0, 1.0])
@@ -151,8 +152,14 @@ def test_fine_tuning_takes_margins_and_given_labels_and_leaves_the_objective(sma
 def test_a_base_loss_that_changes_is_that_of_the_epoch(small, index, rows):
     counts = np.array([20, 20, 20])
     loss = make_loss("dal", {"q_start": 0.5, "q_end": 2.0}, epochs=4, class_counts=counts)
-    made = small(weak=weak, strong=strong, corrector=False, meta_lr=0.0, base_loss=loss,
-                 reads=("epoch", "key"))
+    made = small(
+        weak=weak,
+        strong=strong,
+        corrector=False,
+        meta_lr=0.0,
+        base_loss=loss,
+        reads=("epoch", "key"),
+    )
     before, after, batch, _, info = stepped(made, 1, index, rows, range(20, 28))
     margins = made.objective.margins(before.meta_params)[None]
     q, lamb = losses.dal_schedule(2, 4, q_start=0.5, q_end=2.0)  # The steps are of epoch 2.
@@ -197,8 +204,14 @@ def test_without_corrector_and_with_margins_of_0_an_epoch_is_supervised_training
     (learn,) = made.method.stages[1].passes
     loss = make_loss("ce", {}, epochs=1, class_counts=np.array([20, 20, 20]))
     plain = supervised(
-        made.network, loss, made.optimizer, strong, example=jnp.zeros((16, 2)), num_examples=60,
-        batch_size=16, epochs=1,
+        made.network,
+        loss,
+        made.optimizer,
+        strong,
+        example=jnp.zeros((16, 2)),
+        num_examples=60,
+        batch_size=16,
+        epochs=1,
     )
     ours = learn.prepare(made.state, jax.random.normal(KEY, (60, 3)), KEY, jnp.int32(2))
     order = learn.order(ours, KEY, jnp.int32(2))
@@ -212,7 +225,8 @@ def test_without_corrector_and_with_margins_of_0_an_epoch_is_supervised_training
         np.testing.assert_allclose(info.scalars["loss"], told.scalars["loss"], rtol=1e-5)
     assert_close(
         (ours.params, ours.opt_state, ours.network_state),
-        (theirs.params, theirs.opt_state, theirs.network_state), rtol=1e-5,
+        (theirs.params, theirs.opt_state, theirs.network_state),
+        rtol=1e-5,
     )
 
 

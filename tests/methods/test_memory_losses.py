@@ -31,15 +31,21 @@ def trained(made, folder):
 
 
 def rows_of(state):
-    return next(leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state.memory)
-                if getattr(path[-1], "key", None) == "rows")
+    return next(
+        leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state.memory)
+        if getattr(path[-1], "key", None) == "rows"
+    )
 
 
 def test_without_its_regularizer_elr_trains_as_cross_entropy(tmp_path):
     elr = trained(small(lamb=0.0), tmp_path / "elr")
     plain = trained(small("ce"), tmp_path / "ce")
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
-                 elr.params, plain.params)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        elr.params,
+        plain.params,
+    )
 
 
 def test_every_example_s_row_moves_and_no_other(tmp_path):
@@ -49,7 +55,7 @@ def test_every_example_s_row_moves_and_no_other(tmp_path):
     examples = 0.3 * np.ones(sum(rows.any(-1)))  # From zeros one step leaves 1 - beta = 0.3.
     assert rows.shape == (n, 10) and n % 64 == 0 and 0 < n - len(examples) < 64
     np.testing.assert_allclose(rows[: len(examples)].sum(-1), examples, rtol=1e-5)
-    assert not rows[len(examples):].any()
+    assert not rows[len(examples) :].any()
 
 
 class Killed(BaseException):

@@ -31,9 +31,7 @@ def test_golden_learning_rate(golden):
     probe = Probe(len(rates), 16, 2)
     stages = probe.steps(100)
     assert [steps for _, steps in stages] == [7, 50]
-    schedule = schedules.make_schedule(
-        "cyclic", float(rates[0]), stages=stages, cycle=probe.cycle
-    )
+    schedule = schedules.make_schedule("cyclic", float(rates[0]), stages=stages, cycle=probe.cycle)
     per_epoch = [steps for epochs, steps in stages for _ in range(epochs)]
     starts = np.cumsum([0, *per_epoch])[:-1]
     found = np.asarray(schedule(jnp.asarray(starts)))
@@ -100,8 +98,10 @@ def test_a_million_curves_of_300_epochs_take_six_tenths_of_a_gigabyte():
     labels = jax.ShapeDtypeStruct((1_000_000,), jnp.int32)
     means = jax.jit(lambda c, y: class_means(c, y, 100)).lower(shape, labels).compile()
     assert means.memory_analysis().temp_size_in_bytes < 20_000_000
-    batch = {"index": jax.ShapeDtypeStruct((128,), jnp.int32),
-             "where": jax.ShapeDtypeStruct((128,), jnp.bool)}
+    batch = {
+        "index": jax.ShapeDtypeStruct((128,), jnp.int32),
+        "where": jax.ShapeDtypeStruct((128,), jnp.bool),
+    }
     loss, epoch = jax.ShapeDtypeStruct((128,), jnp.float32), jax.ShapeDtypeStruct((), jnp.int32)
     scatter = jax.jit(record, donate_argnums=0).lower(shape, batch, loss, epoch).compile()
     memory = scatter.memory_analysis()

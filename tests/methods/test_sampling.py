@@ -16,9 +16,7 @@ def test_ranks_and_choice_are_the_programs(golden, x64):
     file = np.load(golden("hierarchical_sampling.npz"))
     labels, losses = jnp.asarray(file["labels"]), jnp.asarray(file["losses"])
     k, ranks = int(labels.max()) + 1, int(file["rank_num"])
-    np.testing.assert_array_equal(
-        ranks_by_class(losses, labels, k, ranks), file["rank"]
-    )
+    np.testing.assert_array_equal(ranks_by_class(losses, labels, k, ranks), file["rank"])
     chosen = np.zeros(len(labels), bool)
     chosen[file["preselected"]] = True
     drawn, kept = sampling.metadata_sizes(np.bincount(file["labels"]))
@@ -46,8 +44,13 @@ def test_the_choice_is_balanced_of_low_loss_and_new_for_every_key():
     assert sampling.metadata_sizes(np.array([100]), 0.29, 1.0) == (29, 29)  # Not 28.99…
     choose = jax.jit(
         lambda key: sampling.hierarchical_sampling(
-            key, jnp.asarray(losses), jnp.asarray(labels), num_classes=4, candidates=drawn,
-            kept=kept, size=18,
+            key,
+            jnp.asarray(losses),
+            jnp.asarray(labels),
+            num_classes=4,
+            candidates=drawn,
+            kept=kept,
+            size=18,
         )
     )
     meta, rest = (np.asarray(a) for a in choose(jax.random.key(0)))
@@ -62,7 +65,13 @@ def test_without_noise_the_choice_ignores_the_loss():
     labels = jnp.zeros((400,), jnp.int32)
     losses = jnp.arange(400.0)
     meta, _ = sampling.hierarchical_sampling(
-        jax.random.key(0), losses, labels, num_classes=1, candidates=200, kept=100, size=100,
+        jax.random.key(0),
+        losses,
+        labels,
+        num_classes=1,
+        candidates=200,
+        kept=100,
+        size=100,
         by_loss=False,
     )
     assert 170 < float(losses[meta].mean()) < 230

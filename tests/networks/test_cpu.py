@@ -13,8 +13,12 @@ from jaxrobust.networks.cpu import Conv, conv2d, num_chunks
 SIZE = (5, 6)
 CASES = [((3, 3), 1, (1, 1)), ((3, 3), 2, (1, 1)), ((1, 1), 2, (0, 0)), ((1, 5), 1, (0, 2))]
 TINY = [  # size, kernel, stride, padding
-    ((2, 2), (3, 3), 1, (1, 1)), ((1, 1), (3, 3), 1, (1, 1)), ((4, 4), (3, 3), 2, (1, 1)),
-    ((5, 6), (7, 7), 2, (3, 3)), ((2, 9), (3, 3), 1, (1, 1)), ((3, 4), (3, 3), 1, (0, 0)),
+    ((2, 2), (3, 3), 1, (1, 1)),
+    ((1, 1), (3, 3), 1, (1, 1)),
+    ((4, 4), (3, 3), 2, (1, 1)),
+    ((5, 6), (7, 7), 2, (3, 3)),
+    ((2, 9), (3, 3), 1, (1, 1)),
+    ((3, 4), (3, 3), 1, (0, 0)),
 ]
 
 
@@ -27,7 +31,10 @@ def chunked(monkeypatch):
 
 def plain(x, kernel, stride, padding):
     return jax.lax.conv_general_dilated(
-        x, kernel, (stride, stride), [(p, p) for p in padding],
+        x,
+        kernel,
+        (stride, stride),
+        [(p, p) for p in padding],
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
 
@@ -176,5 +183,6 @@ def test_the_module_has_a_bias_only_when_told():
     without = {"params": {"kernel": variables["params"]["kernel"]}}
     np.testing.assert_allclose(
         y - Conv(3, (1, 1)).apply(without, x),
-        np.broadcast_to([1.0, 2.0, 3.0], (2, 4, 4, 3)), rtol=1e-6,
+        np.broadcast_to([1.0, 2.0, 3.0], (2, 4, 4, 3)),
+        rtol=1e-6,
     )

@@ -58,8 +58,11 @@ def test_sums_in_two_stages_are_the_same_in_every_derivative(x64, monkeypatch, s
     def derivatives(params, x):
         first = jax.grad(loss, (0, 1))
         _, second = jax.jvp(first, (params, x), (params, jnp.cos(x)))
-        return loss(params, x), first(params, x), second, jax.vmap(loss, (None, 0))(
-            params, jnp.stack([x, 2 * x])
+        return (
+            loss(params, x),
+            first(params, x),
+            second,
+            jax.vmap(loss, (None, 0))(params, jnp.stack([x, 2 * x])),
         )
 
     expected = jax.jit(derivatives)(variables["params"], x)

@@ -181,7 +181,8 @@ def test_initializations_of_resnet32_are_those_of_the_released_programs():
 
     def drawn(init):
         params, _ = networks.make("resnet32", 3, width=16, blocks=2, init=init).init(
-            jax.random.key(0), x)
+            jax.random.key(0), x
+        )
         unit = params["stage2"]["block2"]["unit2"]
         return unit["conv"]["kernel"], unit["norm"]["scale"], params["head"]["linear"]["kernel"]
 
@@ -263,8 +264,11 @@ def test_a_table_or_a_tiny_image_is_refused_with_the_shape(name):
 
 @pytest.mark.parametrize(
     "name, smallest, sizes",
-    [("vgg19_bn", 32, {}), ("efficientnet_lite0", 32, {}),
-     ("inception_resnet_v2", 75, {"blocks": (1, 1, 1)})],
+    [
+        ("vgg19_bn", 32, {}),
+        ("efficientnet_lite0", 32, {}),
+        ("inception_resnet_v2", 75, {"blocks": (1, 1, 1)}),
+    ],
 )
 def test_the_smallest_image(name, smallest, sizes):
     network = networks.make(name, 10, **sizes)

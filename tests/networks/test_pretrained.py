@@ -42,7 +42,10 @@ def test_logits_are_those_of_pytorch(golden, size):
 def test_features_are_those_of_pytorch_in_any_batches(golden):
     calls = []
     found = pretrained.features(
-        NAME, images(64).repeat(2, 0)[:3], image_size=64, batch_size=2,
+        NAME,
+        images(64).repeat(2, 0)[:3],
+        image_size=64,
+        batch_size=2,
         progress=lambda *values: calls.append(values),
     )
     assert found.shape == (3, 1280) and found.dtype == np.float32
@@ -110,9 +113,15 @@ def test_without_freezing_the_published_weights_are_where_training_begins():
     assert jax.tree.structure(new) == jax.tree.structure(state)
 
 
-@pytest.mark.parametrize("size, kernel, stride, padding", [
-    ((6, 8), 3, 1, (1, 1)), ((6, 8), 3, 2, (0, 1)), ((8, 8), 5, 2, (1, 2)), ((2, 2), 5, 1, (2, 2)),
-])
+@pytest.mark.parametrize(
+    "size, kernel, stride, padding",
+    [
+        ((6, 8), 3, 1, (1, 1)),
+        ((6, 8), 3, 2, (0, 1)),
+        ((8, 8), 5, 2, (1, 2)),
+        ((2, 2), 5, 1, (2, 2)),
+    ],
+)
 def test_depthwise_convolution_and_its_derivatives_are_xlas(x64, size, kernel, stride, padding):
     keys = jax.random.split(jax.random.key(0), 2)
     x = jax.random.normal(keys[0], (2, *size, 3), jnp.float64)
@@ -128,8 +137,9 @@ def test_depthwise_convolution_and_its_derivatives_are_xlas(x64, size, kernel, s
     with cpu.switched_off():
         expected = results()
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), ours, expected)
-    assert "conv_general" not in str(jax.make_jaxpr(
-        lambda x, w: depthwise_conv2d(x, w, stride, padding))(x, w))
+    assert "conv_general" not in str(
+        jax.make_jaxpr(lambda x, w: depthwise_conv2d(x, w, stride, padding))(x, w)
+    )
 
 
 class FakeTensor:
@@ -160,8 +170,10 @@ def write_zip(path, tensors):
                 strides = tuple(s // array.itemsize for s in array.strides)
                 count = array.size if obj.count is None else obj.count
                 pid = ("pid", ("storage", Global("torch/FloatStorage"), key, "cpu", count))
-                self.save_reduce(Global(f"torch._utils/{obj.function}"),
-                                 (pid, 0, array.shape, strides, False, None))
+                self.save_reduce(
+                    Global(f"torch._utils/{obj.function}"),
+                    (pid, 0, array.shape, strides, False, None),
+                )
             else:
                 super().save(obj, save_persistent_id)
 
@@ -221,8 +233,10 @@ def test_wrong_files_are_one_line(tmp_path):
     original = pretrained.packaged_file(NAME)
     short = tmp_path / "short.pth"
     short.write_bytes(original.read_bytes()[:-1000])
-    other = write_zip(tmp_path / "other.pth", {"_conv_stem.weight": FakeTensor(
-        np.zeros((32, 3, 5, 5), np.float32))})
+    other = write_zip(
+        tmp_path / "other.pth",
+        {"_conv_stem.weight": FakeTensor(np.zeros((32, 3, 5, 5), np.float32))},
+    )
     network = pretrained.build(NAME, 3)
     cases = [
         (lambda: weight_files.read(short), "truncated"),
@@ -240,10 +254,14 @@ def test_wrong_files_are_one_line(tmp_path):
         assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("name", [
-    "resnet18", "vit_small", *(pytest.param(name, marks=pytest.mark.slow)
-                               for name in ("resnet34", "resnet50")),
-])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "resnet18",
+        "vit_small",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("resnet34", "resnet50")),
+    ],
+)
 def test_files_of_torchvision_and_timm_give_their_features(tmp_path, name):
     stored = np.load(GOLDEN.parent / "torch_features.npz")
     side = make_torch_goldens.SIDES[name]

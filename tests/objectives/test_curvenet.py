@@ -61,9 +61,7 @@ def test_starts_by_trusting_every_label():
 
 
 def test_base_loss_factor_and_bias():
-    objective = curve_weighted(
-        3, 5, 4, factor=0.0, bias=0.5, base_loss=losses.mean_absolute_error
-    )
+    objective = curve_weighted(3, 5, 4, factor=0.0, bias=0.5, base_loss=losses.mean_absolute_error)
     phi = jax.jit(objective.init)(jax.random.key(0))
     batch = {"labels": jnp.array([1]), "curve": jnp.ones((1, 5))}
     np.testing.assert_allclose(objective.loss(phi, jnp.zeros((1, 3)), batch), [1 / 3], rtol=1e-6)

@@ -42,10 +42,12 @@ def golden_phi(file):
 
     return {
         "corrector": {
-            "rank_embedding": file["rank_embedding"], "rank_weight_net": net("rank_weight_net")
+            "rank_embedding": file["rank_embedding"],
+            "rank_weight_net": net("rank_weight_net"),
         },
         "margin": {
-            "class_embedding": file["class_embedding"], "margin_net": net("margin_generator")
+            "class_embedding": file["class_embedding"],
+            "margin_net": net("margin_generator"),
         },
     }
 
@@ -68,11 +70,13 @@ def test_golden(golden, x64):
         np.testing.assert_allclose(actual, file[name], rtol=1e-10, atol=1e-10)
     np.testing.assert_allclose(
         LabelCorrector(num_classes, num_ranks, hidden).apply({"params": phi["corrector"]}),
-        file["rank_weight_per_class"], rtol=1e-10,
+        file["rank_weight_per_class"],
+        rtol=1e-10,
     )
     np.testing.assert_allclose(
         MarginGenerator(num_classes, hidden).apply({"params": phi["margin"]}),
-        file["margin"], rtol=1e-10,
+        file["margin"],
+        rtol=1e-10,
     )
 
 

@@ -19,7 +19,9 @@ def examples():
 def test_classes_are_thirds_by_size_and_empty_ones_in_none():
     found = weight_figures.thirds([5, 50, 0, 20, 10])
     assert {name: list(which) for name, which in found.items()} == {
-        "head": [1, 3], "medium": [4], "tail": [0]
+        "head": [1, 3],
+        "medium": [4],
+        "tail": [0],
     }
     assert [len(which) for which in weight_figures.thirds([3, 2]).values()] == [1, 1, 0]
 
@@ -53,8 +55,10 @@ def test_the_history_follows_each_class_and_is_none_without_weights(examples):
     rows = [{"epoch": e, "weight_by_class": [e, 2, 3, 4, 5, None]} for e in (1, 2)]
     figure = weight_figures.weight_by_class_history(rows, counts, names)
     assert [list(line.get_ydata()) for line in figure.axes[0].lines[:2]] == [[1, 2], [2, 2]]
-    rows = [row | {"weight_clean_by_class": row["weight_by_class"],
-                   "weight_wrong_by_class": [0] * 6} for row in rows]
+    rows = [
+        row | {"weight_clean_by_class": row["weight_by_class"], "weight_wrong_by_class": [0] * 6}
+        for row in rows
+    ]
     assert len(weight_figures.weight_by_class_history(rows, counts, names).axes) == 2
 
 

@@ -20,8 +20,13 @@ from jaxrobust.runs.experiment import assemble, load_data
 def settings(**overrides):
     made = configuration.load("digits_losses:ce")
     small = {
-        "network.name": "mlp", "network.width": 48, "train.epochs": 16, "train.batch_size": 64,
-        "data.noise.kind": "symmetric", "data.noise.rate": 0.3, "log.figures": False,
+        "network.name": "mlp",
+        "network.width": 48,
+        "train.epochs": 16,
+        "train.batch_size": 64,
+        "data.noise.kind": "symmetric",
+        "data.noise.rate": 0.3,
+        "log.figures": False,
         "log.tensorboard": False,
     }
     chosen = {key.replace("__", "."): value for key, value in overrides.items()}
@@ -86,11 +91,18 @@ def test_it_can_be_made_again_without_checkpoints(run, program, tmp_path):
 @pytest.mark.parametrize("name", ["labels.csv", "labels.npy"])
 def test_corrected_labels_are_labels_of_the_next_run(run, tmp_path, name, capsys):
     workdir, results = run
-    assert main.run(["", "--mode=audit", f"--workdir={workdir}",
-                     f"--write_corrected={tmp_path / name}"]) == 0
+    assert (
+        main.run(
+            ["", "--mode=audit", f"--workdir={workdir}", f"--write_corrected={tmp_path / name}"]
+        )
+        == 0
+    )
     assert f"{results['audit']['flagged']} labels replaced" in capsys.readouterr().out
-    data = load_data(settings(data__noise__kind="none", data__noise__rate=0.0,
-                              data__labels_file=str(tmp_path / name)))
+    data = load_data(
+        settings(
+            data__noise__kind="none", data__noise__rate=0.0, data__labels_file=str(tmp_path / name)
+        )
+    )
     first = manifest.load(workdir / "noise.npz")
     rows = {int(r["index"]): r for r in table(workdir / "label_issues.csv")}
     for part in (data.train, data.validation):
@@ -111,13 +123,25 @@ def test_exactly_what_was_decided_is_written_and_shown_as_decided(run, tmp_path,
     rows = list(table(workdir / "label_issues.csv"))
     accepted, kept, quiet = rows[0], rows[1], rows[-1]
     other = str((int(quiet["given_label"]) + 1) % 10)
-    lines = [(accepted, "accept", accepted["predicted_label"]), (kept, "keep", kept["given_label"]),
-             (quiet, "other", other)]
-    (tmp_path / "decisions.csv").write_text("index,path,given_label,decision,label\n" + "".join(
-        f"{row['index']},,{row['given_label']},{kind},{label}\n" for row, kind, label in lines))
-    command = ["", "--mode=audit", f"--workdir={workdir}", "--write_corrected=" +
-               str(tmp_path / "labels.csv"), f"--decisions={tmp_path / 'decisions.csv'}",
-               f"--export=label_studio:{tmp_path / 'tasks.json'}"]
+    lines = [
+        (accepted, "accept", accepted["predicted_label"]),
+        (kept, "keep", kept["given_label"]),
+        (quiet, "other", other),
+    ]
+    (tmp_path / "decisions.csv").write_text(
+        "index,path,given_label,decision,label\n"
+        + "".join(
+            f"{row['index']},,{row['given_label']},{kind},{label}\n" for row, kind, label in lines
+        )
+    )
+    command = [
+        "",
+        "--mode=audit",
+        f"--workdir={workdir}",
+        "--write_corrected=" + str(tmp_path / "labels.csv"),
+        f"--decisions={tmp_path / 'decisions.csv'}",
+        f"--export=label_studio:{tmp_path / 'tasks.json'}",
+    ]
     assert main.run(command) == 0
     assert "2 labels replaced" in capsys.readouterr().out
     written = {r["index"]: r["label"] for r in table(tmp_path / "labels.csv")}
@@ -190,12 +214,22 @@ def test_out_of_sample_predictions_are_of_networks_that_have_not_seen_the_exampl
     "overrides, message",
     [
         ({"audit__folds": 5000}, "audit.folds=5000: use 2 to 1132"),
-        ({"audit__folds": 2, "train__batch_size": 700},
-         "audit.folds=2, without fold 1: train.batch_size=700 exceeds the 566 training examples"),
-        ({"audit__folds": 2, "method__name": "dynamic_loss", "method__warmup_epochs": 2,
-          "data__imbalance__kind": "exponential", "data__imbalance__factor": 0.05,
-          "data__noise__kind": "none", "data__noise__rate": 0.0},
-         "audit.folds=2, without fold 1: The smallest given class has 2 examples: too few"),
+        (
+            {"audit__folds": 2, "train__batch_size": 700},
+            "audit.folds=2, without fold 1: train.batch_size=700 exceeds the 566 training examples",
+        ),
+        (
+            {
+                "audit__folds": 2,
+                "method__name": "dynamic_loss",
+                "method__warmup_epochs": 2,
+                "data__imbalance__kind": "exponential",
+                "data__imbalance__factor": 0.05,
+                "data__noise__kind": "none",
+                "data__noise__rate": 0.0,
+            },
+            "audit.folds=2, without fold 1: The smallest given class has 2 examples: too few",
+        ),
     ],
 )
 def test_folds_that_cannot_be_trained_are_refused_before_anything_is_written(
@@ -211,11 +245,16 @@ def test_folds_take_their_rows_of_given_curves_and_nothing_to_measure_on(tmp_pat
     index = load_data(settings()).train.index
     curves = np.random.default_rng(0).random((len(index), 6)).astype(np.float32)
     np.savez(tmp_path / "curves.npz", curves=curves, index=index)
-    made = configuration.validate(settings(
-        method__name="curvenet", method__curves_file=str(tmp_path / "curves.npz"),
-        data__metadata__kind="none", method__low_loss_metadata=True, optimizer__milestones=(1,),
-        train__epochs=2,
-    ))
+    made = configuration.validate(
+        settings(
+            method__name="curvenet",
+            method__curves_file=str(tmp_path / "curves.npz"),
+            data__metadata__kind="none",
+            method__low_loss_metadata=True,
+            optimizer__milestones=(1,),
+            train__epochs=2,
+        )
+    )
     parts = []
 
     def spy(*args):
@@ -317,8 +356,15 @@ def test_what_a_method_has_learned_is_a_source(run):
 def test_the_labels_to_correct_are_those_of_the_configured_data(run, tmp_path, monkeypatch):
     """Every setting of the data set reaches the one place that loads it."""
     seen = []
-    made = settings(data__name="npz", data__path="p", data__label_key="k", data__num_classes=3,
-                    data__image_size=8, data__on_unreadable="skip", data__test_fraction=0.5)
+    made = settings(
+        data__name="npz",
+        data__path="p",
+        data__label_key="k",
+        data__num_classes=3,
+        data__image_size=8,
+        data__on_unreadable="skip",
+        data__test_fraction=0.5,
+    )
 
     def load(name, **options):
         seen.append((name, options))
@@ -330,8 +376,22 @@ def test_the_labels_to_correct_are_those_of_the_configured_data(run, tmp_path, m
     for ask in (lambda: load_data(made), lambda: auditing.write_corrected(tmp_path, None, "x")):
         with pytest.raises(UserError, match="enough"):
             ask()
-    assert seen[0] == seen[1] == ("npz", {
-        "path": "p", "data_dir": None, "label_key": "k", "label_column": None,
-        "group_column": None, "unlabeled": None, "image_size": 8,
-        "on_unreadable": "skip", "test_fraction": 0.5, "num_classes": 3,
-    })
+    assert (
+        seen[0]
+        == seen[1]
+        == (
+            "npz",
+            {
+                "path": "p",
+                "data_dir": None,
+                "label_key": "k",
+                "label_column": None,
+                "group_column": None,
+                "unlabeled": None,
+                "image_size": 8,
+                "on_unreadable": "skip",
+                "test_fraction": 0.5,
+                "num_classes": 3,
+            },
+        )
+    )

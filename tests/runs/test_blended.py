@@ -61,8 +61,13 @@ def test_every_example_is_judged_and_wrong_labels_come_first(run, patients):
 
 def test_predictions_by_column_name_by_command_and_by_load(run, patients):
     output = run / "out.csv"
-    command = ["jaxrobust", "--mode=predict", f"--workdir={run}", f"--input={patients[0]}",
-               f"--output={output}"]
+    command = [
+        "jaxrobust",
+        "--mode=predict",
+        f"--workdir={run}",
+        f"--input={patients[0]}",
+        f"--output={output}",
+    ]
     assert main.run(command) == 0
     found = rows(output)
     assert [*found[0]][3:] == ["kindA", "kindB", "kindC"]
@@ -80,8 +85,11 @@ def test_evaluate_audit_and_corrected_labels(run, capsys):
     command = ["jaxrobust", "--mode=audit", f"--workdir={run}", f"--write_corrected={fixed}"]
     assert main.run(command) == 0
     assert (run / "label_issues.csv").read_text() == before
-    flagged = [r for r in rows(run / "label_issues.csv")
-               if r["is_label_issue"] == "True" and r["split"] == "train"]
+    flagged = [
+        r
+        for r in rows(run / "label_issues.csv")
+        if r["is_label_issue"] == "True" and r["split"] == "train"
+    ]
     assert f"{len(flagged)} labels replaced" in capsys.readouterr().out
 
 

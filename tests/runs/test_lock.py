@@ -86,8 +86,12 @@ def test_one_that_cannot_be_read_is_not_broken(tmp_path, text):
 
 def test_leftovers_of_killed_writers_go_and_those_of_others_stay(tmp_path):
     old = time.time() - 7200
-    names = {".a.csv.999999999.ab.partial": old, f".b.csv.{os.getpid()}.ab.partial": old,
-             ".c.csv.999999999.ab.partial": time.time(), "mine.partial": old}
+    names = {
+        ".a.csv.999999999.ab.partial": old,
+        f".b.csv.{os.getpid()}.ab.partial": old,
+        ".c.csv.999999999.ab.partial": time.time(),
+        "mine.partial": old,
+    }
     for name, modified in names.items():
         (tmp_path / name).write_text("x")
         os.utime(tmp_path / name, (modified, modified))

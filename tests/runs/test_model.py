@@ -37,11 +37,18 @@ def original(tmp_path_factory):
     photos(folder / "photos")
     photos(folder / "new", count=3, seed=5)
     made = configuration.load("digits_losses:ce")
-    made.update_from_flattened_dict(TINY | {
-        "data.noise.kind": "none", "data.noise.rate": 0.0, "data.name": "folder",
-        "data.path": str(folder / "photos"), "data.image_size": 8, "train.batch_size": 8,
-        "train.epochs": 10,
-    })
+    made.update_from_flattened_dict(
+        TINY
+        | {
+            "data.noise.kind": "none",
+            "data.noise.rate": 0.0,
+            "data.name": "folder",
+            "data.path": str(folder / "photos"),
+            "data.image_size": 8,
+            "train.batch_size": 8,
+            "train.epochs": 10,
+        }
+    )
     jaxrobust.train(made, folder / "w")
     predict.predict(folder / "w", folder / "new", folder / "expected.csv")
     return folder
@@ -91,8 +98,13 @@ def test_changed_data_change_no_prediction_and_no_file(original, trained):
 
 def test_the_predictor_does_what_the_mode_does(trained):
     found = jaxrobust.load(trained / "w")
-    x = np.stack([np.asarray(Image.open(trained / "new" / name / f"{i}.png"))
-                  for name in ("cat", "dog") for i in range(3)])
+    x = np.stack(
+        [
+            np.asarray(Image.open(trained / "new" / name / f"{i}.png"))
+            for name in ("cat", "dog")
+            for i in range(3)
+        ]
+    )
     p = found.predict_proba(x)
     assert p.shape == (6, 2) and list(found.classes) == ["cat", "dog"]
     np.testing.assert_allclose(p.sum(1), 1, rtol=1e-5)
@@ -115,8 +127,12 @@ def test_a_changed_config_json_is_refused_with_the_difference(trained, key, valu
     made = configuration.load(str(path))
     made.update_from_flattened_dict({key: value})
     path.write_text(configuration.to_json(made))
-    for arguments in (["--mode=evaluate"], ["--mode=predict", "--input=new"], ["--mode=audit"],
-                      [f"--config={path}"]):
+    for arguments in (
+        ["--mode=evaluate"],
+        ["--mode=predict", "--input=new"],
+        ["--mode=audit"],
+        [f"--config={path}"],
+    ):
         done = run_main(*arguments, "--workdir=w", folder=trained)
         assert done.returncode == 2 and done.stderr.count("\n") == 1
         assert f"{key}: " in done.stderr and "has been changed since the run began" in done.stderr
@@ -124,12 +140,15 @@ def test_a_changed_config_json_is_refused_with_the_difference(trained, key, valu
     assert jaxrobust.load(trained / "w").epoch
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (["--config.data.image_size=64"], "data.image_size=64 was given, but --mode=predict uses"),
-    (["--config=digits_ce"], "was given, but --mode=predict uses the run's own settings"),
-    (["--which=best"], "selected or last"),
-    (["--output=nowhere/p.csv"], "no folder 'nowhere'"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--config.data.image_size=64"], "data.image_size=64 was given, but --mode=predict uses"),
+        (["--config=digits_ce"], "was given, but --mode=predict uses the run's own settings"),
+        (["--which=best"], "selected or last"),
+        (["--output=nowhere/p.csv"], "no folder 'nowhere'"),
+    ],
+)
 def test_what_predict_does_not_take_is_refused(trained, arguments, message):
     done = run_main("--mode=predict", "--workdir=w", "--input=new", *arguments, folder=trained)
     assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
@@ -137,15 +156,21 @@ def test_what_predict_does_not_take_is_refused(trained, arguments, message):
 
 def test_the_new_place_of_the_data_is_honored(original, trained):
     shutil.copytree(original / "photos", trained / "elsewhere")
-    done = run_main("--mode=evaluate", "--workdir=w", "--config.data.path=elsewhere",
-                    "--config.eval.batch_size=7", folder=trained)
+    done = run_main(
+        "--mode=evaluate",
+        "--workdir=w",
+        "--config.data.path=elsewhere",
+        "--config.eval.batch_size=7",
+        folder=trained,
+    )
     assert done.returncode == 0, done.stderr
     results = json.loads((trained / "w" / "results.json").read_text())
     again = json.loads((trained / "w" / "evaluation.json").read_text())
     assert again["last"]["accuracy"] == results["last"]["accuracy"]
     (trained / "elsewhere" / "cat" / "0.png").unlink()
-    done = run_main("--mode=evaluate", "--workdir=w", "--config.data.path=elsewhere",
-                    folder=trained)
+    done = run_main(
+        "--mode=evaluate", "--workdir=w", "--config.data.path=elsewhere", folder=trained
+    )
     assert done.returncode == 2 and "data have changed since" in done.stderr
 
 
@@ -161,8 +186,18 @@ def test_a_fallback_is_said(trained):
     assert done.returncode == 0 and f"Checkpoint {steps[-1]} is damaged" in done.stderr
 
 
-@pytest.mark.parametrize("name", ["model.npz", "noise.npz", "evidence.npz", "label_issues.csv",
-                                  "sample_weights.npz", "report.html", "matrices.npz"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.npz",
+        "noise.npz",
+        "evidence.npz",
+        "label_issues.csv",
+        "sample_weights.npz",
+        "report.html",
+        "matrices.npz",
+    ],
+)
 def test_what_a_finished_run_has_lost_is_made_again(trained, name, capsys):
     path = trained / "w" / name
     before = path.read_bytes()
@@ -221,8 +256,9 @@ def test_another_size_of_any_image_file_is_noticed(tmp_path):
     photos(tmp_path, count=100)
     paths = [str(p) for p in sorted(tmp_path.rglob("*.png"))]
     lazy = LazyImages(lambda i: open(paths[i], "rb").read(), paths, paths=paths)
-    part = Part(View(lazy, np.arange(1, 200)), *(np.zeros(199, np.int32),) * 2, np.arange(199),
-                None)
+    part = Part(
+        View(lazy, np.arange(1, 200)), *(np.zeros(199, np.int32),) * 2, np.arange(199), None
+    )
     before = model.sizes_digest(part, None)
     with open(paths[0], "ab") as file:  # not of the part
         file.write(b"x")

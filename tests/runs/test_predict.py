@@ -47,11 +47,18 @@ def test_columns_of_a_table_are_found_by_name(tmp_path):
     (tmp_path / "moved.csv").write_text("\n".join(["c,kind,a,b", *moved]))
     (tmp_path / "less.csv").write_text("a,b,kind\n1,2,cat\n")
     made = configuration.load("digits_losses:ce")
-    made.update_from_flattened_dict({
-        "data.name": "csv", "data.path": str(tmp_path / "train.csv"), "network.name": "mlp",
-        "network.width": 32, "train.epochs": 12, "train.batch_size": 16, "log.figures": False,
-        "log.tensorboard": False,
-    })
+    made.update_from_flattened_dict(
+        {
+            "data.name": "csv",
+            "data.path": str(tmp_path / "train.csv"),
+            "network.name": "mlp",
+            "network.width": 32,
+            "train.epochs": 12,
+            "train.batch_size": 16,
+            "log.figures": False,
+            "log.tensorboard": False,
+        }
+    )
     jaxrobust.train(made, tmp_path / "w")
     assert manifest.load(tmp_path / "w" / "noise.npz").feature_names == ("a", "b", "c")
     texts = [

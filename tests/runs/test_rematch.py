@@ -24,11 +24,18 @@ NAMES = ("cat", "dog", "emu")
 
 def settings(**data):
     made = configuration.load("digits_losses:ce")
-    made.update_from_flattened_dict({
-        "network.name": "mlp", "network.width": 16, "train.epochs": 30, "train.batch_size": 32,
-        "log.figures": False, "log.tensorboard": False, "data.validation.fraction": 0.1,
-        **{f"data.{key}": value for key, value in data.items()},
-    })
+    made.update_from_flattened_dict(
+        {
+            "network.name": "mlp",
+            "network.width": 16,
+            "train.epochs": 30,
+            "train.batch_size": 32,
+            "log.figures": False,
+            "log.tensorboard": False,
+            "data.validation.fraction": 0.1,
+            **{f"data.{key}": value for key, value in data.items()},
+        }
+    )
     return made
 
 
@@ -88,8 +95,15 @@ def shown(page):
 
 def audit(root, name=None):
     more = [f"--write_corrected={root / name}"] if name else []
-    return main.run(["", "--mode=audit", f"--workdir={root / 'run'}",
-                     f"--config.data.path={root / 'data'}", *more])
+    return main.run(
+        [
+            "",
+            "--mode=audit",
+            f"--workdir={root / 'run'}",
+            f"--config.data.path={root / 'data'}",
+            *more,
+        ]
+    )
 
 
 @pytest.mark.parametrize("change, count", [(delete, 0), (delete_and_add, 1)])
@@ -116,8 +130,10 @@ def test_a_changed_folder_gives_its_own_pictures_and_each_file_its_own_label(
         written = {row["path"]: row["label"] for row in csv.DictReader(file)}
     with (copied / "run/label_issues.csv").open(newline="") as file:
         found = {row["path"]: row for row in csv.DictReader(file)}
-    files = {f.relative_to(copied / "data").as_posix(): f.parent.name
-             for f in (copied / "data/train").glob("*/*.png")}
+    files = {
+        f.relative_to(copied / "data").as_posix(): f.parent.name
+        for f in (copied / "data/train").glob("*/*.png")
+    }
     assert set(written) == set(files)
     replaced = 0
     for path, own in files.items():
@@ -127,8 +143,9 @@ def test_a_changed_folder_gives_its_own_pictures_and_each_file_its_own_label(
     said = capsys.readouterr()
     assert f"{replaced} labels replaced" in said.out and replaced > 20
     assert f"{2 - count} are not among" in said.err and f"{count} are new" in said.err
-    again = load_data(settings(name="folder", path=str(copied / "data"),
-                               labels_file=str(copied / "labels.csv")))
+    again = load_data(
+        settings(name="folder", path=str(copied / "data"), labels_file=str(copied / "labels.csv"))
+    )
     for path, label in zip(again.train.ids, again.train.labels, strict=True):
         assert written[path] == NAMES[label]
 
@@ -173,14 +190,18 @@ def test_changed_data_without_names_are_one_line_and_show_no_picture(copied):
 def record(truth_known, names=("a", "b", "c")):
     rows = manifest.Rows(np.array([0, 1, 2]), np.array([0, 1, 2]), np.array([0, 1, 1]))
     held = manifest.Rows(np.array([3]), np.array([2]), np.array([2]))
-    return manifest.Manifest("folder", "", names, 0, "none", 0.0, "none", 1.0, truth_known,
-                             "noisy", rows, None, held)
+    return manifest.Manifest(
+        "folder", "", names, 0, "none", 0.0, "none", 1.0, truth_known, "noisy", rows, None, held
+    )
 
 
-@pytest.mark.parametrize("truth_known, labels, place", [
-    (True, [2, 0, 2, 0, 2], [3, -1, 0]),  # as the run was given them, whatever the source says
-    (False, [1, 0, 0, 1, 2], [-1, -1, -1]),  # as the source has them now
-])
+@pytest.mark.parametrize(
+    "truth_known, labels, place",
+    [
+        (True, [2, 0, 2, 0, 2], [3, -1, 0]),  # as the run was given them, whatever the source says
+        (False, [1, 0, 0, 1, 2], [-1, -1, -1]),  # as the source has them now
+    ],
+)
 def test_labels_that_were_changed_by_hand_stay(truth_known, labels, place):
     """The run had p q r and held out s; now there are r n s p m, and other labels."""
     train = Examples(np.zeros((5, 2)), np.array([1, 0, 0, 1, 2]), ["r", "n", "s", "p", "m"])

@@ -48,8 +48,9 @@ def finished(tmp_path_factory):
 
 
 def test_every_run_of_a_grid_has_its_own_noise_and_imbalance(tmp_path):
-    text = SWEEP.replace('[{"kind": "none"}]',
-                         '[{"kind": "none"}, {"kind": "exponential", "factor": 0.1}]')
+    text = SWEEP.replace(
+        '[{"kind": "none"}]', '[{"kind": "none"}, {"kind": "exponential", "factor": 0.1}]'
+    )
     text = text.replace('"rate": 0.4}]', '"rate": 0.4}, {"kind": "pair_flip", "rate": 0.2}]')
     (tmp_path / "s.py").write_text(text)
     found = sweep.runs(sweep.load(str(tmp_path / "s.py")), {"train.epochs": 2})
@@ -58,7 +59,8 @@ def test_every_run_of_a_grid_has_its_own_noise_and_imbalance(tmp_path):
         (method, noise, imbalance, seed)
         for noise in (("symmetric", 0.4), ("pair_flip", 0.2))
         for imbalance in (("none", 1.0), ("exponential", 0.1))
-        for method in ("ce", "gce") for seed in range(3)
+        for method in ("ce", "gce")
+        for seed in range(3)
     ]
     for run, (method, noise, imbalance, seed) in zip(found, expected, strict=True):
         d = run.config.data
@@ -70,8 +72,9 @@ def test_every_run_of_a_grid_has_its_own_noise_and_imbalance(tmp_path):
         assert run.config.train.epochs == 2 and run.config.network.width == 16
 
 
-@pytest.mark.parametrize("methods, lines", [('"gce": "digits_losses:gce"', 1),
-                                            ('"plain": "digits_losses:ce"', 0)])
+@pytest.mark.parametrize(
+    "methods, lines", [('"gce": "digits_losses:gce"', 1), ('"plain": "digits_losses:ce"', 0)]
+)
 def test_a_grid_without_cross_entropy_says_that_there_is_nothing_to_compare_with(
     tmp_path, capsys, methods, lines
 ):
@@ -145,18 +148,25 @@ def test_a_run_that_fails_does_not_stop_the_others(finished, capsys, monkeypatch
     results.write_text(kept)
 
 
-@pytest.mark.parametrize("old, new, message", [
-    ('"noise"', '"nosie"', "Did you mean 'noise'?"),
-    ('"rate": 0.4', '"rat": 0.4', "No setting 'data.noise.rat'. Did you mean 'data.noise.rate'?"),
-    ('"rate": 0.4', '"rate": 4.0', "data.noise.rate=4.0: must be in [0, 1)"),
-    ("digits_ce", "digits_c", "No configuration 'digits_c'"),
-    ("[0, 1, 2]", "[]", "'seeds' must be a list that is not empty"),
-    ("[0, 1, 2]", "[0, 0]", "two runs would be called ['ce-symmetric0.4-none-seed0']"),
-    ("[0, 1, 2]", '["a"]', "seed='a': expected int"),
-    ("[0, 1, 2]", "1 / 0", "ZeroDivisionError"),
-    ("get_sweep", "get_swep", "defines no get_sweep()"),
-    ("get_sweep()", "get_sweep(size)", "TypeError"),
-])
+@pytest.mark.parametrize(
+    "old, new, message",
+    [
+        ('"noise"', '"nosie"', "Did you mean 'noise'?"),
+        (
+            '"rate": 0.4',
+            '"rat": 0.4',
+            "No setting 'data.noise.rat'. Did you mean 'data.noise.rate'?",
+        ),
+        ('"rate": 0.4', '"rate": 4.0', "data.noise.rate=4.0: must be in [0, 1)"),
+        ("digits_ce", "digits_c", "No configuration 'digits_c'"),
+        ("[0, 1, 2]", "[]", "'seeds' must be a list that is not empty"),
+        ("[0, 1, 2]", "[0, 0]", "two runs would be called ['ce-symmetric0.4-none-seed0']"),
+        ("[0, 1, 2]", '["a"]', "seed='a': expected int"),
+        ("[0, 1, 2]", "1 / 0", "ZeroDivisionError"),
+        ("get_sweep", "get_swep", "defines no get_sweep()"),
+        ("get_sweep()", "get_sweep(size)", "TypeError"),
+    ],
+)
 def test_a_wrong_sweep_is_one_line_and_exit_code_2(tmp_path, capsys, old, new, message):
     (tmp_path / "s.py").write_text(SWEEP.replace(old, new))
     assert main.run(["main", f"--sweep={tmp_path}/s.py", f"--workdir={tmp_path}/w"]) == 2
@@ -180,8 +190,9 @@ def test_the_recipes_of_sweeps_are_valid():
     assert files
     for file in files:
         found = sweep.runs(sweep.load(file.stem))
-        assert any(r.config.method.name == "supervised" and r.config.loss.name == "ce"
-                   for r in found)
+        assert any(
+            r.config.method.name == "supervised" and r.config.loss.name == "ce" for r in found
+        )
     with pytest.raises(UserError, match="must be a dictionary"):
         sweep.runs(sweep.load(str(files[0])) | {"noise": ["symmetric"]})
 

@@ -20,9 +20,15 @@ def settings(**overrides):
     """A run that takes a second: digits, a small perceptron, three epochs; `a__b` sets a.b."""
     made = configuration.load("digits_losses:ce")
     small = {
-        "network.name": "mlp", "network.width": 32, "train.epochs": 3, "train.batch_size": 128,
-        "data.noise.kind": "symmetric", "data.noise.rate": 0.4, "log.figures": False,
-        "log.tensorboard": False, "checkpoint.every_seconds": 0.0,
+        "network.name": "mlp",
+        "network.width": 32,
+        "train.epochs": 3,
+        "train.batch_size": 128,
+        "data.noise.kind": "symmetric",
+        "data.noise.rate": 0.4,
+        "log.figures": False,
+        "log.tensorboard": False,
+        "checkpoint.every_seconds": 0.0,
     }
     chosen = {key.replace("__", "."): value for key, value in overrides.items()}
     made.update_from_flattened_dict(small | chosen)
@@ -45,10 +51,21 @@ def assert_same(a, b):
 def test_a_run_leaves_what_it_promises(tiny, tmp_path):
     results = jaxrobust.train(tiny(log__figures=True, log__tensorboard=True), tmp_path / "w")
     names = {p.name for p in (tmp_path / "w").iterdir()}
-    assert {"config.json", "environment.json", "noise.npz", "metrics.jsonl", "results.json",
-            "checkpoints", "figures", "tensorboard"} <= names
+    assert {
+        "config.json",
+        "environment.json",
+        "noise.npz",
+        "metrics.jsonl",
+        "results.json",
+        "checkpoints",
+        "figures",
+        "tensorboard",
+    } <= names
     assert {p.name for p in (tmp_path / "w" / "figures").iterdir()} == {
-        "learning_curves.png", "confusion.png", "per_class_accuracy.png", "reliability.png"
+        "learning_curves.png",
+        "confusion.png",
+        "per_class_accuracy.png",
+        "reliability.png",
     }
     assert json.loads((tmp_path / "w" / "results.json").read_text()) == results
     assert results["selection_split"] == "validation"
@@ -64,8 +81,9 @@ def test_a_run_leaves_what_it_promises(tiny, tmp_path):
 
 
 def test_training_learns(tiny, tmp_path):
-    results = jaxrobust.train(tiny(train__epochs=12, data__noise__rate=0.0,
-                                   data__noise__kind="none"), tmp_path)
+    results = jaxrobust.train(
+        tiny(train__epochs=12, data__noise__rate=0.0, data__noise__kind="none"), tmp_path
+    )
     assert results["last"]["accuracy"] > 0.9
     rows = read_rows(tmp_path / "metrics.jsonl")
     assert rows[-1]["train_loss"] < 0.3 * rows[0]["train_loss"]
@@ -134,12 +152,21 @@ def test_what_is_learned_is_looked_at_only_where_it_is_told(tmp_path, monkeypatc
 
     monkeypatch.setattr(train, "assemble", counted)
     config = configuration.load("digits_curvenet:ce")
-    config.update_from_flattened_dict({
-        "network.name": "mlp", "network.width": 16, "train.epochs": 2, "train.batch_size": 256,
-        "method.probe_epochs": 4, "optimizer.milestones": (1,), "method.meta_batch_size": 16,
-        "data.noise.kind": "symmetric", "data.noise.rate": 0.4,
-        "log.figures": False, "log.tensorboard": False,
-    })
+    config.update_from_flattened_dict(
+        {
+            "network.name": "mlp",
+            "network.width": 16,
+            "train.epochs": 2,
+            "train.batch_size": 256,
+            "method.probe_epochs": 4,
+            "optimizer.milestones": (1,),
+            "method.meta_batch_size": 16,
+            "data.noise.kind": "symmetric",
+            "data.noise.rate": 0.4,
+            "log.figures": False,
+            "log.tensorboard": False,
+        }
+    )
     jaxrobust.train(config, tmp_path)
     rows = read_rows(tmp_path / "metrics.jsonl")
     assert calls[:3] == [row["step"] for row in rows[3:]] and len(rows) == 6
@@ -155,16 +182,17 @@ class Killed(BaseException):
 @pytest.fixture(scope="module", params=["epoch", "step"])
 def undisturbed(request, tmp_path_factory):
     """A configuration that saves after every call, its whole run, and the run's folder."""
-    made = settings(train__loop=request.param, train__batch_size=512,
-                    checkpoint__every_steps=1 if request.param == "step" else None)
+    made = settings(
+        train__loop=request.param,
+        train__batch_size=512,
+        checkpoint__every_steps=1 if request.param == "step" else None,
+    )
     folder = tmp_path_factory.mktemp("whole")
     return made, jaxrobust.train(made, folder), folder
 
 
 @pytest.mark.parametrize("after", [1, 2, 5])
-def test_a_run_killed_after_any_checkpoint_ends_the_same(
-    undisturbed, tmp_path, monkeypatch, after
-):
+def test_a_run_killed_after_any_checkpoint_ends_the_same(undisturbed, tmp_path, monkeypatch, after):
     config, whole, folder = undisturbed
     save, saved = train.Checkpoints.save, []
     after = min(after, 3) if config.train.loop == "epoch" else after
@@ -246,8 +274,12 @@ def classes_predicted(workdir, x, which):
 
 
 def test_without_validation_the_last_network_predicts(tiny, tmp_path, capsys):
-    config = tiny(data__validation__fraction=0.0, train__epochs=8, data__noise__kind="none",
-                  data__noise__rate=0.0)
+    config = tiny(
+        data__validation__fraction=0.0,
+        train__epochs=8,
+        data__noise__kind="none",
+        data__noise__rate=0.0,
+    )
     results = jaxrobust.train(config, tmp_path)
     assert results["last"]["accuracy"] > 0.8
     test = experiment.load_data(config).test
@@ -261,7 +293,11 @@ def test_without_validation_the_last_network_predicts(tiny, tmp_path, capsys):
     assert f"{tmp_path.name} (last)" in said and "selected" not in said
     again = json.loads((tmp_path / "evaluation.json").read_text())
     assert again == {key: results[key] for key in again} and set(again) == {
-        "selection_split", "selection_metric", "last", "selected"}
+        "selection_split",
+        "selection_metric",
+        "last",
+        "selected",
+    }
 
 
 def test_before_the_first_evaluated_epoch_the_last_network_counts(tiny, tmp_path, monkeypatch):
@@ -284,11 +320,14 @@ def test_before_the_first_evaluated_epoch_the_last_network_counts(tiny, tmp_path
     assert results["selection_split"] == "validation" and results["selected"]["epoch"] in (2, 3)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(
-    tiny, tmp_path
-):
-    config = tiny(optimizer__learning_rate=1e30, optimizer__schedule="step", train__epochs=4,
-                  optimizer__warmup_epochs=2, optimizer__warmup_start=1e-3)
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(tiny, tmp_path):
+    config = tiny(
+        optimizer__learning_rate=1e30,
+        optimizer__schedule="step",
+        train__epochs=4,
+        optimizer__warmup_epochs=2,
+        optimizer__warmup_start=1e-3,
+    )
     with pytest.raises(RunError, match=r"not finite at step \d+ \(epoch [23]\)") as error:
         jaxrobust.train(config, tmp_path)
     assert "optimizer.learning_rate" in str(error.value)
@@ -308,8 +347,12 @@ def test_validation_metadata_training_and_test_are_disjoint(tiny):
 
 def test_another_runs_manifest_gives_the_same_labels(tiny, tmp_path):
     jaxrobust.train(tiny(), tmp_path / "a")
-    config = tiny(seed=5, data__manifest=str(tmp_path / "a" / "noise.npz"),
-                  data__noise__kind="none", data__noise__rate=0.0)
+    config = tiny(
+        seed=5,
+        data__manifest=str(tmp_path / "a" / "noise.npz"),
+        data__noise__kind="none",
+        data__noise__rate=0.0,
+    )
     one, two = experiment.load_data(tiny()), experiment.load_data(config)
     np.testing.assert_array_equal(one.train.labels, two.train.labels)
     np.testing.assert_array_equal(one.train.index, two.train.index)
@@ -322,8 +365,14 @@ def test_another_runs_manifest_gives_the_same_labels(tiny, tmp_path):
         ({"data__name": "digitz"}, "digitz"),
         ({"loss__tau": 2.0}, "Loss 'ce' has no 'tau'"),
         ({"network__name": "vgg19_bn"}, "at least 32 x 32 pixels"),
-        ({"data__labels_file": "nowhere.npy", "data__noise__kind": "none",
-          "data__noise__rate": 0.0}, "nowhere.npy"),
+        (
+            {
+                "data__labels_file": "nowhere.npy",
+                "data__noise__kind": "none",
+                "data__noise__rate": 0.0,
+            },
+            "nowhere.npy",
+        ),
         ({"augment__kind": "strong", "augment__cutout": 16}, "Cutout of 16 is larger"),
     ],
 )
@@ -341,9 +390,13 @@ def test_losses_that_ask_for_more_get_it(tiny, tmp_path, loss):
 
 
 def test_deferred_reweighting_starts_when_told(tiny, tmp_path):
-    settings = {"train__epochs": 3, "data__imbalance__kind": "exponential",
-                "data__imbalance__factor": 0.1, "loss__reweight_beta": 0.99,
-                "train__batch_size": 64}
+    settings = {
+        "train__epochs": 3,
+        "data__imbalance__kind": "exponential",
+        "data__imbalance__factor": 0.1,
+        "loss__reweight_beta": 0.99,
+        "train__batch_size": 64,
+    }
     for name, start in (("never", None), ("late", 2)):
         jaxrobust.train(tiny(loss__reweight_from=start, **settings), tmp_path / name)
     never, late = (
@@ -371,8 +424,14 @@ def test_the_dry_run_counts_all_that_lies_on_the_device_and_the_view_as_the_netw
     for side in (96, 300):  # Both are seen at 224 x 224.
         x = rng.integers(0, 256, (60, side, side, 3), np.uint8)
         np.savez(tmp_path / "d.npz", x=x, y=np.arange(60) % 2)
-        config = tiny(data__name="npz", data__path=str(tmp_path / "d.npz"), train__batch_size=8,
-                      network__width=8, data__test_fraction=0.5, data__validation__fraction=0.5)
+        config = tiny(
+            data__name="npz",
+            data__path=str(tmp_path / "d.npz"),
+            train__batch_size=8,
+            network__width=8,
+            data__test_fraction=0.5,
+            data__validation__fraction=0.5,
+        )
         text = predict.describe(config)
         found = re.search(r"activations: about (\d+) MiB; one step adds about (\d+) MiB", text)
         said[side] = [int(number) for number in found.groups()]

@@ -44,8 +44,10 @@ def test_the_newest_comes_back_bit_for_bit(tmp_path):
         manager.save(seed, tree(seed), {"epoch": seed, "sums": {"loss": 0.1}})
     assert manager.steps() == [2, 3]
     manager.close()
-    for found in (checkpoints.Checkpoints(tmp_path / "c").restore(tree(0)),
-                  checkpoints.read(tmp_path / "c", tree(0))):
+    for found in (
+        checkpoints.Checkpoints(tmp_path / "c").restore(tree(0)),
+        checkpoints.read(tmp_path / "c", tree(0)),
+    ):
         assert found.place == {"epoch": 3, "sums": {"loss": 0.1}} and found.problems == []
         assert_same(found.arrays, tree(3))
 
@@ -62,8 +64,10 @@ def test_one_of_another_structure_is_left_alone(tmp_path):
     manager.save(1, tree(1), {"epoch": 1})
     before = contents(tmp_path)
     wider = tree(0) | {"params": {"w": jnp.zeros((41, 30)), "b": jnp.zeros((3,), jnp.bfloat16)}}
-    for target, said in ((tree(0) | {"more": jnp.zeros(2)}, r"more is absent in it, here float32"),
-                         (wider, r"params.w is float32\[40, 30\] in it, here float32\[41, 30\]")):
+    for target, said in (
+        (tree(0) | {"more": jnp.zeros(2)}, r"more is absent in it, here float32"),
+        (wider, r"params.w is float32\[40, 30\] in it, here float32\[41, 30\]"),
+    ):
         for read in (manager.restore, lambda t: checkpoints.read(tmp_path / "c", t)):
             with pytest.raises(RunError, match=said) as error:
                 read(target)
@@ -144,15 +148,18 @@ def flip(file, old, new):
     file.write_bytes(content.replace(old, new, 1))
 
 
-@pytest.mark.parametrize("damage_it", [
-    lambda c: flip(c / "place" / "metadata", b'"epoch": 2', b'"epoch": 1'),
-    lambda c: flip(c / "place" / "metadata", b"epoch", b"epoci"),
-    lambda c: (c / "place" / "metadata").unlink(),
-    lambda c: flip(c / "arrays" / "_METADATA", b"w", b"v"),
-    lambda c: (c / "arrays" / "manifest.ocdbt").write_bytes(b""),
-    lambda c: flip(c / "digest.json", b"version", b"versiom\xff"),
-    lambda c: (c / "digest.json").write_text("{}"),
-])
+@pytest.mark.parametrize(
+    "damage_it",
+    [
+        lambda c: flip(c / "place" / "metadata", b'"epoch": 2', b'"epoch": 1'),
+        lambda c: flip(c / "place" / "metadata", b"epoch", b"epoci"),
+        lambda c: (c / "place" / "metadata").unlink(),
+        lambda c: flip(c / "arrays" / "_METADATA", b"w", b"v"),
+        lambda c: (c / "arrays" / "manifest.ocdbt").write_bytes(b""),
+        lambda c: flip(c / "digest.json", b"version", b"versiom\xff"),
+        lambda c: (c / "digest.json").write_text("{}"),
+    ],
+)
 def test_one_byte_anywhere_is_damage(tmp_path, damage_it):
     """A digit of the progress as well as the arrays."""
     manager = checkpoints.Checkpoints(tmp_path / "c")
@@ -197,8 +204,10 @@ def test_odd_names_of_folders(tmp_path, name):
     for seed in (1, 2):
         manager.save(seed, tree(seed), {"epoch": seed})
     manager.close()
-    for found in (checkpoints.read(tmp_path / name / "c", tree(0)),
-                  checkpoints.Checkpoints(tmp_path / name / "c").restore(tree(0))):
+    for found in (
+        checkpoints.read(tmp_path / name / "c", tree(0)),
+        checkpoints.Checkpoints(tmp_path / name / "c").restore(tree(0)),
+    ):
         assert found.place == {"epoch": 2} and found.problems == []
         assert_same(found.arrays, tree(2))
 
@@ -211,8 +220,9 @@ def test_odd_names_are_refused_where_there_is_no_way_round(tmp_path, monkeypatch
 
 def test_a_disk_too_small_is_known_before_anything_is_written(tmp_path, monkeypatch):
     manager = checkpoints.Checkpoints(tmp_path / "c")
-    monkeypatch.setattr(checkpoints.shutil, "disk_usage",
-                        lambda path: type("Usage", (), {"free": 100}))
+    monkeypatch.setattr(
+        checkpoints.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 100})
+    )
     with pytest.raises(RunError, match="the disk is full. Free some space"):
         manager.save(1, tree(1), {})
     assert list((tmp_path / "c").iterdir()) == []

@@ -64,8 +64,14 @@ def test_means_over_the_parts_of_the_training(loop):
 
 
 @pytest.mark.parametrize(
-    "s, p, expected", [(32, 4, [4, 8, 16, 32]), (12, 4, [1, 3, 6, 12]), (4, 4, [1, 2, 3, 4]),
-                       (13, 1, [13]), (2, 2, [1, 2])],
+    "s, p, expected",
+    [
+        (32, 4, [4, 8, 16, 32]),
+        (12, 4, [1, 3, 6, 12]),
+        (4, 4, [1, 2, 3, 4]),
+        (13, 1, [13]),
+        (2, 2, [1, 2]),
+    ],
 )
 def test_parts_of_the_predictions_double(s, p, expected):
     assert dynamics.ends(s, p).tolist() == expected
@@ -73,8 +79,11 @@ def test_parts_of_the_predictions_double(s, p, expected):
 
 def test_examples_not_met_are_nan():
     state = fresh()
-    batch = {"index": jnp.array([1, 2]), "where": jnp.array([True, False]),
-             "labels": jnp.array([0, 1])}
+    batch = {
+        "index": jnp.array([1, 2]),
+        "where": jnp.array([True, False]),
+        "labels": jnp.array([0, 1]),
+    }
     added = dynamics.add(state.dynamics, batch, jnp.zeros((2, K)), jnp.int32(0))
     found = gathered(state._replace(dynamics=added))
     np.testing.assert_allclose(found.curves[1, 0], np.log(K), rtol=1e-6)
@@ -109,8 +118,12 @@ def test_a_stage_that_starts_anew_keeps_what_was_recorded():
 @pytest.mark.parametrize(
     "n, k, epochs, expected",
     [
-        (50_000, 10, 200, (32, 4)), (50_000, 100, 200, (32, 1)), (100, 10, 1, (1, 1)),
-        (100, 10, 3, (2, 2)), (65_000, 50, 250, (32, 2)), (1_281_167, 1000, 90, (13, 0)),
+        (50_000, 10, 200, (32, 4)),
+        (50_000, 100, 200, (32, 1)),
+        (100, 10, 1, (1, 1)),
+        (100, 10, 3, (2, 2)),
+        (65_000, 50, 250, (32, 2)),
+        (1_281_167, 1000, 90, (13, 0)),
     ],
 )
 def test_parts_are_fewer_where_there_are_more_examples(n, k, epochs, expected):

@@ -23,7 +23,8 @@ def test_no_more_than_one_step_waits_while_the_device_computes_another():
 
     method = Method(
         lambda key: TrainState(jnp.int32(0), {}, {}, {}, {}, {}, {}, {}),
-        (Stage("a", 1, (Pass("train", step, order, None),)),), None,
+        (Stage("a", 1, (Pass("train", step, order, None),)),),
+        None,
     )
     feed = Feed({"labels": jnp.zeros(STEPS * BATCH, jnp.int32), "x": jnp.zeros((STEPS * BATCH, 2))})
     runner = Runner(method, feed, lambda *a: None, jax.random.key(0), loop="step")

@@ -54,9 +54,7 @@ def test_memorisation_counts_wrong_labels_apart():
     logits = np.eye(3)[[0, 1, 2, 2]]
     given, true = np.array([0, 1, 1, 2]), np.array([0, 0, 2, 2])
     found = metrics.memorization(logits, given, true)
-    assert found == {
-        "wrong_labels": 2, "memorised": 0.5, "recovered": 0.5, "clean_fitted": 1.0
-    }
+    assert found == {"wrong_labels": 2, "memorised": 0.5, "recovered": 0.5, "clean_fitted": 1.0}
 
 
 def test_memorisation_without_wrong_labels():

@@ -37,8 +37,9 @@ def affine(scale, shift, key=None):
 def test_functions_that_differ_in_their_arrays_share_a_program(compiled, kind):
     for seed in range(3):
         rng = np.random.default_rng(seed)
-        f = affine(*(kind(rng.normal(size=4).astype(np.float32)) for _ in range(2)),
-                   jax.random.key(seed))
+        f = affine(
+            *(kind(rng.normal(size=4).astype(np.float32)) for _ in range(2)), jax.random.key(seed)
+        )
         found, wanted = (j(f)(jnp.ones(4), np.int32(seed)) for j in (shared_jit, jax.jit))
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found, wanted)
     assert compiled() == 1
@@ -60,10 +61,15 @@ def test_functions_that_differ_in_anything_else_do_not(compiled):
         return lambda x: (x + 1, jnp.sum(a) * 0)[0]
 
     cases = [
-        (of_number(1.0), one, 2.0), (of_number(2.0), one, 3.0), (of_number(1.0), two, 2.0),
-        (of_inner(np.ones(4)), one, 2.0), (of_inner(np.full(4, 2.0)), one, 3.0),
-        (of_unused(jnp.ones(3)), one, 2.0), (of_unused(jnp.ones(5)), one, 2.0),
-        (lambda x: {"a": x}["a"], one, 1.0), (lambda x: x + jnp.asarray(big[0]).sum(), one, 1.0),
+        (of_number(1.0), one, 2.0),
+        (of_number(2.0), one, 3.0),
+        (of_number(1.0), two, 2.0),
+        (of_inner(np.ones(4)), one, 2.0),
+        (of_inner(np.full(4, 2.0)), one, 3.0),
+        (of_unused(jnp.ones(3)), one, 2.0),
+        (of_unused(jnp.ones(5)), one, 2.0),
+        (lambda x: {"a": x}["a"], one, 1.0),
+        (lambda x: x + jnp.asarray(big[0]).sum(), one, 1.0),
         (lambda x: x + jnp.asarray(big[1]).sum(), one, 2.0),
     ]
     for f, x, value in cases:
@@ -94,11 +100,18 @@ def test_the_store_does_not_grow_for_ever(compiled, monkeypatch):
 def test_another_seed_compiles_nothing_new(compiled, tmp_path, loss):
     def train(seed, name):
         config = configuration.load(f"digits_losses:{loss}")
-        config.update_from_flattened_dict({
-            "seed": seed, "network.name": "mlp", "network.width": 16, "train.epochs": 2,
-            "data.noise.kind": "symmetric", "data.noise.rate": 0.4, "log.figures": False,
-            "log.tensorboard": False,
-        })
+        config.update_from_flattened_dict(
+            {
+                "seed": seed,
+                "network.name": "mlp",
+                "network.width": 16,
+                "train.epochs": 2,
+                "data.noise.kind": "symmetric",
+                "data.noise.rate": 0.4,
+                "log.figures": False,
+                "log.tensorboard": False,
+            }
+        )
         return jaxrobust.train(config, tmp_path / name)["last"]
 
     first = train(0, "a")

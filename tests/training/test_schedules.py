@@ -41,8 +41,9 @@ def test_step_and_exponential():
     schedule = schedules.make_schedule(
         "step", 0.1, stages=((100, 3),), milestones=(80, 90), gamma=0.1
     )
-    np.testing.assert_allclose(rates(schedule, 100, 3)[[79, 80, 89, 90]], [0.1, 0.01, 0.01, 0.001],
-                               rtol=1e-5)
+    np.testing.assert_allclose(
+        rates(schedule, 100, 3)[[79, 80, 89, 90]], [0.1, 0.01, 0.01, 0.001], rtol=1e-5
+    )
     schedule = schedules.make_schedule("exponential", 0.4, stages=((9, 3),), gamma=0.97)
     np.testing.assert_allclose(rates(schedule, 9, 3), 0.4 * 0.97 ** np.arange(9), rtol=1e-5)
 
@@ -51,8 +52,9 @@ def test_stages_of_different_length_keep_the_epochs_apart():
     schedule = schedules.make_schedule("exponential", 1.0, stages=((2, 5), (3, 8)), gamma=0.5)
     starts = [0, 5, 10, 18, 26]
     np.testing.assert_allclose([schedule(s) for s in starts], 0.5 ** np.arange(5), rtol=1e-6)
-    np.testing.assert_allclose([schedule(s - 1) for s in starts[1:]], 0.5 ** np.arange(4),
-                               rtol=1e-6)
+    np.testing.assert_allclose(
+        [schedule(s - 1) for s in starts[1:]], 0.5 ** np.arange(4), rtol=1e-6
+    )
 
 
 def test_sgd_is_pytorchs():
@@ -74,9 +76,7 @@ def test_sgd_is_pytorchs():
 
 
 def test_clipping_comes_before_weight_decay():
-    optimizer = schedules.make_optimizer(
-        "sgd", 1.0, momentum=0.0, weight_decay=1.0, clip_norm=1.0
-    )
+    optimizer = schedules.make_optimizer("sgd", 1.0, momentum=0.0, weight_decay=1.0, clip_norm=1.0)
     params = jnp.array([3.0, 0.0])
     updates, _ = optimizer.update(jnp.array([30.0, 40.0]), optimizer.init(params), params)
     np.testing.assert_allclose(updates, [-3.6, -0.8], rtol=1e-6)
@@ -125,8 +125,13 @@ def test_a_warm_up_by_factor_multiplies_the_whole_schedule_in_every_step():
 def test_curvenets_recipe_warms_up_as_its_program():
     made = configuration.load("cifar10_curvenet").optimizer
     schedule = schedules.make_schedule(
-        "step", made.learning_rate, stages=((200, 3),), warmup_epochs=made.warmup_epochs,
-        warmup_start=made.warmup_start, milestones=made.milestones, gamma=made.gamma,
+        "step",
+        made.learning_rate,
+        stages=((200, 3),),
+        warmup_epochs=made.warmup_epochs,
+        warmup_start=made.warmup_start,
+        milestones=made.milestones,
+        gamma=made.gamma,
     )
     found = [float(schedule(3 * epoch)) for epoch in (0, 1, 2, 3, 4, 79, 80, 100)]
     expected = [0.02, 0.04, 0.06, 0.08, 0.1, 0.1, 0.01, 0.001]

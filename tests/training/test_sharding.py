@@ -65,17 +65,26 @@ def predictions(path):
 @pytest.mark.parametrize("which", ["last", "selected"])
 def test_four_devices_predict_as_one(on_four, tmp_path, which):
     shutil.copytree(on_four, tmp_path / "w")
-    run(tmp_path, "--workdir=w", "--mode=predict", "--input=w/x.npy", f"--which={which}",
-        "--output=one.csv")
+    run(
+        tmp_path,
+        "--workdir=w",
+        "--mode=predict",
+        "--input=w/x.npy",
+        f"--which={which}",
+        "--output=one.csv",
+    )
     one, four = predictions(tmp_path / "one.csv"), predictions(on_four / f"{which}.csv")
     assert one.shape == (30, 11)
     np.testing.assert_allclose(one, four, atol=2e-6)
 
 
-@pytest.mark.parametrize("value, expected", [
-    ("auto", {}),
-    ("host:81,2,0", {"coordinator_address": "host:81", "num_processes": 2, "process_id": 0}),
-])
+@pytest.mark.parametrize(
+    "value, expected",
+    [
+        ("auto", {}),
+        ("host:81,2,0", {"coordinator_address": "host:81", "num_processes": 2, "process_id": 0}),
+    ],
+)
 def test_the_flag_is_what_jax_is_told(monkeypatch, value, expected):
     told = []
     monkeypatch.setattr("jax.distributed.initialize", lambda *a, **o: told.append((a, o)))
@@ -89,9 +98,19 @@ def start_two(folder, *arguments):
         port = free.getsockname()[1]
     return [
         subprocess.Popen(
-            [sys.executable, "-m", "jaxrobust.main", *RUN, "--workdir=w",
-             f"--distributed=localhost:{port},2,{i}", *arguments],
-            cwd=folder, env=environment(1), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            [
+                sys.executable,
+                "-m",
+                "jaxrobust.main",
+                *RUN,
+                "--workdir=w",
+                f"--distributed=localhost:{port},2,{i}",
+                *arguments,
+            ],
+            cwd=folder,
+            env=environment(1),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
         )
         for i in range(2)
