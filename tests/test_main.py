@@ -157,7 +157,7 @@ def finish(process):
 
 
 def wait_for_epoch(workdir, epoch, process):
-    for _ in range(1200):
+    for _ in range(6000):
         rows = read_rows(workdir / "metrics.jsonl")
         if rows and rows[-1]["epoch"] >= epoch:
             return
