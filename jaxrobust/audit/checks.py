@@ -33,6 +33,26 @@ CHECKS: dict[str, Check] = {
         "The prediction is the same for every example: it says nothing about the labels.",
         "Train the model before its predictions are audited.",
     ),
+    "not_learned": Check(
+        "The model has not begun to learn: it agrees with the labels no better than chance.",
+        "Look at the inputs and the column of labels; train a network longer or with another "
+        "learning rate. Until then no class is flagged wholesale on its word.",
+    ),
+    "below_majority": Check(
+        "The model is worse than always naming the most frequent class.",
+        "Check that labels and examples are in the same order; train a network longer or with "
+        "another learning rate. Until then no class is flagged wholesale on its word.",
+    ),
+    "never_predicted": Check(
+        "Some classes are never predicted, so that every label of theirs would look wrong: such a "
+        "class is not flagged wholesale.",
+        "Review these classes by hand, give them more examples, or train a network with "
+        "--config.data.balance=class.",
+    ),
+    "withheld": Check(
+        "Flags are withheld, because the model knows nothing about their class.",
+        "Review these classes by hand.",
+    ),
     "two_fits_differ": Check(
         "Wrong labels and classes that overlap explain the predictions about equally well: the "
         "number of wrong labels is uncertain, the interval holds both.",
@@ -59,7 +79,11 @@ CHECKS: dict[str, Check] = {
 }
 
 
-def line(code: str) -> str:
-    """Returns a check as one line: its code, cause and remedy."""
+COLLAPSED = ("collapsed", "not_learned", "below_majority", "never_predicted", "memorized")
+"""Codes of models that must not be relied on."""
+
+
+def line(code: str, detail: str = "") -> str:
+    """Returns a check as one line: cause, what was measured, remedy, code."""
     check = CHECKS[code]
-    return f"{check.cause} {check.remedy}".strip() + f" [{code}]"
+    return " ".join(filter(None, (check.cause, detail, check.remedy, f"[{code}]")))

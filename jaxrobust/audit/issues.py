@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jaxrobust.audit import checks, sources, validation
+from jaxrobust.audit import checks, collapse, sources, validation
 from jaxrobust.audit.cross_validation import out_of_sample
 from jaxrobust.audit.neighbors import Duplicates
 from jaxrobust.audit.recorder import Recorder
@@ -239,11 +239,30 @@ def find_label_issues(
         bool(found),
         "Give predictions, a model, a recorder, features, curves or weights: there is no evidence.",
     )
-    return _decide(given, found, pairs)
+    return _decide(given, found, pairs, _collapse(given, found, true_probabilities))
+
+
+def _collapse(
+    given: validation.Given, found: dict[str, Source], true_probabilities: Any
+) -> collapse.Collapse:
+    """Returns what the predictions, out of sample if there are any, show of their model."""
+    during, seen = given.training_probabilities, given.probabilities is None
+    predictions = [
+        np.asarray(p) for p in (given.probabilities, true_probabilities) if p is not None
+    ]
+    if seen and during is not None:
+        predictions = [during[:, -1]]
+    named_already = {"collapsed", "column_order"}  # rightly: by the source itself
+    if not predictions or any(named_already & {*source.codes} for source in found.values()):
+        return collapse.Collapse({}, np.zeros(len(given.class_names), bool))
+    return collapse.find(predictions, given.labels, given.class_names, seen=seen)
 
 
 def _decide(
-    given: validation.Given, found: dict[str, Source], pairs: Duplicates | None = None
+    given: validation.Given,
+    found: dict[str, Source],
+    pairs: Duplicates | None,
+    collapsed: collapse.Collapse,
 ) -> LabelIssues:
     """Combines the sources: suspicion, rate, flags, suggestions, noise matrix, interval, notes."""
     codes, k, n = given.labels, len(given.class_names), len(given.labels)
@@ -258,9 +277,15 @@ def _decide(
     else:
         against = score < 0.5
     flagged = against & (rank <= round(rate * n))
+    kept_back = collapse.withheld(flagged, codes, collapsed.mute)
+    flagged &= ~kept_back
+    details = dict(collapsed.codes)
+    if kept_back.any():
+        details["withheld"] = f"Flags withheld: {kept_back.sum()}."
     predicted, matrix = _suggest(naming, flagged, codes, k)
     low = min(source.interval[0] for source in found.values())
     high = max(source.interval[1] for source in found.values())
+    low, high = (0.0, 1.0) if collapsed.ignorant else (low, high)
     return LabelIssues(
         index=given.index,
         paths=given.paths,
@@ -278,8 +303,11 @@ def _decide(
         noise_matrix=matrix,
         noise_rate=rate,
         noise_rate_interval=(low, high),
-        codes=_codes(rate, found),
-        notes=tuple(map(checks.line, _codes(rate, found))),
+        codes=(*_codes(rate, found), *details),
+        notes=(
+            *map(checks.line, _codes(rate, found)),
+            *(checks.line(code, detail) for code, detail in details.items()),
+        ),
         duplicates=pairs,
     )
 

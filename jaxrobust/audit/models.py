@@ -166,7 +166,7 @@ def cross_validated(
       M arrays [N, K], and the weights [M] with which they explain r best.
 
     Raises:
-      UserError: fewer groups than two.
+      UserError: fewer groups than two; no class has two examples.
     """
     k = r.shape[1]
     makers = members(x.shape[1], k)
@@ -203,6 +203,10 @@ def splits(
     count = len(strata) if groups is None else len(np.unique(groups))
     folds = min(folds, count, max(2, int(np.bincount(strata).max())))
     check(folds > 1, "All examples belong to one group: predictions need two groups or more.")
+    check(
+        groups is not None or int(np.bincount(strata).max()) > 1,
+        "No class has two examples: labels cannot be judged by examples of the same class.",
+    )
     kind = StratifiedKFold if groups is None else StratifiedGroupKFold
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The least populated class")

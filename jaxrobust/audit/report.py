@@ -109,6 +109,8 @@ def _columns(train: Any, features: Sequence[str]) -> list[str]:
     """Returns names of the first columns of a table; none of images, or where there are no data."""
     if isinstance(train, str) or len(train.x.shape) != 2:
         return []
+    if (raw := getattr(train, "table", None)) is not None:
+        features = list(raw.columns)
     names = features if len(features) else range(train.x.shape[1])
     more = ["…"] if len(names) > MOST_FEATURES else []
     return [*map(str, names[:MOST_FEATURES]), *more]
@@ -132,14 +134,29 @@ def _card(
     }
     if isinstance(train, str):
         return card
+    if (raw := getattr(train, "table", None)) is not None:
+        return card | {"features": _shown(raw[i])}
     try:
         x = np.asarray(train.x[i])
     except (OSError, ValueError):  # The file has gone, or is damaged, since.
         return card
     if x.ndim == 1:
-        values = [f"{v:.4g}" for v in x[:MOST_FEATURES]]
-        return card | {"features": values + (["…"] if len(x) > MOST_FEATURES else [])}
+        return card | {"features": _shown(x)}
     return card | {"image": thumbnails.thumbnail(x, side), "pixelated": max(x.shape[:2]) < 64}
+
+
+def _shown(row: np.ndarray, most: int = 40) -> list[str]:
+    """Returns the first cells of a row of numbers or of a table as texts; "–" for missing."""
+    cells = []
+    for value in row[:MOST_FEATURES].tolist():
+        if value is None or value != value:
+            cells.append("–")
+        elif isinstance(value, float):
+            cells.append(f"{value:.4g}")
+        else:
+            text = str(value)
+            cells.append(text if len(text) <= most else text[: most - 1] + "…")
+    return [*cells, "…"] if len(row) > MOST_FEATURES else cells
 
 
 def _review(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,6 +38,9 @@ class Part(NamedTuple):
     groups: np.ndarray | None = None
 
 
+PARTS = ("train", "metadata", "validation", "test")
+
+
 class Prepared(NamedTuple):
     """What a run works on. train, metadata and validation share no row.
 
@@ -64,6 +67,43 @@ class Prepared(NamedTuple):
     validation_kind: str
     warnings: list[str]
     encoder: tabular.Encoder | None = None
+
+
+class _Joined:
+    """Examples of several parts, one after the other, read when asked for."""
+
+    def __init__(self, xs: Sequence[Any]):
+        self._xs = xs
+        self._ends = np.cumsum([len(x) for x in xs])
+        self.shape = (int(self._ends[-1]), *np.shape(xs[0])[1:])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        part = int(np.searchsorted(self._ends, i, side="right"))
+        start = self._ends[part] - len(self._xs[part])
+        return np.asarray(self._xs[part][int(i - start)])
+
+
+class Everything(NamedTuple):
+    """Examples of all parts, to show: `x[i]`, and of tables `table[i]`, is the i-th."""
+
+    x: Any
+    table: Table | None
+
+
+def everything(prepared: Prepared) -> Everything:
+    """Returns the examples of training, metadata, validation and test, in this order."""
+    parts = [p for p in (getattr(prepared, name) for name in PARTS) if p is not None]
+    tables = [p.table for p in parts if p.table is not None]
+    joined = None
+    if len(tables) == len(parts):
+        columns = {
+            name: np.concatenate([t.columns[name] for t in tables]) for name in tables[0].columns
+        }
+        joined = Table(columns, tables[0].kinds)
+    return Everything(_Joined([p.x for p in parts]), joined)
 
 
 def prepare(
@@ -241,7 +281,7 @@ def _encoded(prepared: Prepared) -> Prepared:
     encoder = tabular.fit(prepared.train.x)
     parts = {
         name: part._replace(x=encoder.transform(part.x), table=part.x)
-        for name in ("train", "metadata", "validation", "test")
+        for name in PARTS
         if (part := getattr(prepared, name)) is not None
     }
     return prepared._replace(encoder=encoder, **parts)

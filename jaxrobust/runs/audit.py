@@ -21,7 +21,7 @@ from jaxrobust.audit.scoring import against_truth
 from jaxrobust.data import labels_file, manifest
 from jaxrobust.data.examples import rows_of
 from jaxrobust.data.manifest import Manifest, Rows
-from jaxrobust.data.prepare import Part, prepare
+from jaxrobust.data.prepare import Everything, Part, everything, prepare
 from jaxrobust.errors import UserError, check, writing
 from jaxrobust.runs import cross_validation, rematch
 from jaxrobust.runs.evaluation import Evaluated, evaluate
@@ -220,7 +220,7 @@ def write(
     found: Evidence,
     audited: Audited,
     results: dict[str, Any],
-    train: Part | rematch.Shown | str,
+    train: Part | Everything | rematch.Shown | str,
     decided: decisions.Decisions | None = None,
 ) -> None:
     """Writes label_issues.csv, sample_weights.npz and report.html.
@@ -233,8 +233,8 @@ def write(
     from jaxrobust.audit import report  # Imports Jinja2.
 
     true = judged_rows(record, found).true_labels if record.truth_known else None
-    if not isinstance(train, str) and len(audited.issues) > len(record.train.index):
-        train = "Examples are not shown where test or validation examples are judged as well."
+    if not isinstance(train, str) and len(train.x) < len(audited.issues):
+        train = "Examples are not shown: those of test and validation are judged as well."
     export.write_csv(audited.issues, workdir / "label_issues.csv", true, found.get("split"))
     export.write_weights(audited.issues, workdir / "sample_weights.npz")
     page = report.render(
@@ -321,9 +321,9 @@ def write_again(
         source = load_source(config)
         if manifest.fingerprint(source) == record.fingerprint:
             data = prepare(source, seed=config.seed, manifest_path=workdir / "noise.npz")
-            train = data.train
+            train = everything(data) if "judged_labels" in found else data.train
         else:
-            train = rematch.by_name(source, found.get("paths"))
+            train = rematch.by_name(source, found.get("judged_paths", found.get("paths")))
     except (UserError, OSError) as error:
         train = f"The examples could not be opened: {error}"
     why = train if isinstance(train, str) else getattr(train, "note", "")

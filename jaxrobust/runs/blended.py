@@ -22,7 +22,7 @@ from jaxrobust import config as configuration
 from jaxrobust import files
 from jaxrobust.audit import models
 from jaxrobust.data import manifest, table, tabular
-from jaxrobust.data.prepare import Part, Prepared
+from jaxrobust.data.prepare import PARTS, Part, Prepared, everything
 from jaxrobust.data.readers.unlabeled import load_inputs
 from jaxrobust.errors import check
 from jaxrobust.runs import audit as auditing
@@ -136,7 +136,7 @@ def train(config: ConfigDict, workdir: Path, say: Say) -> dict[str, Any]:
     }
     audited = auditing.find(config, data.manifest, found)
     outcome["audit"] = audited.summary
-    auditing.write(workdir, config, data.manifest, found, audited, outcome, data.train)
+    auditing.write(workdir, config, data.manifest, found, audited, outcome, everything(data))
     results.write_json(workdir / "results.json", outcome)
     return outcome
 
@@ -145,11 +145,7 @@ def _gather(
     config: ConfigDict, data: Prepared, workdir: Path, say: Say
 ) -> tuple[tabular.Encoder | None, Judged]:
     """Returns the encoder of tables, and the examples of all parts as features."""
-    parts = {
-        name: part
-        for name in ("train", "metadata", "validation", "test")
-        if (part := getattr(data, name)) is not None
-    }
+    parts = {name: part for name in PARTS if (part := getattr(data, name)) is not None}
     encoder = data.encoder
     if np.asarray(data.train.x[0]).ndim == 3:
         x = _image_features(data, parts, workdir, say)

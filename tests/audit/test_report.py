@@ -13,6 +13,7 @@ from PIL import Image
 
 from jaxrobust.audit import find_label_issues, report
 from jaxrobust.audit.scoring import against_truth
+from jaxrobust.data.table import Table
 
 NAMES = ("cat", "<script>alert(1)</script>", "=cmd")
 
@@ -292,6 +293,20 @@ def test_columns_of_a_table_have_their_names():
     page, _ = rendered(shape=(3,), features=np.array(["age", "=cmd", "<b>"]))
     assert tables(page)["Most suspect examples"][0][0][5:] == ["age", "=cmd", "<b>"]
     assert "<b>" not in page.split("<tbody>")[0].split("<table>")[1]
+
+
+def test_rows_of_a_table_are_shown_as_the_user_wrote_them():
+    columns = {
+        "age": np.where(np.arange(400) % 2, np.arange(400.0), np.nan),
+        "city": np.array([None, "a<b>", "c" * 50, "d"] * 100, object),
+    }
+    train = types.SimpleNamespace(x=data(3).astype(np.float32), table=Table(columns))
+    page, issues = rendered(shape=(3,), train=train)
+    header, *rows = tables(page)["Most suspect examples"][0]
+    assert header[5:] == ["age", "city"]
+    for row, i in zip(rows, issues.indices, strict=False):
+        city = ("–", "a<b>", "c" * 39 + "…", "d")[i % 4]
+        assert row[5:] == [f"{i:.4g}" if i % 2 else "–", city]
 
 
 def test_on_a_phone_it_has_the_phones_width_and_in_print_nothing_is_hidden(page):

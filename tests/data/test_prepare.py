@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from jaxrobust.data import flip_maps, manifest
+from jaxrobust.data import flip_maps, manifest, sources
 from jaxrobust.data.examples import Examples, Source, View
-from jaxrobust.data.prepare import prepare
+from jaxrobust.data.prepare import everything, prepare
 from jaxrobust.errors import UserError
 
 K = 5
@@ -305,3 +305,22 @@ def test_noise_is_not_put_on_labels_that_are_wrong_already(tmp_path):
         prepare(SOURCE, seed=0, labels_path=tmp_path / "given.npy", **noise)
     with pytest.raises(UserError, match="already differ"):
         prepare(SOURCE._replace(true_labels=SOURCE.train.labels), seed=0, **noise)
+
+
+def test_everything_is_shown_in_the_order_in_which_it_is_judged(tmp_path):
+    lines = ["a,b,split,label"]
+    lines += [
+        f"{i},{'xy'[i % 2]}{i % 3},{'test' if i % 4 == 3 else 'train'},{i % 2}" for i in range(40)
+    ]
+    (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
+    source = sources.load("csv", path=str(tmp_path / "t.csv"))
+    found = prepare(source, seed=0, validation_fraction=0.25)
+    whole = everything(found)
+    rows = np.concatenate([found.train.index, found.validation.index, found.test.index])
+    assert len(whole.x) == len(whole.table) == 40
+    for i in (0, 20, 25, 39):
+        assert float(whole.table[i][0]) == rows[i]
+        assert whole.table[i][1] == f"{'xy'[rows[i] % 2]}{rows[i] % 3}"
+        part = found.train if i < len(found.train.labels) else None
+        if part is not None:
+            np.testing.assert_array_equal(whole.x[i], part.x[i])
