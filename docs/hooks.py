@@ -12,6 +12,7 @@ import make_pictures  # noqa: E402
 
 from jaxrobust import config as configuration  # noqa: E402
 from jaxrobust import losses  # noqa: E402
+from jaxrobust.training.metric_table import METRICS  # noqa: E402
 
 
 def on_pre_build(config):
@@ -22,6 +23,7 @@ def on_pre_build(config):
 def on_page_markdown(markdown, page, config, files):
     del page, config, files
     markdown = re.sub(r"<!-- loss: (\w+) -->", lambda m: loss(m[1]), markdown)
+    markdown = markdown.replace("<!-- metrics -->", metrics_table())
     return re.sub(r"<!-- settings: (.+?) -->", lambda m: some_settings(m[1]), markdown)
 
 
@@ -94,6 +96,15 @@ def some_settings(names: str) -> str:
     """A table of the settings of these full names, "method.hidden, method.base"."""
     known = dict(configuration.settings())
     return "\n".join([HEAD, *(row(key, known[key]) for key in names.split(", "))])
+
+
+def metrics_table() -> str:
+    """The table of metrics: name in results.json, column heading, direction, meaning."""
+    rows = [
+        f"| `{name}` | {m.heading} | {'higher' if m.higher_is_better else 'lower'} | {m.meaning} |"
+        for name, m in METRICS.items()
+    ]
+    return "\n".join(["| metric | column | better | meaning |", "| --- | --- | --- | --- |", *rows])
 
 
 def settings() -> str:

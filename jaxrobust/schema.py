@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from jaxrobust.losses import LOSSES, MEMORY_LOSSES
 from jaxrobust.networks import NETWORKS
 from jaxrobust.runs import METHODS
+from jaxrobust.training.metric_table import SELECTABLE
 
 
 class Setting(NamedTuple):
@@ -571,9 +572,9 @@ SCHEMA: dict[str, Any] = {
         "every": Setting(1, "epochs between evaluations", int, at_least(1)),
         "select": Setting(
             "balanced_accuracy",
-            "metric on the validation data that selects the epoch",
+            "metric on the validation data whose best value selects the epoch",
             str,
-            one_of("accuracy", "balanced_accuracy", "negative_log_likelihood"),
+            one_of(*SELECTABLE),
         ),
         "many_above": Setting(
             100, "classes with more training examples count as 'many' in reports", int, at_least(1)

@@ -101,7 +101,9 @@ def followed(tmp_path_factory):
     return folder, json.loads((folder / "codes.json").read_text()), done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("section", ["a loss", "an objective", "a data set", "a method"])
+@pytest.mark.parametrize(
+    "section", ["a loss", "an objective", "a data set", "a metric", "a method"]
+)
 def test_the_example_works(followed, section):
     _, codes, said = followed
     lines = [line for step in steps() if step["section"] == section for line in commands(step)]
@@ -114,6 +116,20 @@ def test_the_example_method_left_out_what_it_should_and_was_reported(followed):
     config = json.loads((workdir / "config.json").read_text())
     assert (config["method"]["name"], config["method"]["dropped"]) == ("trimmed", 0.4)
     assert (workdir / "report.html").is_file() and (workdir / "results.json").is_file()
+
+
+def test_the_example_metric_selects_by_its_smallest_value_and_is_in_the_table(followed):
+    folder, _, said = followed
+    workdir = folder / "runs" / "digits_worst_class"
+    results = json.loads((workdir / "results.json").read_text())
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    values = [row["validation_worst_class_error"] for row in rows]
+    assert results["selection_metric"] == "worst_class_error"
+    assert results["selected"]["epoch"] == 1 + values.index(min(values))
+    assert (
+        "worst class" in said
+        and "worst_class_error" in (folder / "docs/configuration.md").read_text()
+    )
 
 
 def test_every_block_of_the_guide_is_a_step():

@@ -18,6 +18,7 @@ import jaxrobust
 from jaxrobust import config as configuration
 from jaxrobust import losses, networks
 from jaxrobust.runs import METHODS, sweep
+from jaxrobust.training.metric_table import METRICS
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -285,6 +286,8 @@ def test_generated_pages_hold_every_setting_and_default(hooks):
     page = hooks["on_page_markdown"]("<!-- loss: gce -->", None, None, None)
     assert "| `loss.q` | `0.7` |" in page and "images/losses/gce.svg" in page
     assert "::: jaxrobust.losses.generalized_cross_entropy" in page
+    page = hooks["on_page_markdown"]((DOCS / "workdir.md").read_text(), None, None, None)
+    assert all(f"| `{name}` | {metric.heading} |" in page for name, metric in METRICS.items())
 
 
 def test_every_method_page_shows_its_defaults(hooks):

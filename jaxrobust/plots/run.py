@@ -105,9 +105,10 @@ def series(ax, rows: list[dict[str, Any]], key: str, label: str, color: str) -> 
 
 def confusion(predicted: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> Figure:
     """Rows: true class; columns: predicted; each row sums to 1."""
+    from sklearn.metrics import confusion_matrix  # Takes a second to import.
+
     k = len(class_names)
-    counts = np.zeros((k, k))
-    np.add.at(counts, (labels, predicted), 1)
+    counts = confusion_matrix(labels, predicted, labels=np.arange(k))
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     side = float(np.clip(0.42 * k + 2, 4, 14))
     figure, ax = canvas(side + 0.6, side)

@@ -22,6 +22,7 @@ from jaxrobust.runs import audit as auditing
 from jaxrobust.runs import model as models
 from jaxrobust.runs.evaluation import Evaluated, evaluate
 from jaxrobust.training import metrics
+from jaxrobust.training.metric_table import METRICS
 from jaxrobust.training.metrics_log import read_rows
 from jaxrobust.training.sharding import is_first
 
@@ -197,14 +198,16 @@ def write_matrices(workdir: Path, data, last: dict[str, Evaluated]) -> None:
     confusion int [K, K] `[label, predicted]` of the test data by the last parameters, where there
     are test data. The audit's noise matrix is in sample_weights.npz.
     """
+    from sklearn.metrics import confusion_matrix  # Takes a second to import.
+
     k = len(data.class_names)
     arrays = {
         "class_names": np.array(data.class_names, str),
         "transition_counts": manifest.realised(data.manifest)["transition_counts"],
     }
     if "test" in last:
-        pairs = data.test.labels.astype(np.int64) * k + last["test"].logits.argmax(1)
-        arrays["confusion"] = np.bincount(pairs, minlength=k * k).reshape(k, k)
+        predicted = last["test"].logits.argmax(1)
+        arrays["confusion"] = confusion_matrix(data.test.labels, predicted, labels=np.arange(k))
     with files.whole(workdir / MATRICES, "wb") as file:
         np.savez_compressed(file, **arrays)
 
@@ -247,44 +250,36 @@ def _replace(path: Path, text: str) -> None:
 
 
 def table(runs: dict[str, dict[str, Any]]) -> str:
-    """Returns a text table of the test numbers of several `results.json`, last and selected."""
-    columns = {
-        "accuracy": "accuracy",
-        "balanced_accuracy": "balanced",
-        "many": "many",
-        "medium": "medium",
-        "few": "few",
-        "negative_log_likelihood": "NLL",
-        "expected_calibration_error": "ECE",
-        "memorised": "memorised",
-    }
-    head = ["run", "epoch", *columns.values()]
-    lines, said = [head], []
+    """Returns a text table of the test numbers of several `results.json`, last and selected.
+
+    A metric that no run has is left out.
+    """
+    rows, said = [], []
     for name, results in runs.items():
         if "agreement" in results["last"]:
             said.append(_agreement(name, results["last"]))
             continue
-        rows = ["last"] + (["selected"] if results["selection_split"] else [])
-        for which in rows:
-            numbers = results[which]
-            cells = [f"{name} ({which})", str(numbers.get("epoch", "–"))]
-            for key in columns:
-                value = numbers.get(key)
-                percent = key not in ("negative_log_likelihood",)
-                cells.append(
-                    "–" if value is None else f"{100 * value:.1f} %" if percent else f"{value:.3f}"
-                )
-            lines.append(cells)
-    if len(lines) == 1:
+        for which in ["last"] + (["selected"] if results["selection_split"] else []):
+            rows.append((f"{name} ({which})", results[which]))
+    if not rows:
         return "\n".join(said)
-    widths = [max(len(row[i]) for row in lines) for i in range(len(head))]
-    out = []
-    for row in lines:
-        first, *rest = (
-            c.ljust(w) if i == 0 else c.rjust(w)
-            for i, (c, w) in enumerate(zip(row, widths, strict=True))
+    shown = {
+        name: metric
+        for name, metric in METRICS.items()
+        if any(numbers.get(name) is not None for _, numbers in rows)
+    }
+    lines = [["run", "epoch", *(metric.heading for metric in shown.values())]]
+    for title, numbers in rows:
+        values = [metric.text(numbers.get(name), unit=" %") for name, metric in shown.items()]
+        lines.append([title, str(numbers.get("epoch", "–")), *values])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    out = [
+        "  ".join(
+            c.rjust(w) if i else c.ljust(w)
+            for i, (c, w) in enumerate(zip(line, widths, strict=True))
         )
-        out.append("  ".join([first, *rest]))
+        for line in lines
+    ]
     out.insert(1, "-" * len(out[0]))
     return "\n".join([*out, *said])
 

@@ -14,16 +14,14 @@ from jaxrobust import files
 from jaxrobust.errors import writing
 from jaxrobust.plots import sweep as figure
 from jaxrobust.plots.run import save
+from jaxrobust.training.metric_table import METRICS
 
 COLUMNS = {
-    "last_balanced_accuracy": "balanced, last",
-    "selected_balanced_accuracy": "balanced, selected",
-    "last_accuracy": "accuracy, last",
-    "selected_accuracy": "accuracy, selected",
-    "last_few": "few, last",
-    "last_memorised": "memorised, last",
+    f"{which}_{name}": f"{metric.heading}, {which}"
+    for name, metric in METRICS.items()
+    for which in metric.sweep
 }
-"""Numbers of `results.json`, as `which_name`, and how the table calls them."""
+"""Numbers of `results.json`, as `which_name`, and their column headings."""
 
 Row = dict[str, Any]
 
@@ -63,19 +61,16 @@ def _statistics(found: list[dict[str, Any]]) -> Row:
 
 
 def markdown(rows: list[Row]) -> str:
-    """Returns the table with numbers in percent."""
+    """Returns the table; fractions are in percent."""
     head = ["noise", "imbalance", "method", "seeds", *COLUMNS.values()]
     lines = [head, ["---"] * len(head)]
     for row in rows:
         cells = [str(row[name]) for name in head[:4]]
-        lines.append(cells + [_cell(row[c], row[f"{c}_deviation"]) for c in COLUMNS])
+        for column in COLUMNS:
+            metric = METRICS[column.partition("_")[2]]
+            cells.append(metric.text(row[column], row[f"{column}_deviation"]))
+        lines.append(cells)
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def _cell(mean: float | None, deviation: float | None) -> str:
-    if mean is None:
-        return "–"
-    return f"{100 * mean:.1f}" + ("" if deviation is None else f" ± {100 * deviation:.1f}")
 
 
 def write(rows: list[Row], folder: Path) -> list[Path]:

@@ -19,7 +19,7 @@ from jaxrobust.process import say
 from jaxrobust.runs import audit as auditing
 from jaxrobust.runs import blended, cross_validation, diagnostics, loss_curves, results
 from jaxrobust.runs import model as models
-from jaxrobust.runs.evaluation import evaluate
+from jaxrobust.runs.evaluation import check_selection, evaluate
 from jaxrobust.runs.experiment import Experiment, assemble
 from jaxrobust.runs.fit import init_state, make_runner
 from jaxrobust.runs.lock import locked
@@ -64,6 +64,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         return done
     check_path(workdir.absolute())
     experiment = assemble(config)
+    check_selection(experiment)
     if config.audit.folds:
         cross_validation.check_folds(experiment, config.audit.folds)
     model = models.of(experiment)
@@ -224,6 +225,7 @@ def _run(
             start=place.epoch,
             tensorboard=config.log.tensorboard,
             name=config.loss.name if config.method.name == "supervised" else config.method.name,
+            select=config.eval.select,
         )
         stack.callback(log.close)
         for line in [*experiment.data.warnings, *problems, *_lost_rows(log.missing)]:

@@ -1,11 +1,128 @@
-"""Numbers from logits and labels. N examples, K classes; NumPy, on the host."""
+"""The functions behind `METRICS`: numbers from logits and labels, with NumPy, on the host.
+
+Symbols: N examples, K classes.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from typing import Any
 
 import numpy as np
-from scipy.special import log_softmax
+
+from jaxrobust.training.metric_table import METRICS
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Predictions:
+    """A classifier's predictions for N labeled examples.
+
+    Attributes:
+      logits: float [N, K].
+      labels: int [N], the labels that count as correct.
+      train_counts: int [K], training examples per class; they define many, medium and few.
+      many_above: classes with more training examples are "many".
+      few_below: classes with fewer training examples are "few".
+      bins: number of confidence bins of the calibration error.
+    """
+
+    logits: np.ndarray
+    labels: np.ndarray
+    train_counts: np.ndarray
+    many_above: int = 100
+    few_below: int = 20
+    bins: int = 15
+
+    @functools.cached_property
+    def predicted(self) -> np.ndarray:
+        """int [N], the class of the largest logit."""
+        return self.logits.argmax(-1)
+
+    @functools.cached_property
+    def log_probabilities(self) -> np.ndarray:
+        """float64 [N, K]."""
+        from scipy.special import log_softmax
+
+        return log_softmax(np.asarray(self.logits, np.float64), axis=-1)
+
+    @functools.cached_property
+    def recalls(self) -> np.ndarray:
+        """float [K], accuracy per class; NaN for a class without examples."""
+        from sklearn.metrics import recall_score
+
+        classes = np.arange(self.logits.shape[-1])
+        return recall_score(
+            self.labels, self.predicted, labels=classes, average=None, zero_division=np.nan
+        )
+
+
+def accuracy(p: Predictions) -> float:
+    """Fraction of the examples whose prediction is their label."""
+    return float((p.predicted == p.labels).mean())
+
+
+def balanced_accuracy(p: Predictions) -> float | None:
+    """Mean of the per-class accuracies over the classes that occur."""
+    return _mean(p.recalls)
+
+
+def top_5_accuracy(p: Predictions) -> float | None:
+    """Fraction of the examples whose label is among the five largest logits; None if K <= 5."""
+    if p.logits.shape[-1] <= 5:
+        return None
+    top = np.argpartition(p.logits, -5, axis=-1)[:, -5:]
+    return float((top == p.labels[:, None]).any(-1).mean())
+
+
+def many_accuracy(p: Predictions) -> float | None:
+    """Mean accuracy of the classes with more than `many_above` training examples."""
+    return _mean(p.recalls[class_groups(p.train_counts, p.many_above, p.few_below)["many"]])
+
+
+def medium_accuracy(p: Predictions) -> float | None:
+    """Mean accuracy of the classes that are neither many nor few."""
+    return _mean(p.recalls[class_groups(p.train_counts, p.many_above, p.few_below)["medium"]])
+
+
+def few_accuracy(p: Predictions) -> float | None:
+    """Mean accuracy of the classes with fewer than `few_below` training examples."""
+    return _mean(p.recalls[class_groups(p.train_counts, p.many_above, p.few_below)["few"]])
+
+
+def negative_log_likelihood(p: Predictions) -> float:
+    """Mean of -log p(label)."""
+    return float(-p.log_probabilities[np.arange(len(p.labels)), p.labels].mean())
+
+
+def calibration_error(p: Predictions) -> float:
+    """Mean |accuracy - confidence| over equal bins of confidence (Guo et al. 2017, eq. 3)."""
+    return expected_calibration_error(p.logits, p.labels, p.bins)
+
+
+def _mean(values: np.ndarray) -> float | None:
+    """Returns the mean of the values that are not NaN; None if there are none."""
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if values.size else None
+
+
+def classification(predictions: Predictions) -> dict[str, Any]:
+    """Returns every metric of `SELECTABLE`, and "per_class".
+
+    Args:
+      predictions: see `Predictions`.
+
+    Returns:
+      name -> float, or None where there is nothing to measure (no class is "few", say);
+      "per_class" is a list [K] of accuracies, None for a class without examples.
+    """
+    p = dataclasses.replace(
+        predictions,
+        logits=np.asarray(predictions.logits, np.float64),
+        labels=np.asarray(predictions.labels),
+    )
+    found = {name: metric.function(p) for name, metric in METRICS.items() if metric.location}
+    return found | {"per_class": [None if np.isnan(a) else float(a) for a in p.recalls]}
 
 
 def class_groups(counts: np.ndarray, many_above: int, few_below: int) -> dict[str, np.ndarray]:
@@ -16,13 +133,23 @@ def class_groups(counts: np.ndarray, many_above: int, few_below: int) -> dict[st
 
 
 def expected_calibration_error(logits: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
-    """Mean |accuracy - confidence| over equal bins of confidence (Guo et al. 2017, eq. 3)."""
-    confidence, accuracy, share = reliability(logits, labels, bins)
-    return float(np.sum(share * np.abs(accuracy - confidence)))
+    """Mean |accuracy - confidence| over equal bins of confidence (Guo et al. 2017, eq. 3).
+
+    Args:
+      logits: float [N, K].
+      labels: int [N].
+      bins: number of bins.
+    """
+    confidence, accuracy, fraction = reliability(logits, labels, bins)
+    return float(np.sum(fraction * np.abs(accuracy - confidence)))
 
 
-def reliability(logits: np.ndarray, labels: np.ndarray, bins: int = 15):
-    """Returns mean confidence, accuracy and share of examples, each [bins]; 0 for empty bins."""
+def reliability(
+    logits: np.ndarray, labels: np.ndarray, bins: int = 15
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns mean confidence, accuracy and fraction of the examples, each [bins]; 0 if empty."""
+    from scipy.special import log_softmax
+
     p = np.exp(log_softmax(np.asarray(logits, np.float64), axis=-1))
     top, right = p.max(-1), p.argmax(-1) == labels
     which = np.clip((top * bins).astype(int), 0, bins - 1)
@@ -33,67 +160,28 @@ def reliability(logits: np.ndarray, labels: np.ndarray, bins: int = 15):
     return confidence, accuracy, count / max(len(top), 1)
 
 
-def classification(
-    logits: np.ndarray,
-    labels: np.ndarray,
-    train_counts: np.ndarray,
-    *,
-    many_above: int = 100,
-    few_below: int = 20,
-    bins: int = 15,
-) -> dict[str, Any]:
-    """Evaluates a classifier.
+def memorization(logits: np.ndarray, given: np.ndarray, true: np.ndarray) -> dict[str, Any]:
+    """Returns how the wrong labels of the training data were handled.
 
     Args:
-      logits: float [N, K].
-      labels: int [N], what counts as right.
-      train_counts: int [K], sizes of the classes in training; they say what is many and few.
+      logits: float [N, K], of the training examples.
+      given: int [N], labels trained on.
+      true: int [N].
 
     Returns:
-      accuracy, balanced_accuracy (mean of the accuracies of the classes that occur), many,
-      medium, few (mean accuracy of the group's classes; None where the group is empty),
-      negative_log_likelihood, expected_calibration_error, per_class [K] (None where absent).
-    """
-    logits, labels = np.asarray(logits, np.float64), np.asarray(labels)
-    num_classes = logits.shape[-1]
-    right = logits.argmax(-1) == labels
-    count = np.bincount(labels, minlength=num_classes)
-    hits = np.bincount(labels, right, minlength=num_classes)
-    per_class = np.where(count > 0, hits / np.maximum(count, 1), np.nan)
-    log_p = log_softmax(logits, axis=-1)[np.arange(len(labels)), labels]
-
-    def mean_of(values):
-        values = values[~np.isnan(values)]
-        return float(values.mean()) if values.size else None
-
-    groups = class_groups(train_counts, many_above, few_below)
-    return {
-        "accuracy": float(right.mean()),
-        "balanced_accuracy": mean_of(per_class),
-        **{name: mean_of(per_class[members]) for name, members in groups.items()},
-        "negative_log_likelihood": float(-log_p.mean()),
-        "expected_calibration_error": expected_calibration_error(logits, labels, bins),
-        "per_class": [None if np.isnan(a) else float(a) for a in per_class],
-    }
-
-
-def memorization(logits: np.ndarray, given: np.ndarray, true: np.ndarray) -> dict[str, Any]:
-    """How the wrong labels of the training data were dealt with.
-
-    Returns:
-      wrong_labels: how many; memorised: share of them that the network predicts as given;
-      recovered: share for which it predicts the true class; clean_fitted: share of the right
-      labels that it predicts. None where there are none.
+      wrong_labels: their number; memorised: fraction of them that the network predicts as given;
+      recovered: fraction for which it predicts the true class; clean_fitted: fraction of the
+      correct labels that it predicts. None where there are none.
     """
     predicted, given, true = np.asarray(logits).argmax(-1), np.asarray(given), np.asarray(true)
     wrong = given != true
 
-    def share(hit, among):
+    def fraction(hit: np.ndarray, among: np.ndarray) -> float | None:
         return float(hit[among].mean()) if among.any() else None
 
     return {
         "wrong_labels": int(wrong.sum()),
-        "memorised": share(predicted == given, wrong),
-        "recovered": share(predicted == true, wrong),
-        "clean_fitted": share(predicted == given, ~wrong),
+        "memorised": fraction(predicted == given, wrong),
+        "recovered": fraction(predicted == true, wrong),
+        "clean_fitted": fraction(predicted == given, ~wrong),
     }

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from jaxrobust import files
 from jaxrobust.process import say
+from jaxrobust.training.metric_table import METRICS
 
 
 def _finite(value: Any) -> Any:
@@ -30,6 +31,7 @@ class Log:
       start: epochs that are done.
       tensorboard: whether events are written too.
       name: of the method, at the head of each line.
+      select: the metric that the progress bar shows.
 
     Attributes:
       missing: epochs up to `start` of which metrics.jsonl has no row.
@@ -43,9 +45,16 @@ class Log:
         start: int = 0,
         tensorboard: bool = True,
         name: str = "",
+        select: str = "balanced_accuracy",
     ):
         self._path = Path(workdir) / "metrics.jsonl"
         self._epochs, self._name = epochs, name
+        self._in_bar = {
+            "train_loss": "loss",
+            "memorised": "memorised",
+            f"validation_{select}": "val",
+            f"test_{select}": "test",
+        }
         rows = [row for row in read_rows(self._path) if row["epoch"] <= start]
         self.missing = sorted(set(range(1, start + 1)) - {row["epoch"] for row in rows})
         with files.whole(self._path) as file:
@@ -86,7 +95,7 @@ class Log:
         if self._bar is not None:
             short = "  ".join(
                 f"{name} {row[key]:.3g}"
-                for key, name in _IN_BAR.items()
+                for key, name in self._in_bar.items()
                 if row.get(key) is not None
             )
             self._bar.update(self._task, completed=row["epoch"], numbers=short)
@@ -137,16 +146,12 @@ class Silent:
 
 
 _VALUES = (int, float, str, list, type(None))
-_IN_BAR = {
-    "train_loss": "loss",
-    "memorised": "memorised",
-    "validation_balanced_accuracy": "val",
-    "test_balanced_accuracy": "test",
+_LOGGED = [name for name, metric in METRICS.items() if metric.log]
+_SHOWN = {
+    "train_loss",
+    "train_accuracy",
+    *(prefix + name for prefix in ("", "validation_", "test_") for name in _LOGGED),
 }
-_SHOWN = (
-    "train_loss train_accuracy memorised validation_accuracy validation_balanced_accuracy "
-    "test_accuracy test_balanced_accuracy"
-).split()
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

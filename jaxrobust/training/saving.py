@@ -13,6 +13,7 @@ import numpy as np
 from jaxrobust.methods import TrainState
 from jaxrobust.training.checkpoints import Checkpoints, Found
 from jaxrobust.training.loop import Place, bad_step
+from jaxrobust.training.metric_table import METRICS
 from jaxrobust.training.signals import Interrupt, Interrupted
 
 
@@ -23,11 +24,10 @@ class Selection:
         self._metric, self._place, self._params = metric, place, params
 
     def offer(self, state: TrainState, numbers: dict[str, Any]) -> None:
-        value = numbers[self._metric]
-        value = -value if self._metric == "negative_log_likelihood" else value
+        score = METRICS[self._metric].score(numbers[self._metric])
         best = self._place.selected_value
-        if best is None or value > best:
-            self._place.selected_value, self._place.selected_epoch = value, self._place.epoch
+        if best is None or score > best:
+            self._place.selected_value, self._place.selected_epoch = score, self._place.epoch
             self._params = _weights(state)
 
     def of(self, state: TrainState) -> Any:
