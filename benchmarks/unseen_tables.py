@@ -116,7 +116,7 @@ TABLES: dict[str, Callable[[np.random.Generator], Made]] = {
     "few_rows": _gaussian(120, 3, 40, apart=2.0),
     "many_rows": _gaussian(20000, 4, 12),
     "wide": _gaussian(400, 3, 400, apart=2.5),
-    "categories": _categories(3000, 3, 8, 60),
+    "categories": _categories(1500, 3, 8, 60),
     "rules": _rules(2000),
     "ordered": _ordered(3000, 5),
 }

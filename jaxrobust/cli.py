@@ -32,7 +32,7 @@ STRINGS = {
     "fail_on": None,
     "sweep": None,
 }
-FLAGS = ("config", "dry_run", *STRINGS)
+FLAGS = ("config", "dry_run", "force", *STRINGS)
 _DATA = ("data.path", "data.data_dir", "data.labels_file", "data.manifest")
 _SPEED = ("data.residency", "data.workers", "eval.batch_size", "train.devices")
 TAKES = {
@@ -174,6 +174,8 @@ def audit(values: flags.FlagValues, workdir: Path) -> int:
     """`--mode=audit`: finds the label issues of a finished run again."""
     from jaxrobust.audit import export
     from jaxrobust.runs import audit as auditing
+    from jaxrobust.runs import corrections
+    from jaxrobust.runs import workdir as workdirs
     from jaxrobust.training.signals import Interrupted
 
     corrected = values.write_corrected
@@ -191,15 +193,16 @@ def audit(values: flags.FlagValues, workdir: Path) -> int:
     tell(auditing.sentence(found.summary))
     tell("Wrote " + ", ".join(str(workdir / name) for name in auditing.FILES) + ".")
     if corrected:
-        changed, note = auditing.write_corrected(
-            workdir, found.issues, corrected, chosen, values.decisions
+        changed, note = corrections.write_corrected(
+            workdir, found.issues, corrected, chosen, values.decisions, values.force
         )
         if note:
             say(f"note: {note}")
+        planted = workdirs.read_config(workdir).data.noise.kind != "none"
+        without = " --config.data.noise.kind=none --config.data.noise.rate=0" if planted else ""
         tell(
             f"Wrote {corrected}: {changed} labels replaced. Give it to another run: "
-            f"--config.data.labels_file={corrected} --config.data.noise.kind=none "
-            "--config.data.noise.rate=0"
+            f"--config.data.labels_file={corrected}{without}"
         )
     if write_export is not None:
         tell(f"Wrote {write_export(found.issues)}.")
@@ -301,6 +304,7 @@ def parse(argv: list[str]) -> flags.FlagValues:
         flags.DEFINE_string(flag, default, "see --help", flag_values=values)
     flags.DEFINE_string("config_name", name, "what --config named", flag_values=values)
     flags.DEFINE_boolean("dry_run", False, "show what would be done, and stop", flag_values=values)
+    flags.DEFINE_boolean("force", False, "see --help", flag_values=values)
     config = configuration.load(name) if name else configuration.default_config()
     try:
         config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=rest)
@@ -324,6 +328,7 @@ def parse(argv: list[str]) -> flags.FlagValues:
             getattr(values, flag) is None or values.mode == "audit",
             f"--{flag} is for --mode=audit.",
         )
+    check(not values.force or values.write_corrected, "--force is for --write_corrected.")
     if values.fail_on:
         _failed(values.fail_on, {})  # Codes that do not exist are named now.
     check(values.dry_run or values.workdir, "Name a folder for the run: --workdir=runs/NAME.")
@@ -359,7 +364,7 @@ def check_flags(argv: list[str]) -> None:
             key = key.removeprefix("config.")
             if key not in known:
                 raise unknown_key(key)
-        elif flag not in FLAGS and flag != "nodry_run":
+        elif flag not in FLAGS and flag not in ("nodry_run", "noforce"):
             raise UserError(f"Unknown flag --{flag}.{_nearest_flag(flag, list(known))}")
 
 
@@ -400,6 +405,7 @@ def usage() -> str:
         "             have moved",
         "  --decisions=decisions.csv  audit: those saved from the report; --write_corrected then",
         "             applies exactly these",
+        "  --force    audit: --write_corrected replaces also what the evidence does not support",
         "  --export=label_studio:tasks.json or fiftyone:samples.csv  audit: files for them",
         "  --fail_on=CODE,…  train and audit: exit code 1 where the audit's notes have such a code",
         "  --distributed=auto (TPU, Slurm) or HOST:PORT,COUNT,ID: one of several processes",

@@ -37,9 +37,9 @@ class Decisions(NamedTuple):
         """bool [N], where a label was decided on."""
         return self.label >= 0
 
-    def first(self, count: int) -> Decisions:
-        """Returns the decisions about the first `count` examples."""
-        return Decisions(self.kind[:count], self.label[:count])
+    def take(self, rows: np.ndarray) -> Decisions:
+        """Returns the decisions about the examples `rows`."""
+        return Decisions(tuple(self.kind[i] for i in rows), self.label[rows])
 
 
 def none(issues: LabelIssues) -> Decisions:

@@ -114,6 +114,7 @@ def write_labels(
     class_names: Sequence[str],
     path: str | Path,
     ids: Sequence[str] | None = None,
+    replaces: np.ndarray | None = None,
 ) -> Path:
     """Writes a labels file for `data.labels_file`.
 
@@ -123,6 +124,8 @@ def write_labels(
       path: .csv (columns path, label where there are ids, else index, label), or .npy ([num_rows],
         class numbers; rows that are not among `rows` get class 0 and are not used for training).
       ids: R names of the examples, such as paths, or None.
+      replaces: int [R], the data set's own labels: a column `replaces` of the .csv, by which a
+        reader knows that these are corrections, or None.
 
     Raises:
       UserError: see `check_target`.
@@ -136,10 +139,13 @@ def write_labels(
         return path
     # A name that had to be escaped could not be read back: numbers then.
     names = class_names if _plain(class_names) else list(map(str, range(len(class_names))))
-    order = np.argsort(rows)
-    if ids is not None and _plain(ids) and len(set(ids)) == len(ids):
-        return write_rows(path, ("path", "label"), ((ids[i], names[labels[i]]) for i in order))
-    return write_rows(path, ("index", "label"), ((rows[i], names[labels[i]]) for i in order))
+    order = np.argsort(rows, kind="stable")
+    named = ids is not None and _plain(ids) and len(set(ids)) == len(ids)
+    keys, key = (ids, "path") if named else (rows, "index")
+    columns = {key: keys, "label": [names[c] for c in labels]}
+    if replaces is not None:
+        columns["replaces"] = [names[c] for c in replaces]
+    return write_rows(path, list(columns), ([v[i] for v in columns.values()] for i in order))
 
 
 def _plain(texts: Iterable[str]) -> bool:

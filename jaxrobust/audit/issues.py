@@ -85,8 +85,8 @@ class LabelIssues:
         low, high = self.noise_rate_interval
         return round(low * len(self)), round(high * len(self))
 
-    def first(self, count: int) -> LabelIssues:
-        """Returns the issues of the first `count` examples; ranks stay those among all."""
+    def take(self, rows: np.ndarray) -> LabelIssues:
+        """Returns the issues of the examples `rows`; ranks stay those among all."""
         names = (
             "index",
             "given_label",
@@ -96,9 +96,9 @@ class LabelIssues:
             "weight",
             "rank",
         )
-        parts = {name: getattr(self, name)[:count] for name in names}
-        paths = None if self.paths is None else self.paths[:count]
-        scores = {name: score[:count] for name, score in self.scores.items()}
+        parts = {name: getattr(self, name)[rows] for name in names}
+        paths = None if self.paths is None else tuple(self.paths[i] for i in rows)
+        scores = {name: score[rows] for name, score in self.scores.items()}
         return dataclasses.replace(self, paths=paths, scores=scores, **parts)
 
     def columns(self) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Labels from a file, in place of a data set's own, which become the known truth."""
+"""Labels from a file, in place of a data set's own: of an experiment, or corrections."""
 
 from __future__ import annotations
 
@@ -9,18 +9,23 @@ import numpy as np
 
 from jaxrobust import files
 from jaxrobust.data import class_labels, manifest
-from jaxrobust.data.examples import Source, rows_of
+from jaxrobust.data.examples import Examples, Source, rows_of
 from jaxrobust.data.readers import csv_columns
 from jaxrobust.errors import UserError, check, nearest
 
 _WHOLE = re.compile(r"^(-?\d+)\.0*$")
 _LABEL = ("label", "given_label")
 _KEY = ("index", "path", "id")
+REPLACES = "replaces"
 _TRUTH = ("true_label", "true", "clean_label", "clean")
 
 
 def replace(source: Source, path: str | Path, *, check_labels: bool = True) -> Source:
-    """Gives the training split the labels in `path`; those it had become the truth.
+    """Gives a source the labels in `path`.
+
+    A file with a column `replaces` holds corrections, as `--write_corrected` writes them: its
+    labels take the place of those of all splits, and nothing is known to be true. The labels of any
+    other file are for the training split, and those it had become the truth.
 
     The file is one of:
 
@@ -42,6 +47,8 @@ def replace(source: Source, path: str | Path, *, check_labels: bool = True) -> S
     path = Path(path).expanduser()
     check(path.is_file(), f"No labels file {str(path)!r}.")
     truth = source.train.labels if source.true_labels is None else source.true_labels
+    if path.suffix.lower() in csv_columns.SUFFIXES and REPLACES in csv_columns.read(path).columns:
+        return _corrected(source, path)
     if path.suffix.lower() == ".npy":
         given = _from_npy(path, source)
     elif path.suffix.lower() in csv_columns.SUFFIXES:
@@ -52,6 +59,40 @@ def replace(source: Source, path: str | Path, *, check_labels: bool = True) -> S
     if check_labels:
         _check_agreement(given, truth, len(source.class_names), path)
     return source._replace(train=source.train._replace(labels=given), true_labels=truth)
+
+
+def apart(split: Examples, train: Examples) -> bool:
+    """Returns whether the rows of a split can be told from those of the training split."""
+    if split.ids is not None and train.ids is not None:
+        return not set(split.ids) & set(train.ids)
+    return len(np.intersect1d(rows_of(split), rows_of(train))) == 0
+
+
+def _corrected(source: Source, path: Path) -> Source:
+    """Puts the labels of a file of corrections in the place of a source's own."""
+    columns = csv_columns.read(path).columns
+    values = codes(columns[csv_columns.column(columns, _LABEL, path)], source.class_names, path)
+    key = next((name for name in _KEY if name in columns), None)
+    check(key is not None, f"Labels file {path} has no column {' or '.join(_KEY)}.")
+    splits = {"train": source.train, "test": source.test, "validation": source.validation}
+    line = {str(name): i for i, name in enumerate(columns[key])}
+    changed = total = 0
+    for name, split in splits.items():
+        if split is None or (name != "train" and not apart(split, source.train)):
+            continue
+        if name == "train":
+            place = _places(columns[key], key, source, path)
+            labels = values[place]
+        else:
+            keys = map(str, rows_of(split)) if key == "index" else split.ids or ()
+            place = np.array([line.get(k, -1) for k in keys], int)
+            labels = (
+                np.where(place >= 0, values[place], split.labels) if len(place) else split.labels
+            )
+        changed, total = changed + int((labels != split.labels).sum()), total + len(labels)
+        splits[name] = split._replace(labels=labels.astype(np.int32))
+    note = f"Labels are those of {path}: {changed} of {total} are not the data set's own."
+    return source._replace(**splits, notes=(*source.notes, note))
 
 
 def _in_order(values: np.ndarray, source: Source, path: Path) -> np.ndarray:

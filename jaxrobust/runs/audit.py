@@ -18,8 +18,7 @@ from jaxrobust import config as configuration
 from jaxrobust import files, process
 from jaxrobust.audit import LabelIssues, decisions, export, find_label_issues
 from jaxrobust.audit.scoring import against_truth
-from jaxrobust.data import labels_file, manifest
-from jaxrobust.data.examples import rows_of
+from jaxrobust.data import manifest
 from jaxrobust.data.manifest import Manifest, Rows
 from jaxrobust.data.prepare import Everything, Part, everything, prepare
 from jaxrobust.errors import UserError, check, writing
@@ -348,59 +347,3 @@ def write_again(
     write(workdir, config, record, found, audited, summary, train, decided)
     results.write_json(workdir / "results.json", summary)
     return audited
-
-
-def write_corrected(
-    workdir: str | Path,
-    issues: LabelIssues,
-    path: str | Path,
-    settings: Mapping[str, Any] | None = None,
-    reviewed: str | Path | None = None,
-) -> tuple[int, str]:
-    """Writes the labels of a run's data set, those found wrong replaced, as a labels file.
-
-    Args:
-      workdir: of a finished run.
-      issues: found by its audit.
-      path: of the labels file.
-      settings: by full name, instead of the run's own: where the data are now.
-      reviewed: a file of decisions saved from the report: exactly these are applied, and nothing
-        that is merely flagged.
-
-    Data that have changed since the run are no obstacle where examples have names: each label goes
-    to the example of its name, those that the run did not have keep theirs.
-
-    Returns:
-      How many labels were replaced, and what has changed since the run.
-
-    Raises:
-      UserError: the data cannot be read, or have changed and their examples have no names.
-    """
-    workdir = Path(workdir)
-    config = read_config(workdir, settings or {})
-    record, d = manifest.load(workdir / "noise.npz"), config.data
-    source = load_source(config)
-    same = manifest.fingerprint(source) == record.fingerprint
-    if d.labels_file is not None:
-        source = labels_file.replace(source, d.labels_file, check_labels=False)
-    if same:
-        given = rematch.by_row(source, record)
-    else:
-        found = load(workdir / "evidence.npz")
-        names = {"train": "paths", "metadata": "paths_metadata", "validation": "paths_validation"}
-        names = {part: found[key] for part, key in names.items() if key in found}
-        given = rematch.given_by_name(source, record, names)
-    decided = None if reviewed is None else decisions.read(reviewed, issues)
-    if len(issues) > len(record.train.index):  # of all parts: those of training come first
-        issues = issues.first(len(record.train.index))
-        if decided is not None:
-            decided = decided.first(len(issues))
-    if decided is None:
-        labels = export.corrected(issues, given.labels, given.place)
-    else:
-        labels = decisions.corrected(decided, given.labels, given.place)
-    rows, ids = rows_of(source.train), source.train.ids
-    export.write_labels(
-        labels, rows, source.num_rows or len(labels), source.class_names, path, ids=ids
-    )
-    return int((labels != given.labels).sum()), given.note

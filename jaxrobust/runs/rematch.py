@@ -105,7 +105,7 @@ def given_by_name(source: Source, record: Manifest, names: dict[str, np.ndarray]
     )
     labels, places, known, by_hand = source.train.labels.copy(), {}, 0, 0
     for part, rows in parts.items():
-        place = places[part] = _places(source.train.ids, names[part].tolist())
+        place = places[part] = find_places(source.train.ids, names[part].tolist())
         here = place >= 0
         known += int(here.sum())
         if record.truth_known:
@@ -122,7 +122,7 @@ def given_by_name(source: Source, record: Manifest, names: dict[str, np.ndarray]
     return Given(labels, places["train"], note)
 
 
-def _places(keys: Sequence[str], wanted: Sequence[str]) -> np.ndarray:
+def find_places(keys: Sequence[str], wanted: Sequence[str]) -> np.ndarray:
     """Returns int64, where among `keys` each of those wanted is; -1 where it is not."""
     place = {key: i for i, key in enumerate(keys)}
     return np.array([place.get(key, -1) for key in wanted], np.int64)

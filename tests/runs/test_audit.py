@@ -13,7 +13,7 @@ from jaxrobust import main
 from jaxrobust.data import manifest
 from jaxrobust.errors import UserError
 from jaxrobust.runs import audit as auditing
-from jaxrobust.runs import cross_validation, experiment, fit, predict
+from jaxrobust.runs import corrections, cross_validation, experiment, fit, predict
 from jaxrobust.runs.experiment import assemble, load_data
 
 
@@ -373,7 +373,7 @@ def test_the_labels_to_correct_are_those_of_the_configured_data(run, tmp_path, m
     monkeypatch.setattr(experiment.sources, "load", load)
     (tmp_path / "config.json").write_text(configuration.to_json(made))
     (tmp_path / "noise.npz").write_bytes((run[0] / "noise.npz").read_bytes())
-    for ask in (lambda: load_data(made), lambda: auditing.write_corrected(tmp_path, None, "x")):
+    for ask in (lambda: load_data(made), lambda: corrections.write_corrected(tmp_path, None, "x")):
         with pytest.raises(UserError, match="enough"):
             ask()
     assert (

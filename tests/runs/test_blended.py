@@ -1,6 +1,7 @@
 """Own-data recipes from the command line: train, predict, evaluate, audit, damaged models."""
 
 import csv
+import dataclasses
 import json
 import pickle
 
@@ -9,8 +10,12 @@ import pytest
 from sklearn.datasets import load_wine
 
 import jaxrobust
+from jaxrobust import config as configuration
 from jaxrobust import main
-from jaxrobust.runs import blended
+from jaxrobust.audit import find_label_issues
+from jaxrobust.errors import UserError
+from jaxrobust.runs import blended, corrections
+from jaxrobust.runs.experiment import load_data
 
 
 @pytest.fixture(scope="module")
@@ -85,12 +90,84 @@ def test_evaluate_audit_and_corrected_labels(run, capsys):
     command = ["jaxrobust", "--mode=audit", f"--workdir={run}", f"--write_corrected={fixed}"]
     assert main.run(command) == 0
     assert (run / "label_issues.csv").read_text() == before
-    flagged = [
-        r
+    flagged = {
+        r["index"]: r["predicted_label"]
         for r in rows(run / "label_issues.csv")
-        if r["is_label_issue"] == "True" and r["split"] == "train"
-    ]
-    assert f"{len(flagged)} labels replaced" in capsys.readouterr().out
+        if r["is_label_issue"] == "True"
+    }
+    said = capsys.readouterr().out
+    assert f"{len(flagged)} labels replaced" in said and "noise.kind" not in said
+    written = rows(fixed)
+    assert len(written) == 178  # those of the test rows, too
+    assert {r["index"]: r["label"] for r in written if r["label"] != r["replaces"]} == flagged
+
+
+def test_a_second_run_on_corrected_labels_does_not_take_the_old_ones_for_the_truth(
+    run, patients, capsys
+):
+    fixed = run / "fixed2.csv"
+    main.run(["jaxrobust", "--mode=audit", f"--workdir={run}", f"--write_corrected={fixed}"])
+    config = configuration.load("table")
+    config.data.path, config.data.labels_file = str(patients[0]), str(fixed)
+    data = load_data(config)
+    assert not data.truth_known
+    replaced = [r for r in rows(fixed) if r["label"] != r["replaces"]]
+    assert any(f"{len(replaced)} of 178 are not the data set's own" in w for w in data.warnings)
+    given = {
+        str(i): data.class_names[c]
+        for p in (data.train, data.test)
+        for i, c in zip(p.index, p.labels, strict=True)
+    }
+    assert given == {r["index"]: r["label"] for r in rows(fixed)}
+
+
+def issues(flagged, codes=(), interval=(0.18, 0.25)):
+    labels = np.repeat([0, 1], 50).astype(np.int32)
+    found = find_label_issues(labels, np.eye(2)[labels])
+    return dataclasses.replace(
+        found,
+        is_label_issue=np.isin(np.arange(100), flagged),
+        codes=codes,
+        noise_rate_interval=interval,
+    )
+
+
+@pytest.mark.parametrize(
+    "found, message",
+    [
+        (issues(range(40)), r"overwrite most labels of 0 \(40 of 50\)"),
+        (issues([3, 4], ("not_learned",)), r"of whose evidence the audit says \[not_learned\]"),
+        (issues(range(5, 25), interval=(0.02, 0.1)), r"20 labels, more than .*: 2 to 10 are"),
+        (
+            issues(range(5, 25), interval=(0.02, 0.4)),
+            r"20 labels, more than the evidence supports: 2 to 40 are wrong",
+        ),
+    ],
+)
+def test_what_the_evidence_does_not_support_is_refused(found, message):
+    with pytest.raises(UserError, match=message) as error:
+        corrections.check_supported(found)
+    assert "--force" in str(error.value) and "--decisions" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_what_the_evidence_supports_is_written():
+    corrections.check_supported(issues(range(0, 40, 2)))
+    corrections.check_supported(issues([], ("collapsed",), (0.0, 1.0)))
+
+
+def test_force_overrides_the_refusal(run, tmp_path, capsys, monkeypatch):
+    def refuse(found):
+        raise UserError("refused; --force.")
+
+    monkeypatch.setattr(corrections, "check_supported", refuse)
+    command = ["jaxrobust", "--mode=audit", f"--workdir={run}"]
+    command += [f"--write_corrected={tmp_path / 'fixed.csv'}"]
+    assert main.run(command) == 2 and not (tmp_path / "fixed.csv").exists()
+    assert main.run([*command, "--force"]) == 0 and (tmp_path / "fixed.csv").exists()
+    capsys.readouterr()
+    assert main.run([*command[:3], "--force"]) == 2
+    assert "--force is for --write_corrected" in capsys.readouterr().err
 
 
 def test_the_dry_run_writes_nothing(patients, capsys):

@@ -16,7 +16,7 @@ from jaxrobust.data import manifest
 from jaxrobust.data.examples import Examples, Source
 from jaxrobust.errors import UserError
 from jaxrobust.runs import audit as auditing
-from jaxrobust.runs import rematch
+from jaxrobust.runs import corrections, rematch
 from jaxrobust.runs.experiment import load_data
 
 NAMES = ("cat", "dog", "emu")
@@ -154,7 +154,7 @@ def test_an_unchanged_folder_has_every_picture_and_its_labels_by_path(copied, ca
     assert audit(copied, "labels.csv") == 0
     page = (copied / "run/report.html").read_text()
     assert all(url for _, url in shown(page)) and "have changed" not in page
-    assert (copied / "labels.csv").read_text().startswith("path,label\ntrain/cat/c")
+    assert (copied / "labels.csv").read_text().startswith("path,label,replaces\ntrain/cat/c")
     assert "note" not in capsys.readouterr().err
 
 
@@ -180,7 +180,7 @@ def test_changed_data_without_names_are_one_line_and_show_no_picture(copied):
     other = {"data.name": "npz", "data.path": str(copied / "d.npz")}
     found = auditing.remake(copied / "run", settings=other)
     with pytest.raises(UserError, match="no names to find its examples by") as error:
-        auditing.write_corrected(copied / "run", found.issues, copied / "labels.csv", other)
+        corrections.write_corrected(copied / "run", found.issues, copied / "labels.csv", other)
     assert "\n" not in str(error.value)
     assert not (copied / "labels.csv").exists()
     page = (copied / "run/report.html").read_text()
