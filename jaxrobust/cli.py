@@ -316,7 +316,8 @@ def parse(argv: list[str]) -> flags.FlagValues:
         values.mode in MODES,
         f"--mode={values.mode}: one of {', '.join(MODES)}.{nearest(values.mode, MODES)}",
     )
-    check(values.which in ("selected", "last"), f"--which={values.which}: selected or last.")
+    which = ("selected", "last", "ema", "label_wave")
+    check(values.which in which, f"--which={values.which}: one of {', '.join(which)}.")
     check(
         (name is None) != (values.sweep is None) or values.mode != "train",
         "Name a configuration: --config=digits_dal, a .py file or a config.json; or a --sweep.",
@@ -399,7 +400,7 @@ def usage() -> str:
         "  --config   a recipe's name (" + ", ".join(recipes()) + "), a .py file, a config.json",
         "  --sweep    a .py file with a grid of runs, instead of --config",
         "  --workdir  folder of the run (else runs/NAME); the same command again resumes it",
-        "  --mode     train, evaluate, predict (--input=… [--output=…] [--which=selected|last]),",
+        "  --mode     train, evaluate, predict (--input=… [--output=…] [--which=last]),",
         "             audit ([--config.audit.folds=5] [--write_corrected=labels.csv]); the last",
         "             three use the workdir's own settings, and --config.data.path= for data that",
         "             have moved",

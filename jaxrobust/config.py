@@ -170,6 +170,16 @@ def _check_together(config: ConfigDict) -> None:
         f"eval.few_below={config.eval.few_below} must not exceed "
         f"eval.many_above={config.eval.many_above}.",
     )
+    network_only = {
+        "train.ema": config.train.ema is not None,
+        "train.mixup_alpha": config.train.mixup_alpha is not None,
+        "eval.label_wave": config.eval.label_wave,
+    }
+    for name, is_set in network_only.items():
+        check(
+            not is_set or config.method.name != "blend",
+            f"{name} is of a network's training: method.name=blend trains none. Leave it out.",
+        )
     for option in config.train.xla_options:
         name = option.partition("=")[0]
         check(

@@ -36,6 +36,7 @@ from jaxrobust.runs import METHODS, image_features
 from jaxrobust.runs.audit import weights_source
 from jaxrobust.runs.experiment import Experiment, assemble, evaluation_view, make_network
 from jaxrobust.runs.fit import fit
+from jaxrobust.training import average
 from jaxrobust.training.dynamics import gathered
 from jaxrobust.training.programs import shared_jit
 
@@ -65,7 +66,8 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
       augment: view of training images: none, crop_flip, strong, rand_augment, imagenet.
       settings: any other settings by their full name, e.g. `{"loss.q_end": 1.8}`; see `--help`.
         Those of data, evaluation and files have no meaning here and are refused. One of them is
-        set by `set_params(**{"settings__loss.q_end": 1.8})`, also in a grid search.
+        set by `set_params(**{"settings__loss.q_end": 1.8})`, also in a grid search. With
+        `train.ema` the averaged weights predict.
       random_state: int, RandomState or None, as everywhere in scikit-learn.
 
     Attributes:
@@ -212,7 +214,9 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
         if weight is not None and np.ptp(weight) > 0:
             experiment = experiment.with_arrays(sample_weight=np.float32(weight))
         state, self.history_ = fit(experiment)
-        self.params_, self.batch_stats_ = jax.device_get((state.params, state.network_state))
+        kept = state.params, state.network_state
+        kept = average.weights(state) if state.average else kept
+        self.params_, self.batch_stats_ = jax.device_get(kept)
         _FORWARD.pop(self, None)
         self._audit(experiment, state, votes, rows)
 

@@ -286,7 +286,7 @@ SCHEMA: dict[str, Any] = {
         "name": Setting("small_cnn", "network architecture", str, one_of(*NETWORKS)),
         "width": Setting(
             None,
-            "hidden units of mlp, channels of small_cnn (default: the network's own)",
+            "hidden units of mlp, channels of small_cnn and others (default: the network's own)",
             int,
             at_least(1),
         ),
@@ -347,7 +347,11 @@ SCHEMA: dict[str, Any] = {
         ),
         "hidden": Setting(64, "hidden units of the learned objective", int, at_least(1)),
         "warmup_epochs": Setting(
-            5, "dynamic_loss: epochs of cross-entropy before the first meta-step", int, at_least(1)
+            5,
+            "dynamic_loss: epochs of cross-entropy before the first meta-step; agreement: epochs "
+            "in which every example is trained on",
+            int,
+            at_least(1),
         ),
         "fit_steps": Setting(
             2000,
@@ -457,9 +461,44 @@ SCHEMA: dict[str, Any] = {
             int,
             at_least(1),
         ),
+        "networks": Setting(
+            1,
+            "agreement: number of networks; two select for each other, the first is the result",
+            int,
+            between(1, 2),
+        ),
+        "consistency_from": Setting(
+            None,
+            "agreement: epoch from which examples that are not confirmed train on pseudo-labels "
+            "(default: half of train.epochs)",
+            int,
+            at_least(1),
+        ),
+        "average_decay": Setting(
+            0.99,
+            "agreement: decay of the averaged network that judges",
+            float,
+            between(0, 1, closed="[)"),
+        ),
+        "marginal_momentum": Setting(
+            0.99,
+            "agreement: momentum of the mean prediction by which predictions are divided",
+            float,
+            between(0, 1, closed="[)"),
+        ),
+        "confidence": Setting(
+            0.8,
+            "agreement: probability from which a pseudo-label is trained on",
+            float,
+            between(0, 1),
+        ),
+        "consistency_weight": Setting(
+            1.0, "agreement: weight of the loss to a pseudo-label", float, at_least(0)
+        ),
         "weak_view": Setting(
             "none",
-            "dynamic_loss: augmentation of the look-ahead",
+            "dynamic_loss: augmentation of the look-ahead; agreement: of the images that the "
+            "averaged network judges",
             str,
             one_of("none", "crop_flip", "imagenet_eval"),
         ),
@@ -551,6 +590,20 @@ SCHEMA: dict[str, Any] = {
         "drop_last": Setting(
             False, "supervised: leave out the last, short batch of an epoch", bool
         ),
+        "ema": Setting(
+            None,
+            "decay of an exponential moving average of the weights, which is evaluated next to the "
+            "last weights, e.g. 0.997 (default: none)",
+            float,
+            between(0, 1, closed="[)"),
+        ),
+        "mixup_alpha": Setting(
+            None,
+            "supervised, dynamic_loss, agreement: mix images and labels, weight from "
+            "Beta(alpha, alpha) (default: none)",
+            float,
+            above(0),
+        ),
         "loop": Setting(
             "auto",
             "how an epoch runs: as one compiled call (epoch), or one call per step (step)",
@@ -575,6 +628,11 @@ SCHEMA: dict[str, Any] = {
             "metric on the validation data whose best value selects the epoch",
             str,
             one_of(*SELECTABLE),
+        ),
+        "label_wave": Setting(
+            False,
+            "report the epoch of the first minimum of prediction changes on the training data, too",
+            bool,
         ),
         "many_above": Setting(
             100, "classes with more training examples count as 'many' in reports", int, at_least(1)

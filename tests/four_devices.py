@@ -78,7 +78,38 @@ def memory(folder: Path) -> None:
     runpy.run_path(str(HERE / "methods" / "memory_on_four_devices.py"))
 
 
-CASES = (training, curves, memory, bilevel)
+def average(folder: Path) -> list[list[float]]:
+    """The moving average of the weights, flat, of one device and of four."""
+    import numpy as np
+
+    from jaxrobust.runs import experiment, fit
+
+    found = []
+    for devices in (1, 4):
+        small = helpers.TINY | {"train.ema": 0.9, "train.devices": devices, "train.epochs": 2}
+        state, _ = fit.fit(experiment.assemble(helpers.settings(small=small)))
+        leaves = jax.tree.leaves(jax.device_get(state.average))
+        found.append(np.concatenate([np.ravel(leaf) for leaf in leaves]).tolist())
+    return found
+
+
+def agreement(folder: Path) -> list[list[float]]:
+    """Two networks that select for each other: the weights, flat, of one device and of four."""
+    import numpy as np
+
+    from jaxrobust.runs import experiment, fit
+
+    found = []
+    for devices in (1, 4):
+        small = {"train.devices": devices, "train.epochs": 2, "method.name": "agreement"}
+        small |= {"method.networks": 2, "method.warmup_epochs": 1}
+        state, _ = fit.fit(experiment.assemble(helpers.settings(small=helpers.TINY | small)))
+        leaves = jax.tree.leaves(jax.device_get((state.params, state.memory["second"][0])))
+        found.append(np.concatenate([np.ravel(leaf) for leaf in leaves]).tolist())
+    return found
+
+
+CASES = (training, curves, memory, bilevel, average, agreement)
 
 
 def main(folder: Path) -> None:

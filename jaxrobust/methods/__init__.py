@@ -3,6 +3,7 @@
 `runs.build_method` turns the settings of a run into one of them.
 """
 
+from jaxrobust.methods._agreement import Consistency, agreement
 from jaxrobust.methods._curvenet import Probe, curvenet
 from jaxrobust.methods._dynamic_loss import dynamic_loss, dynamic_loss_steps
 from jaxrobust.methods._supervised import make_loss, supervised
@@ -11,6 +12,7 @@ from jaxrobust.methods.reweighting import Allocation, Base, allocation
 
 __all__ = [
     "Allocation",
+    "Consistency",
     "Base",
     "Method",
     "Pass",
@@ -18,6 +20,7 @@ __all__ = [
     "Stage",
     "StepInfo",
     "TrainState",
+    "agreement",
     "allocation",
     "curvenet",
     "dynamic_loss",

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxrobust import losses
+from jaxrobust.augment.views import mix, mixup_pairs
 from jaxrobust.data import batches
 from jaxrobust.errors import check
 from jaxrobust.methods.method import Method, Pass, Stage, StepInfo, View
@@ -18,6 +19,7 @@ from jaxrobust.methods.updates import mean_loss, plain_start, plain_update, put_
 from jaxrobust.networks import Network
 
 _ROWS = 64
+_MIX = 2  # folded into a step's key for mixup; its own two halves are of the view and of the loss
 
 LossOfEpoch = Callable[..., jax.Array]
 """`loss(logits, labels, *, epoch, key, where) -> [B]`; one with a memory takes `rows` as well."""
@@ -129,8 +131,16 @@ def supervised(
     epochs: int,
     drop_last: bool = False,
     memory: RowMemory | None = None,
+    mixup_alpha: float | None = None,
 ) -> Method:
     """Returns plain training: every epoch meets every example once.
+
+    With mixup (Zhang et al. 2018, arXiv 1710.09412) each image is s x + (1 - s) x', x' that of a
+    partner within the batch, and its loss s loss(z, y) + (1 - s) loss(z, y'): for cross-entropy the
+    loss of the mixed labels, and defined for every loss. A loss's memory is then moved by the
+    logits of the images as they are, which takes a forward pass more, and the loss is given
+    s t + (1 - s) t' of the moved rows, as in ELR+ (Liu et al. 2020). s is at least 1/2, see
+    `augment.views.mixup_pairs`.
 
     Args:
       network: see `jaxrobust.networks`.
@@ -141,6 +151,7 @@ def supervised(
       num_examples: rows 0 ... num_examples-1 of the data are trained on.
       memory: of a loss that has one; its rows are moved with every batch's logits, by index, and
         the loss is given the moved ones.
+      mixup_alpha: of Beta(alpha, alpha), from which s comes; None: no mixup.
 
     Raises:
       UserError: the batch is larger than the data.
@@ -151,9 +162,20 @@ def supervised(
         state = plain_start(network, optimizer, view, example, key)
         return state if memory is None else state._replace(memory={"rows": memory.init()})
 
-    def rows_of(state, batch, logits, epoch):
-        """The batch's rows of the memory, moved with its logits."""
+    def moved_rows(state, batch, logits, epoch):
+        """The batch's rows of the memory, moved with its logits; None without a memory."""
+        if memory is None:
+            return None
         return memory.update(state.memory["rows"][batch["index"]], logits, epoch=epoch)
+
+    def kept_rows(state, batch, rows):
+        if memory is None:
+            return state
+        return state._replace(memory={"rows": put_rows(state.memory["rows"], batch, rows)})
+
+    def value_of(logits, labels, rows, batch, key, epoch):
+        known = {} if rows is None else {"rows": rows}
+        return loss(logits, labels, epoch=epoch, key=key, where=batch["where"], **known)
 
     def step(state, batch, meta_batch, key, epoch):
         del meta_batch
@@ -161,22 +183,38 @@ def supervised(
         x = view(view_key, batch["x"])
 
         def objective(logits):
-            moved = {} if memory is None else {"rows": rows_of(state, batch, logits, epoch)}
-            value = loss(
-                logits, batch["labels"], epoch=epoch, key=loss_key, where=batch["where"], **moved
-            )
-            return mean_loss(value, batch)
+            rows = moved_rows(state, batch, logits, epoch)
+            return mean_loss(value_of(logits, batch["labels"], rows, batch, loss_key, epoch), batch)
 
-        before = state
-        state, value, logits = plain_update(network, optimizer, state, x, objective)
+        after, value, logits = plain_update(network, optimizer, state, x, objective)
+        rows = moved_rows(state, batch, logits, epoch)
+        return kept_rows(after, batch, rows), StepInfo(logits, {"loss": value})
+
+    def mixed_step(state, batch, meta_batch, key, epoch):
+        del meta_batch
+        view_key, loss_key = jax.random.split(key)
+        x, seen, rows = view(view_key, batch["x"]), None, None
+        partner, share = mixup_pairs(jax.random.fold_in(key, _MIX), x.shape[0], mixup_alpha)
         if memory is not None:
-            moved = rows_of(before, batch, logits, epoch)
-            state = state._replace(memory={"rows": put_rows(state.memory["rows"], batch, moved)})
-        return state, StepInfo(logits, {"loss": value})
+            seen, _ = network.apply(state.params, state.network_state, x, True)
+            rows = moved_rows(state, batch, seen, epoch)
+        mixed_rows = None if rows is None else mix(rows, partner, share)
+
+        def objective(logits):
+            labels = batch["labels"]
+            own = value_of(logits, labels, mixed_rows, batch, loss_key, epoch)
+            other = value_of(logits, labels[partner], mixed_rows, batch, loss_key, epoch)
+            return mean_loss(share * own + (1 - share) * other, batch)
+
+        x = mix(x, partner, share)
+        after, value, logits = plain_update(network, optimizer, state, x, objective)
+        logits = logits if seen is None else seen
+        return kept_rows(after, batch, rows), StepInfo(logits, {"loss": value})
 
     def order(state, key, epoch):
         del state, epoch
         rows = jnp.arange(num_examples, dtype=jnp.int32)
         return batches.shuffled(key, rows, batch_size, drop_last)
 
-    return Method(init, (Stage("train", epochs, (Pass("train", step, order),)),), spread=("rows",))
+    one = Pass("train", step if mixup_alpha is None else mixed_step, order)
+    return Method(init, (Stage("train", epochs, (one,)),), spread=("rows",))

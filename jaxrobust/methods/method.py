@@ -29,6 +29,7 @@ class TrainState(NamedTuple):
       meta_opt_state: state of their optimizer, {} if none.
       memory: what else the method carries, by name: ranks, weights, curves.
       dynamics: sums that the loop keeps, see `training.dynamics`; {} if it records nothing.
+      average: moving average of the weights, see `training.average`; {} if none is kept.
     """
 
     step: jax.Array
@@ -39,6 +40,7 @@ class TrainState(NamedTuple):
     meta_opt_state: Any
     memory: dict[str, Any]
     dynamics: dict[str, jax.Array]
+    average: dict[str, Any] = {}  # Never changed in place: as a default it is safe.
 
     @property
     def batch_stats(self) -> Any:

@@ -21,6 +21,7 @@ NETWORKS = Registry(
     {
         "mlp": "jaxrobust.networks.small:mlp",
         "small_cnn": "jaxrobust.networks.small:small_cnn",
+        "small_vgg": "jaxrobust.networks.small:small_vgg",
         "resnet32": "jaxrobust.networks.resnet:resnet32",
         "resnet18": "jaxrobust.networks.resnet:resnet18",
         "resnet34": "jaxrobust.networks.resnet:resnet34",

@@ -22,6 +22,7 @@ from jaxrobust.data import batches
 from jaxrobust.errors import check
 from jaxrobust.losses import MEMORY_LOSSES
 from jaxrobust.methods import metadata
+from jaxrobust.methods._agreement import Consistency, agreement
 from jaxrobust.methods._curvenet import Probe, curve_slice, curvenet, curves_of, mean_of_curves
 from jaxrobust.methods._dynamic_loss import dynamic_loss, dynamic_loss_steps
 from jaxrobust.methods._supervised import make_loss, make_memory, supervised
@@ -29,6 +30,8 @@ from jaxrobust.methods.method import Method
 from jaxrobust.methods.reweighting import Allocation, Base, allocation
 from jaxrobust.networks import Network
 from jaxrobust.runs import METHODS
+
+MIXING = ("supervised", "dynamic_loss", "agreement")  # methods that mix examples
 
 
 class Setup(NamedTuple):
@@ -86,6 +89,32 @@ def supervised_method(config: ConfigDict, setup: Setup) -> Method:
         epochs=t.epochs,
         drop_last=t.drop_last,
         memory=make_memory(*_named_loss(config), setup.labels, len(setup.class_counts)),
+        mixup_alpha=t.mixup_alpha,
+    )
+
+
+def agreement_method(config: ConfigDict, setup: Setup) -> Method:
+    m, t, num_examples = config.method, config.train, len(setup.labels)
+    steps = batches.num_steps(num_examples, t.batch_size)
+    default = max(t.epochs // 2, min(m.warmup_epochs, t.epochs))
+    return agreement(
+        setup.network,
+        loss_of(config, setup.class_counts),
+        setup.make_optimizer(((t.epochs, steps),)),
+        setup.views(m.weak_view),
+        setup.views(),
+        example=setup.example,
+        num_examples=num_examples,
+        num_classes=len(setup.class_counts),
+        batch_size=t.batch_size,
+        epochs=t.epochs,
+        warmup_epochs=m.warmup_epochs,
+        first_epochs=default if m.consistency_from is None else m.consistency_from,
+        networks=m.networks,
+        settings=Consistency(
+            m.average_decay, m.marginal_momentum, m.confidence, m.consistency_weight
+        ),
+        mixup_alpha=t.mixup_alpha,
     )
 
 
@@ -188,7 +217,7 @@ def dynamic_loss_method(config: ConfigDict, setup: Setup) -> Method:
         num_ranks=m.num_ranks,
         chosen=_sampling(config),
         fine_tune=m.fine_tune,
-        mixup_alpha=m.mixup_alpha,
+        mixup_alpha=t.mixup_alpha if m.mixup_alpha is None else m.mixup_alpha,
         meta_every=m.meta_every,
     )
 
@@ -353,6 +382,15 @@ def make(
         config.loss.name not in MEMORY_LOSSES or config.method.name == "supervised",
         f"loss.name={config.loss.name} has a memory per example, which only "
         f"method.name=supervised keeps; not {config.method.name}.",
+    )
+    check(
+        config.train.mixup_alpha is None or config.method.name in MIXING,
+        f"train.mixup_alpha: method.name={config.method.name} gives each example a weight of its "
+        f"own, which a mixture of two has not. Leave it out, or use one of {', '.join(MIXING)}.",
+    )
+    check(
+        config.train.mixup_alpha is None or config.method.mixup_alpha is None,
+        "train.mixup_alpha and method.mixup_alpha are both set; use one.",
     )
     counts = np.bincount(np.asarray(labels), minlength=num_classes)
     setup = Setup(network, make_optimizer, views, example, labels, counts, held_out, curves)

@@ -8,7 +8,7 @@ import jax
 
 from jaxrobust.methods import TrainState
 from jaxrobust.runs.experiment import Experiment
-from jaxrobust.training import dynamics
+from jaxrobust.training import average, dynamics
 from jaxrobust.training.loop import Place, Runner
 from jaxrobust.training.programs import shared_jit
 
@@ -55,11 +55,13 @@ def state_shapes(experiment: Experiment) -> TrainState:
 
 def _init(experiment: Experiment) -> Callable[[jax.Array], TrainState]:
     """Returns `init(key)`: the method's own state, and nothing recorded of the examples yet."""
-    method, data = experiment.method, experiment.data
+    method, data, config = experiment.method, experiment.data, experiment.config
     sizes = len(data.train.labels), len(data.class_names)
 
     def init(key: jax.Array) -> TrainState:
-        return method.init(key)._replace(dynamics=dynamics.empty(*sizes, method.epochs))
+        seen = dynamics.empty(*sizes, method.epochs, config.eval.label_wave)
+        state = method.init(key)._replace(dynamics=seen)
+        return state if config.train.ema is None else state._replace(average=average.start(state))
 
     return init
 
@@ -74,6 +76,7 @@ def make_runner(experiment: Experiment) -> Runner:
         loop=experiment.loop,
         options=_options(experiment),
         layout=experiment.layout,
+        ema=experiment.config.train.ema,
     )
 
 

@@ -29,13 +29,14 @@ from jaxrobust.data.table import from_array, from_frame
 from jaxrobust.errors import UserError, check
 from jaxrobust.methods import TrainState
 from jaxrobust.runs.experiment import Experiment, evaluation_view, make_network
-from jaxrobust.training import evaluation
-from jaxrobust.training.checkpoints import read
+from jaxrobust.training import evaluation, label_wave
+from jaxrobust.training.checkpoints import Found, read
 
 if TYPE_CHECKING:
     from jaxrobust.runs.blended import Fitted
 
 NAME = "model.npz"
+WHICH = ("selected", "last", "ema", "label_wave")  # of a run's parameters
 _VERSION = 1
 _COLUMNS = "columns_"
 _WRONG = "is not the model of a run"
@@ -308,8 +309,8 @@ def load(workdir: str | Path, which: str = "selected") -> Predictor | Fitted:
 
     Args:
       workdir: of a run that has a checkpoint; nothing in it is changed.
-      which: "selected" parameters (of the best epoch on the validation data) or "last"; the same
-        if no epoch was selected.
+      which: "selected" parameters (of the best epoch on the validation data) or "last", the same
+        if no epoch was selected; "ema" or "label_wave", of a run that has kept them.
 
     Returns:
       The predictor; does what `--mode=predict` does.
@@ -321,12 +322,33 @@ def load(workdir: str | Path, which: str = "selected") -> Predictor | Fitted:
     from jaxrobust.runs import blended
     from jaxrobust.runs.workdir import read_config
 
-    check(which in ("selected", "last"), f"which={which!r}: selected or last.")
+    check(which in WHICH, f"which={which!r}: one of {', '.join(WHICH)}.")
     workdir = Path(workdir)
     if blended.is_run(workdir):
         return blended.load(workdir)
     config = read_config(workdir)
     return open_predictor(workdir, config, which)
+
+
+def _parameters(found: Found, which: str, workdir: Path) -> tuple[Any, Any, int]:
+    """Returns those parameters of a checkpoint, their batch statistics, and their epoch."""
+    first, second = TrainState._fields[1:3]
+    state, place = found.arrays["state"], found.place
+    if which == "ema":
+        kept = state.get("average")
+        check(bool(kept), f"{workdir} has kept no average: --config.train.ema=0.997 does.")
+        return kept[first], kept.get(second), place["epoch"]
+    if which == "label_wave":
+        position = label_wave.first_minimum(place.get("changes") or [])
+        kept = found.arrays.get("label_wave")
+        check(
+            kept is not None and position is not None,
+            f"{workdir} has no epoch of Label Wave: --config.eval.label_wave=True looks for it.",
+        )
+        return *kept, place["epoch"] - len(place["changes"]) + position + 1
+    if which == "selected" and place["selected_value"] is not None:
+        return *found.arrays["selected"], place["selected_epoch"]
+    return state[first], state.get(second), place["epoch"]
 
 
 def open_predictor(workdir: Path, config: ConfigDict, which: str) -> Predictor:
@@ -342,11 +364,7 @@ def open_predictor(workdir: Path, config: ConfigDict, which: str) -> Predictor:
         found.place["record"] == model.fingerprint,
         f"The checkpoints of {workdir} belong to another run than its {NAME}.",
     )
-    first, second = TrainState._fields[1:3]
-    last = found.arrays["state"][first], found.arrays["state"].get(second) or {}
-    chosen = which == "selected" and found.place["selected_value"] is not None
-    params, batch_stats = found.arrays["selected"] if chosen else last
-    epoch = found.place["selected_epoch" if chosen else "epoch"]
+    params, batch_stats, epoch = _parameters(found, which, workdir)
     forward = evaluation.make_forward(
         make_network(config, len(model.class_names)),
         evaluation_view(model.shape, model.mean, model.std),

@@ -40,7 +40,8 @@ def open_workdir(
 
     Returns:
       The experiment, and `{"state": TrainState, "place": Place, "selected": (params,
-      batch_stats)}`; as long as no epoch has been selected, those of the state are.
+      batch_stats), "wave": training.saving.Wave or None}`; as long as no epoch has been selected,
+      those of the state are.
 
     Raises:
       UserError: there is no run, no checkpoint yet, or the data have changed since it began.
@@ -66,7 +67,8 @@ def open_workdir(
     for line in [*found.problems, *_not_the_last(found.place.epoch, experiment.method.epochs)]:
         say(f"note: {line}")
     selected = found.selection.of(found.state)
-    return experiment, {"state": found.state, "place": found.place, "selected": selected}
+    run = {"state": found.state, "place": found.place, "selected": selected, "wave": found.wave}
+    return experiment, run
 
 
 def _not_the_last(epoch: int, epochs: int) -> list[str]:
@@ -119,7 +121,8 @@ def predict(
         .npz with `x`, or a .csv table with the columns that the run was trained on, in any
         order, and others; of the shape that the run was trained on.
       output: the CSV to write; default `predictions.csv` in the workdir.
-      which: selected or last parameters; the same if no epoch was selected.
+      which: "selected" or "last" parameters, the same if no epoch was selected; "ema" or
+        "label_wave", of a run that has kept them.
       settings: by full name, instead of the run's own: how examples are read.
       say: see `open_workdir`.
 

@@ -21,9 +21,10 @@ from jaxrobust.errors import check
 from jaxrobust.runs import audit as auditing
 from jaxrobust.runs import model as models
 from jaxrobust.runs.evaluation import Evaluated, evaluate
-from jaxrobust.training import metrics
+from jaxrobust.training import average, metrics
 from jaxrobust.training.metric_table import METRICS
 from jaxrobust.training.metrics_log import read_rows
+from jaxrobust.training.saving import Wave
 from jaxrobust.training.sharding import is_first
 
 MATRICES = "matrices.npz"
@@ -86,13 +87,19 @@ def environment() -> dict[str, Any]:
 
 
 def measure_run(
-    experiment, state, place, selected, last: dict[str, Evaluated] | None = None
+    experiment,
+    state,
+    place,
+    selected,
+    last: dict[str, Evaluated] | None = None,
+    wave: Wave | None = None,
 ) -> tuple[dict[str, Any], dict[str, Evaluated]]:
     """Measures the last parameters of a run, and those selected if any were, else the last again.
 
     Args:
       selected: (params, batch_stats), see `saving.Selection`.
       last: what `evaluate` gives for the last parameters, if it is known.
+      wave: see `saving.Wave`, or None.
 
     Returns:
       What of it goes into results.json; and `last`.
@@ -111,7 +118,17 @@ def measure_run(
         if place.selected_epoch != place.epoch:
             chosen = _numbers(experiment, *selected, evaluate(experiment, *selected))
             measured["selected"] = {"epoch": place.selected_epoch} | chosen
+    if state.average:
+        measured["ema"] = {"epoch": place.epoch} | _measure(experiment, average.weights(state))
+    if wave is not None and wave.epoch:
+        same = wave.epoch == place.epoch
+        found = numbers if same else _measure(experiment, wave.of(state))
+        measured["label_wave"] = found | {"epoch": wave.epoch}
     return measured, last
+
+
+def _measure(experiment, weights: tuple[Any, Any]) -> dict[str, Any]:
+    return _numbers(experiment, *weights, evaluate(experiment, *weights))
 
 
 def _numbers(experiment, params, batch_stats, evaluated: dict[str, Evaluated]) -> dict[str, Any]:
@@ -145,11 +162,12 @@ def write_end(
     seconds,
     last: dict[str, Evaluated] | None,
     pause: Callable = lambda *_: None,
+    wave: Wave | None = None,
 ) -> dict[str, Any]:
     """Measures the last and the selected parameters; writes results.json, figures, the audit.
 
     Args:
-      experiment, state, place, selected, last: see `measure_run`.
+      experiment, state, place, selected, last, wave: see `measure_run`.
       workdir: folder of the run.
       seconds: that the epochs took, by what they were.
       pause: called now and then, for instance within a cross-validation; may raise to leave.
@@ -159,7 +177,7 @@ def write_end(
     """
     config, data = experiment.config, experiment.data
     pause()
-    measured, last = measure_run(experiment, state, place, selected, last)
+    measured, last = measure_run(experiment, state, place, selected, last, wave)
     noise = noise_summary(data)
     results = {
         "version": VERSION,
@@ -259,8 +277,10 @@ def table(runs: dict[str, dict[str, Any]]) -> str:
         if "agreement" in results["last"]:
             said.append(_agreement(name, results["last"]))
             continue
-        for which in ["last"] + (["selected"] if results["selection_split"] else []):
-            rows.append((f"{name} ({which})", results[which]))
+        which = ["last"] + (["selected"] if results["selection_split"] else [])
+        which += [name for name in ("ema", "label_wave") if name in results]
+        for parameters in which:
+            rows.append((f"{name} ({parameters})", results[parameters]))
     if not rows:
         return "\n".join(said)
     shown = {

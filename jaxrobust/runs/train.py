@@ -24,10 +24,11 @@ from jaxrobust.runs.experiment import Experiment, assemble
 from jaxrobust.runs.fit import init_state, make_runner
 from jaxrobust.runs.lock import locked
 from jaxrobust.runs.workdir import check_data, read_config
+from jaxrobust.training import average
 from jaxrobust.training.checkpoints import Checkpoints, check_path, saved_steps
 from jaxrobust.training.loop import NonFinite, Place
 from jaxrobust.training.metrics_log import Log, Silent
-from jaxrobust.training.saving import Saver, Selection, restored, target
+from jaxrobust.training.saving import Saver, Selection, Wave, restored, target
 from jaxrobust.training.sharding import is_first
 from jaxrobust.training.signals import Interrupt, Interrupted
 
@@ -186,7 +187,14 @@ def _make_again(
         _check_record(workdir, found, model)
         selected = found.selection.of(found.state)
         return results.write_end(
-            experiment, workdir, found.state, found.place, selected, done.get("seconds"), None
+            experiment,
+            workdir,
+            found.state,
+            found.place,
+            selected,
+            done.get("seconds"),
+            None,
+            wave=found.wave,
         )
     auditing.write_again(workdir, model.config)
     return results.load(workdir)
@@ -206,18 +214,15 @@ def _run(
     config, method = experiment.config, experiment.method
     state, place, problems = init_state(experiment), Place(), []
     selection = Selection(config.eval.select, place)
+    wave = Wave(place) if config.eval.label_wave else None
     with contextlib.ExitStack() as stack:
         checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep)
         stack.callback(checkpoints.close)
         found = restored(checkpoints.restore(target(state)), config.eval.select)
         if found is not None:
             _check_record(workdir, found, model)
-            state, place, selection, problems = (
-                found.state,
-                found.place,
-                found.selection,
-                found.problems,
-            )
+            state, place, problems = found.state, found.place, found.problems
+            selection, wave = found.selection, found.wave
         results.write_start(experiment, model, workdir)
         log = (Log if is_first() else Silent)(
             workdir,
@@ -240,12 +245,14 @@ def _run(
             every_steps=config.checkpoint.every_steps,
             every_seconds=config.checkpoint.every_seconds,
             record=model.fingerprint,
+            wave=wave,
             before=log.sync,
         )
-        state, seconds, last = _epochs(experiment, state, place, selection, saver, log, workdir)
+        kept = selection, wave
+        state, seconds, last = _epochs(experiment, state, place, kept, saver, log, workdir)
     interrupt.text = "Stopping."
     return results.write_end(
-        experiment, workdir, state, place, selection.of(state), seconds, last, saver.check
+        experiment, workdir, state, place, selection.of(state), seconds, last, saver.check, wave
     )
 
 
@@ -261,15 +268,15 @@ def _lost_rows(epochs: list[int]) -> list[str]:
     return [f"metrics.jsonl has lost the rows of {which}; learning curves go without them."]
 
 
-def _epochs(experiment, state, place, selection, saver, log, workdir):
-    """Runs the epochs that are left.
+def _epochs(experiment, state, place, kept, saver, log, workdir):
+    """Runs the epochs that are left; `kept` are the `Selection` and the `Wave` or None.
 
     Returns:
       The state; the seconds that the epochs took; what `evaluate` gives for that state, or None
       if no epoch was left.
     """
     config, method, runner = experiment.config, experiment.method, make_runner(experiment)
-    evaluated = None
+    evaluated, (selection, wave) = None, kept
     seconds = {"first_epoch": 0.0, "epochs": 0.0, "count": 0}
     while place.epoch < method.epochs:
         begin = time.monotonic()
@@ -278,18 +285,42 @@ def _epochs(experiment, state, place, selection, saver, log, workdir):
         seconds["epochs" if seconds["count"] else "first_epoch"] += time.monotonic() - begin
         seconds["count"] += 1
         last = place.epoch == method.epochs
+        if wave is not None:
+            _offer_wave(wave, method, state, place, row)
         if last or place.epoch % config.eval.every == 0:
             evaluated = evaluate(experiment, state.params, state.network_state)
             if stage.result and "validation" in evaluated:
                 selection.offer(state, evaluated["validation"].numbers)
-            for part, (_, numbers) in evaluated.items():
-                row |= {f"{part}_{k}": v for k, v in numbers.items() if k != "per_class"}
+            row |= _columns(evaluated)
+            if state.average:
+                row |= _columns(evaluate(experiment, *average.weights(state)), "ema_")
         row |= _report(experiment, state, stage, place.epoch, workdir)
         log.write({"epoch": place.epoch, "step": int(state.step)} | row)
         if stage.result and not last and _draws(config.log, place.epoch):
             results.draw_learned(experiment, workdir)
         saver.after_epoch(state, last)
     return state, seconds, evaluated
+
+
+def _columns(evaluated: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns the columns of metrics.jsonl for what `evaluate` gives."""
+    return {
+        f"{prefix}{part}_{key}": value
+        for part, (_, numbers) in evaluated.items()
+        for key, value in numbers.items()
+        if key != "per_class"
+    }
+
+
+def _offer_wave(wave: Wave, method, state, place: Place, row: dict[str, float]) -> None:
+    """Adds an epoch to the prediction changes; the first of a fresh network has none."""
+    stage, begins = method.stage(place.epoch - 1), method.stage_begins(place.epoch - 1)
+    if begins and (place.epoch == 1 or stage.start is not None):
+        place.changes = []
+        return
+    place.changes.append(row["train_prediction_changes"])
+    if stage.result:
+        wave.offer(state)
 
 
 def _draws(log: ConfigDict, epoch: int) -> bool:

@@ -52,15 +52,20 @@ def ends(s: int, p: int) -> np.ndarray:
     return np.array([max(i + 1, s * 2 ** (i + 1) // 2**p) for i in range(p)])
 
 
-def empty(num_examples: int, num_classes: int, epochs: int) -> dict[str, jax.Array]:
+def empty(
+    num_examples: int, num_classes: int, epochs: int, predicted: bool = False
+) -> dict[str, jax.Array]:
     """Returns sums of nothing yet: `TrainState.dynamics` before the first step.
 
-    "count" and "loss" float32 [N, S]; "probability" float32 [N, P, K] where that is not too large.
+    "count" and "loss" float32 [N, S]; "probability" float32 [N, P, K] where that is not too large;
+    if `predicted`, "predicted" int32 [N], the class when an example was last met, -1 before.
     """
     s, p = parts(num_examples, num_classes, epochs)
     sums = {name: jnp.zeros((num_examples, s), jnp.float32) for name in ("count", "loss")}
     if p:
         sums["probability"] = jnp.zeros((num_examples, p, num_classes), jnp.float32)
+    if predicted:
+        sums["predicted"] = jnp.full((num_examples,), -1, jnp.int32)
     return sums
 
 
@@ -90,6 +95,10 @@ def add(
         part = jnp.searchsorted(jnp.asarray(last), part, side="right")
         predicted = met[:, None] * jnp.exp(log_p)
         sums["probability"] = sums["probability"].at[index, part].add(predicted)
+    if "predicted" in sums:
+        rows = jnp.where(batch["where"], index, len(sums["predicted"]))
+        now = jnp.argmax(logits, -1).astype(jnp.int32)
+        sums["predicted"] = sums["predicted"].at[rows].set(now, mode="drop")
     return sums
 
 

@@ -22,7 +22,7 @@ import numpy as np
 from jaxrobust.data import batches
 from jaxrobust.errors import RunError
 from jaxrobust.methods.method import Method, Pass, Stage, StepInfo, TrainState
-from jaxrobust.training import dynamics
+from jaxrobust.training import average, dynamics, label_wave
 from jaxrobust.training.programs import shared_jit
 from jaxrobust.training.sharding import ONE_DEVICE, Layout
 
@@ -47,7 +47,8 @@ class Feed(NamedTuple):
 class Place:
     """Where in a run we are; everything a checkpoint needs beside the arrays.
 
-    `sums` are those of the epoch's passes so far, by name; on the device while it lasts.
+    `sums` are those of the epoch's passes so far, by name; on the device while it lasts. `changes`
+    are the fractions of predictions that changed, by epoch, since the network was last fresh.
     """
 
     epoch: int = 0
@@ -56,6 +57,7 @@ class Place:
     sums: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     selected_epoch: int = 0
     selected_value: float | None = None
+    changes: list[float] = dataclasses.field(default_factory=list)
 
 
 def _add(sums, info: StepInfo, batch, truth, step):
@@ -124,6 +126,7 @@ def compile_pass(
     options: dict[str, str] | None = None,
     layout: Layout = ONE_DEVICE,
     shardings: Any = None,
+    ema: float | None = None,
 ) -> _Compiled:
     """Compiles a pass; see `Runner`.
 
@@ -134,6 +137,7 @@ def compile_pass(
       options: of the compiler.
       layout: of the data over the devices.
       shardings: those of the state, or None for a single device.
+      ema: decay of the state's average, if it keeps one.
     """
     step_key, order_key = jax.random.split(key)
 
@@ -144,12 +148,17 @@ def compile_pass(
             meta = batches.take(data, order.meta_index[i]) | streamed.get("meta", {})
         batch, meta = layout.shard(batch), layout.shard(meta)
         key = jax.random.fold_in(step_key, state.step)
-        return *pass_.step(state, batch, meta, key, epoch), batch
+        after, info = pass_.step(state, batch, meta, key, epoch)
+        if "predicted" in state.dynamics:
+            info = label_wave.with_changes(state.dynamics["predicted"], batch, info)
+        return after, info, batch
 
     def one(state, sums, data, truth, order, epoch, i, streamed):
         after, info, batch = step(state, data, order, epoch, i, streamed)
         seen = dynamics.record(state.dynamics, batch, info.logits, epoch, epochs)
-        return after._replace(dynamics=seen), _add(sums, info, batch, truth, state.step)
+        mean = average.move(state.average, after, ema) if state.average else {}
+        after = after._replace(dynamics=seen, average=mean)
+        return after, _add(sums, info, batch, truth, state.step)
 
     def many(state, sums, data, truth, order, epoch):
         def body(carry, i):
@@ -180,7 +189,9 @@ class Runner:
         loop: str,
         options: dict[str, str] | None = None,
         layout: Layout = ONE_DEVICE,
+        ema: float | None = None,
     ):
+        self._ema = ema
         self.method, self.feed, self.forward, self.loop = method, feed, forward, loop
         self._key, self._options, self._layout = key, options, layout
         self._compiled: dict[tuple[str, str], _Compiled] = {}
@@ -196,6 +207,7 @@ class Runner:
                 self._options,
                 self._layout,
                 self._layout.of(state),
+                self._ema,
             )
         return self._compiled[name]
 
@@ -252,7 +264,8 @@ class Runner:
             return state
 
         def start(state, key):
-            return stage.start(state, key)._replace(dynamics=state.dynamics)
+            fresh = stage.start(state, key)._replace(dynamics=state.dynamics)
+            return fresh._replace(average=average.start(fresh) if state.average else {})
 
         jit = _jit(start, (0,), self._layout.of(state), options=self._options, layout=self._layout)
         return jit(state, jax.random.split(key)[0])

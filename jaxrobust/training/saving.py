@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from jaxrobust.methods import TrainState
+from jaxrobust.training import label_wave
 from jaxrobust.training.checkpoints import Checkpoints, Found
 from jaxrobust.training.loop import Place, bad_step
 from jaxrobust.training.metric_table import METRICS
@@ -36,6 +37,33 @@ class Selection:
         return _weights(state) if self._place.selected_value is None else self._params
 
 
+class Wave:
+    """Keeps, on the host, the parameters of the first minimum of prediction changes.
+
+    Args:
+      place: whose `changes` grow by one an epoch.
+      params: of the minimum so far, from a checkpoint.
+    """
+
+    def __init__(self, place: Place, params: Any = None):
+        self._place, self._params = place, params
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the minimum so far; 0 before there is one."""
+        changes, position = self._place.changes, label_wave.first_minimum(self._place.changes)
+        return 0 if position is None else self._place.epoch - len(changes) + position + 1
+
+    def offer(self, state: TrainState) -> None:
+        """Takes the weights of an epoch that has just ended, if it is the minimum so far."""
+        if self.epoch == self._place.epoch:
+            self._params = _weights(state)
+
+    def of(self, state: TrainState) -> Any:
+        """Returns (params, batch_stats) of the minimum; those of `state` before there is one."""
+        return self._params if self.epoch and self._params is not None else _weights(state)
+
+
 class Restored(NamedTuple):
     """A run as its newest whole checkpoint left it.
 
@@ -43,6 +71,7 @@ class Restored(NamedTuple):
       state: laid out as that which training starts from.
       place: see `Place`.
       selection: see `Selection`.
+      wave: see `Wave`; None if the run does not look for it.
       record: the fingerprint of the run that saved it, see `Saver`.
       problems: what was wrong with newer checkpoints.
     """
@@ -50,6 +79,7 @@ class Restored(NamedTuple):
     state: TrainState
     place: Place
     selection: Selection
+    wave: Wave | None
     record: str
     problems: list[str]
 
@@ -60,8 +90,16 @@ def _weights(state: TrainState) -> Any:
 
 
 def target(start: TrainState) -> dict[str, Any]:
-    """Returns a pytree laid out as a checkpoint's arrays: `state`, and `selected` on the host."""
-    return {"state": start, "selected": _weights(start)}
+    """Returns a pytree laid out as a checkpoint's arrays.
+
+    "state"; "selected" and, where Label Wave is looked for, "label_wave", both on the host.
+    """
+    arrays = {"state": start, "selected": _weights(start)}
+    return arrays | ({"label_wave": _weights(start)} if _waves(start) else {})
+
+
+def _waves(state: TrainState) -> bool:
+    return "predicted" in state.dynamics
 
 
 def restored(found: Found | None, metric: str) -> Restored | None:
@@ -77,7 +115,10 @@ def restored(found: Found | None, metric: str) -> Restored | None:
     record = saved.pop("record")
     place = Place(**saved)
     selection = Selection(metric, place, jax.device_get(found.arrays["selected"]))
-    return Restored(found.arrays["state"], place, selection, record, found.problems)
+    state, wave = found.arrays["state"], None
+    if _waves(state):
+        wave = Wave(place, jax.device_get(found.arrays["label_wave"]))
+    return Restored(state, place, selection, wave, record, found.problems)
 
 
 class Saver:
@@ -90,6 +131,7 @@ class Saver:
       checkpoints: where to save.
       place: the progress, kept up to date by the loop.
       selection: the parameters selected so far.
+      wave: those of Label Wave so far, or None.
       interrupt: holds the signal that came to this process.
       every_steps: within an epoch, or None.
       every_seconds: least time between two checkpoints after an epoch.
@@ -107,12 +149,13 @@ class Saver:
         every_steps: int | None,
         every_seconds: float,
         record: str,
+        wave: Wave | None = None,
         before: Callable[[], None] = lambda: None,
     ):
         self._checkpoints, self._place, self._selection = checkpoints, place, selection
         self._interrupt, self._record, self._before = interrupt, record, before
         self._every_steps, self._every_seconds = every_steps, every_seconds
-        self._saved_at = time.monotonic()
+        self._saved_at, self._wave = time.monotonic(), wave
         self._agree = _Agreement()
 
     def after_step(self, state: TrainState, place: Place) -> None:
@@ -150,6 +193,8 @@ class Saver:
         sums = jax.tree.map(lambda value: np.asarray(value).item(), self._place.sums)
         place = dataclasses.asdict(dataclasses.replace(self._place, sums=sums))
         arrays = {"state": state, "selected": self._selection.of(state)}
+        if self._wave is not None:
+            arrays["label_wave"] = self._wave.of(state)
         self._checkpoints.save(int(state.step), arrays, place | {"record": self._record})
         self._saved_at = time.monotonic()
 

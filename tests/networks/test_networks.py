@@ -15,6 +15,7 @@ from jaxrobust.errors import UserError
 SMALL = {
     "mlp": ((6,), {"hidden": (8, 4)}),
     "small_cnn": ((8, 8, 1), {"width": 4}),
+    "small_vgg": ((8, 8, 3), {"width": 4, "hidden": 8}),
     "resnet32": ((8, 8, 3), {"width": 4, "blocks": 1}),
     "resnet18": ((8, 8, 3), {"width": 4, "blocks": 1}),
     "resnet50": ((32, 32, 3), {"width": 4, "blocks": (1, 1)}),
@@ -25,6 +26,11 @@ SMALL = {
 FULL = {
     "mlp": ((64,), 10, 64 * 256 + 256 + 256 * 256 + 256 + 256 * 10 + 10),
     "small_cnn": ((8, 8, 1), 10, 9 * (32 + 32 * 64 + 64 * 128) + 2 * 224 + 1290),
+    "small_vgg": (
+        (32, 32, 3),
+        10,
+        9 * (3 * 24 + 24 * 48 + 48 * 96) + 2 * 168 + 16 * 96 * 256 + 256 + 2570,
+    ),
     "resnet32": ((32, 32, 3), 10, 464_154),
     "resnet18": ((32, 32, 3), 10, 11_173_962),
     "wrn28_10": ((32, 32, 3), 10, 36_479_194),
@@ -281,5 +287,13 @@ def test_the_smallest_image(name, smallest, sizes):
 
 def test_the_width_setting():
     assert networks.width_of("mlp", 7) == {"hidden": (7, 7)}
-    for name in ("small_cnn", "resnet32", "resnet18", "resnet50", "wrn28_10", "vgg19_bn"):
+    for name in (
+        "small_cnn",
+        "small_vgg",
+        "resnet32",
+        "resnet18",
+        "resnet50",
+        "wrn28_10",
+        "vgg19_bn",
+    ):
         assert networks.width_of(name, 7) == {"width": 7}

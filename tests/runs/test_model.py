@@ -117,7 +117,7 @@ def test_the_predictor_does_what_the_mode_does(trained):
         found.predict(np.zeros((1, 4, 4, 3), np.uint8))
     with pytest.raises(UserError, match="float64; the run was trained on uint8 images"):
         found.predict(x / 255)
-    with pytest.raises(UserError, match="which='best': selected or last"):
+    with pytest.raises(UserError, match="which='best': one of selected, last"):
         jaxrobust.load(trained / "w", "best")
 
 
@@ -145,7 +145,7 @@ def test_a_changed_config_json_is_refused_with_the_difference(trained, key, valu
     [
         (["--config.data.image_size=64"], "data.image_size=64 was given, but --mode=predict uses"),
         (["--config=digits_ce"], "was given, but --mode=predict uses the run's own settings"),
-        (["--which=best"], "selected or last"),
+        (["--which=best"], "one of selected, last"),
         (["--output=nowhere/p.csv"], "no folder 'nowhere'"),
     ],
 )
