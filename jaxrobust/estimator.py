@@ -26,6 +26,7 @@ from sklearn.utils.validation import (
 from jaxrobust import config as configuration
 from jaxrobust import networks
 from jaxrobust.audit import crowd, find_label_issues, models
+from jaxrobust.audit.checks import COLLAPSED
 from jaxrobust.data import table, tabular
 from jaxrobust.data.examples import Examples, Source
 from jaxrobust.data.prepare import prepare
@@ -65,9 +66,10 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
         the data.
       augment: view of training images: none, crop_flip, strong, rand_augment, imagenet.
       settings: any other settings by their full name, e.g. `{"loss.q_end": 1.8}`; see `--help`.
-        Those of data, evaluation and files have no meaning here and are refused. One of them is
-        set by `set_params(**{"settings__loss.q_end": 1.8})`, also in a grid search. With
-        `train.ema` the averaged weights predict.
+        Those of data (but data.balance), evaluation and files have no meaning here and are
+        refused; data.balance is sqrt where one class is more than five times as large as another.
+        One of them is set by `set_params(**{"settings__loss.q_end": 1.8})`, also in a grid search.
+        With `train.ema` the averaged weights predict.
       random_state: int, RandomState or None, as everywhere in scikit-learn.
 
     Attributes:
@@ -176,6 +178,9 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
         self.sample_weight_ = self.label_issues_.weight
         self.noise_matrix_ = self.label_issues_.noise_matrix
         self.notes_ += self.label_issues_.notes
+        for code, note in zip(self.label_issues_.codes, self.label_issues_.notes, strict=False):
+            if code in COLLAPSED:
+                warnings.warn(note, stacklevel=2)
         return self
 
     def _method(self) -> str:
@@ -189,9 +194,12 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
         """Fits blended models of features and judges the labels by cross-validation."""
         seed, k = self._seed(), len(self.classes_)
         features = self._features(x)
-        found = models.study(features, labels, k, groups=groups, sample_weight=weight, seed=seed)
+        kind = models.kind_of(*features.shape, k, self._num_numbers())
+        found = models.study(
+            features, labels, k, groups=groups, sample_weight=weight, seed=seed, kind=kind
+        )
         self.blend_ = models.fit(
-            features, found.posterior, found.weights, sample_weight=weight, seed=seed
+            features, found.posterior, found.weights, sample_weight=weight, seed=seed, kind=kind
         )
         self.config_, self.history_ = {"method": {"name": "auto"}, "seed": seed}, []
         self.label_issues_ = find_label_issues(
@@ -207,7 +215,7 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
     def _fit_network(self, x, labels, votes, weight, rows) -> None:
         """Trains a network and judges the labels by how its training went."""
         x = self._features(x).astype(np.float32) if getattr(x, "ndim", 2) == 2 else x
-        config = self._make_config(x)
+        config = self._make_config(x, labels)
         self.config_ = config.to_dict()
         experiment = assemble(config, _prepared(config, x, labels, self.classes_), self._network())
         self._scale = experiment.scale
@@ -340,7 +348,8 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
         if not mixed and self._method() != "auto" and _plain_numbers(X):
             return np.asarray(X, np.float32)
         x = table.from_frame(X)
-        self._encoder = tabular.fit(x)
+        wide = not mixed and x.shape[1] >= models.WIDE
+        self._encoder = tabular.fit(x, scaling="standard" if wide else "robust")
         self.notes_ += self._encoder.notes
         return x
 
@@ -378,6 +387,10 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
         near = near and x.min() >= 1 - _JUST_ABOVE and x.max() <= _JUST_ABOVE
         return np.clip(x, 0, 1) if near else x
 
+    def _num_numbers(self) -> int | None:
+        """Returns how many of the features are numbers of a table; None of images."""
+        return None if self._encoder is None else len(self._encoder.series)
+
     def _features(self, x: Any) -> np.ndarray:
         """Returns features [N, F] of checked examples."""
         if isinstance(x, table.Table):
@@ -395,7 +408,7 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
         tags.input_tags.sparse = True
         return tags
 
-    def _make_config(self, x: np.ndarray) -> ConfigDict:
+    def _make_config(self, x: np.ndarray, labels: np.ndarray) -> ConfigDict:
         """Returns the recipe of the method with the parameters of this estimator put over it."""
         method = choose("method", self._method(), METHODS)
         loss = self.loss or ("dal" if method == "supervised" else "ce")
@@ -409,6 +422,14 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
             "train.batch_size": min(config.train.batch_size, quarter),
             "train.devices": 1,
         }
+        counts = np.bincount(labels)
+        counts = counts[counts > 0]
+        if counts.max() > LONG_TAIL * counts.min() and "data.balance" not in (self.settings or {}):
+            given["data.balance"] = "sqrt"
+            self.notes_ += (
+                f"The largest class has {counts.max()} examples, the smallest {counts.min()}: they "
+                "are met in proportion to the square root of these (data.balance=sqrt).",
+            )
         if isinstance(self.network, str):
             given["network.name"] = self.network
         if self.batch_size is not None:
@@ -417,7 +438,8 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
             given["optimizer.learning_rate"] = _number(self.learning_rate)
         for key in self.settings or {}:
             group = key.partition(".")[0]
-            check(group not in _NO_MEANING, f"{key!r} has no meaning for an estimator.")
+            refused = group in _NO_MEANING and key != "data.balance"
+            check(not refused, f"{key!r} has no meaning for an estimator.")
         given.update({key: _number(value) for key, value in (self.settings or {}).items()})
         return configuration.validate(configuration.override(config, given))
 
@@ -451,6 +473,7 @@ _FORWARD: weakref.WeakKeyDictionary[RobustClassifier, Callable] = weakref.WeakKe
 """Compiled predictions of fitted estimators, apart from them: they cannot be pickled."""
 
 
+LONG_TAIL = 5  # largest class / smallest: beyond, a network is trained with data.balance=sqrt
 _SETTING = "settings__"
 _JUST_ABOVE = 1.05  # of images in [0, 1] that were resized by an interpolation that overshoots
 _NO_MEANING = ("seed", "data", "eval", "audit", "checkpoint", "log", "probe_workdir")

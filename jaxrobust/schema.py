@@ -195,6 +195,14 @@ SCHEMA: dict[str, Any] = {
         "workers": Setting(
             2, "number of processes that read and decode images while streaming", int, at_least(0)
         ),
+        "balance": Setting(
+            "none",
+            "sampling of the training examples: each once per epoch (none), classes equally often "
+            "(class), or in proportion to the square root of their sizes (sqrt); for every "
+            "method.name that trains a network",
+            str,
+            one_of("none", "sqrt", "class"),
+        ),
         "noise": {
             "kind": Setting(
                 "none",

@@ -10,7 +10,7 @@ import pytest
 from sklearn.base import clone
 from sklearn.datasets import load_digits, load_iris
 from sklearn.exceptions import NotFittedError
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from sklearn.model_selection import GridSearchCV, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -212,7 +212,9 @@ def test_a_network_of_ones_own(digits, network):
 def test_the_dynamic_loss_from_arrays_with_weights(digits):
     X, y = digits
     seen = y != "zero"
-    model = small(method="dynamic_loss", network="mlp", epochs=12).fit(X, y, seen)
+    model = small(method="dynamic_loss", network="mlp", epochs=12)
+    with pytest.warns(UserWarning, match=r"Classes: zero\. .*\[never_predicted\]"):
+        model.fit(X, y, seen)
     assert model.config_["method"]["warmup_epochs"] == 1
     assert model.history_[-1]["epoch"] == 12 and "train_meta_loss" in model.history_[-1]
     assert model.score(X[seen], y[seen]) > 0.9
@@ -302,3 +304,22 @@ def test_a_setting_of_a_network_means_a_network_and_one_entry_can_be_searched(ir
     assert model.get_params()["settings"]["loss.q"] == 0.9
     fitted = model.set_params(epochs=np.int64(1)).fit(*iris)
     assert fitted.blend_ is None and fitted.config_["method"]["name"] == "supervised"
+
+
+def test_a_network_meets_rare_classes_more_often_and_one_that_collapsed_says_so():
+    """Classes of 83, 7, 5, 4 and 1 %: DAL on plain batches learns the largest class alone."""
+    rng = np.random.default_rng(0)
+    y = rng.choice(5, 1500, p=[0.83, 0.07, 0.05, 0.04, 0.01])
+    x = rng.normal(size=(1500, 5)) + 3 * np.eye(5)[y]
+    model = RobustClassifier("supervised", epochs=20, random_state=0)
+    kept = clone(model).fit(x, y)
+    assert kept.config_["data"]["balance"] == "sqrt"
+    assert any("data.balance=sqrt" in note for note in kept.notes_)
+    assert balanced_accuracy_score(y, kept.predict(x)) > 0.6
+    lost = model.set_params(settings={"data.balance": "none"})
+    with pytest.warns(UserWarning, match=r"\[(not_learned|never_predicted)\]"):
+        lost.fit(x, y)
+    found = lost.label_issues_
+    assert "never_predicted" in found.codes
+    for c in range(1, 5):
+        assert found.is_label_issue[y == c].mean() <= 0.5

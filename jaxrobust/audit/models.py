@@ -1,12 +1,12 @@
 """Blended scikit-learn models of features: cross-validated predictions and robust classifiers.
 
 Evidence: out-of-sample predictions of a linear model and two kinds of trees (of embeddings: of
-linear models of two strengths), blended in log space with the weights
-that explain the given labels best. Classifier: the same models, fitted to the posterior of the true
-label instead of the given one.
+linear models of two strengths, and of trees where there are few numbers), blended in log space
+with the weights that explain the given labels best. Classifier: the same models, fitted to the
+posterior of the true label instead of the given one.
 
 Slow models are bounded: each is fitted to at most `MAX_ROWS` rows; trees are left out beyond
-`MAX_TREE_CLASSES` classes or `WIDE` features.
+`MAX_TREE_CLASSES` classes, and on embeddings (`WIDE` numbers or more) beyond `MAX_TREE_ENTRIES`.
 
 Symbols: N examples, F features, K classes, M members of the blend; r [N, K]: soft labels.
 """
@@ -27,7 +27,8 @@ from jaxrobust.errors import check
 FOLDS = 5
 MAX_ROWS = 20_000  # rows that a member is fitted to
 MAX_TREE_CLASSES = 60
-WIDE = 256  # features: from here they are taken for an embedding
+WIDE = 256  # numbers: from here they are taken for an embedding
+MAX_TREE_ENTRIES = 2_000_000  # rows x features x classes of an embedding for which trees are fitted
 ONE_THREAD = 2_000_000  # numbers: less are fitted by one thread
 FLOOR = 1e-3  # of probabilities that are blended
 SPREAD = 1e-3  # pull of the blend's log-weights to equal ones
@@ -66,12 +67,40 @@ def _extra_trees(seed: int) -> Any:
     return ExtraTreesClassifier(200, min_samples_leaf=5, max_features=0.4, random_state=seed)
 
 
-def members(num_features: int, num_classes: int) -> dict[str, Maker]:
+class Kind(NamedTuple):
+    """What decides which models are blended.
+
+    Attributes:
+      embedded: whether the features are taken for an embedding: strongly regularized linear models.
+      trees: whether trees are fitted.
+    """
+
+    embedded: bool
+    trees: bool
+
+
+def kind_of(
+    num_rows: int, num_features: int, num_classes: int, num_numbers: int | None = None
+) -> Kind:
+    """Returns which models fit data of this size.
+
+    Args:
+      num_rows, num_features, num_classes: N, F and K.
+      num_numbers: how many of the features of a table are numbers and not one of the levels of a
+        category; None for features that a network made.
+    """
+    numbers = num_features if num_numbers is None else num_numbers
+    embedded = numbers >= WIDE
+    small = num_rows * num_features * num_classes <= MAX_TREE_ENTRIES and num_numbers is not None
+    return Kind(embedded, num_classes <= MAX_TREE_CLASSES and (small or not embedded))
+
+
+def members(kind: Kind) -> dict[str, Maker]:
     """Returns the makers, of a seed, of the models that are blended for data of this kind."""
-    if num_features >= WIDE:
-        return {"linear_0.01": _linear(0.01), "linear_0.0003": _linear(0.0003)}
     found: dict[str, Maker] = {"linear": _linear(1.0)}
-    if num_classes <= MAX_TREE_CLASSES:
+    if kind.embedded:
+        found = {"linear_0.01": _linear(0.01), "linear_0.0003": _linear(0.0003)}
+    if kind.trees:
         found |= {"boosting": _boosting, "extra_trees": _extra_trees}
     return found
 
@@ -150,6 +179,7 @@ def cross_validated(
     sample_weight: np.ndarray | None = None,
     seed: int = 0,
     folds: int = FOLDS,
+    kind: Kind | None = None,
 ) -> tuple[list[np.ndarray], np.ndarray]:
     """Returns each member's predictions of the examples it was not fitted to.
 
@@ -161,6 +191,7 @@ def cross_validated(
       sample_weight: float [N], not negative, or None.
       seed: of folds, models and, beyond `MAX_ROWS`, of the rows they are fitted to.
       folds: number of folds.
+      kind: see `kind_of`, or None for features that a network made.
 
     Returns:
       M arrays [N, K], and the weights [M] with which they explain r best.
@@ -169,7 +200,7 @@ def cross_validated(
       UserError: fewer groups than two; no class has two examples.
     """
     k = r.shape[1]
-    makers = members(x.shape[1], k)
+    makers = members(kind or kind_of(*x.shape, k))
     found = [np.zeros(r.shape) for _ in makers]
     for train, held in splits(strata, groups, folds, seed):
         models = _fit_members(makers, x, r, train, sample_weight, seed)
@@ -185,9 +216,10 @@ def fit(
     *,
     sample_weight: np.ndarray | None = None,
     seed: int = 0,
+    kind: Kind | None = None,
 ) -> Blend:
     """Returns the blend fitted to all examples; arguments as in `cross_validated`."""
-    makers = members(x.shape[1], r.shape[1])
+    makers = members(kind or kind_of(*x.shape, r.shape[1]))
     models = _fit_members(makers, x, r, np.arange(len(x)), sample_weight, seed)
     mass = np.ones(len(r)) if sample_weight is None else sample_weight
     prior = mass @ r
@@ -268,6 +300,7 @@ def study(
     sample_weight: np.ndarray | None = None,
     seed: int = 0,
     folds: int = FOLDS,
+    kind: Kind | None = None,
 ) -> Study:
     """Judges labels by models that have not seen them, twice.
 
@@ -279,7 +312,7 @@ def study(
       x: float [N, F], finite and scaled; see `tabular.Encoder.transform`.
       labels: int [N], given.
       num_classes: K.
-      groups, sample_weight, seed, folds: see `cross_validated`.
+      groups, sample_weight, seed, folds, kind: see `cross_validated`.
 
     Raises:
       UserError: see `cross_validated`.
@@ -290,6 +323,7 @@ def study(
         "sample_weight": sample_weight,
         "seed": seed,
         "folds": folds,
+        "kind": kind,
     }
     given = np.eye(num_classes)[labels]
     first = blended(*cross_validated(x, given, **shared))

@@ -71,6 +71,40 @@ def with_metadata(
     return train._replace(meta_index=cycled(meta_key, meta_rows, steps, meta_batch_size))
 
 
+def balanced(key: jax.Array, order: Order, labels: jax.Array, k: int, power: float) -> Order:
+    """Returns an order of as many batches in which classes are met more evenly.
+
+    A class of n examples is met in proportion to n^power: power 0 gives every class that occurs the
+    same number of places (class-balanced sampling, Shen et al. 2016, arXiv 1512.05830), 1/2 the
+    square root (Mahajan et al. 2018, arXiv 1805.00932). Within a class all examples are met equally
+    often, but for one; of a class that has more examples than places, a random choice.
+
+    Args:
+      key: PRNG key.
+      order: of T places in random order, of which V are not padding.
+      labels: int [N] of the data, or of the rows that occur in the order.
+      k: number of classes.
+      power: 0 to 1.
+    """
+    rows, valid = order.index.reshape(-1), order.where.reshape(-1)
+    own = jnp.where(valid, jnp.take(labels, rows), k)  # padding behind the last class
+    by_class = rows[jnp.argsort(own, stable=True)]
+    sizes = jnp.bincount(own, length=k + 1)[:k]
+    weights = jnp.where(sizes > 0, sizes.astype(jnp.float32) ** power, 0)
+    places = jnp.arange(len(rows))
+    total = valid.sum()
+    ends = jnp.round(jnp.cumsum(weights) / weights.sum() * total).astype(jnp.int32)
+    ends = ends.at[-1].set(total)
+    c = jnp.clip(jnp.searchsorted(ends, places, side="right"), 0, k - 1)
+    before = jnp.where(c > 0, ends[c - 1], 0)
+    start = (jnp.cumsum(sizes) - sizes)[c]
+    drawn = by_class[start + (places - before) % jnp.maximum(sizes[c], 1)]
+    late = jnp.where(places < total, jax.random.uniform(key, places.shape), 2.0)
+    mixed = drawn[jnp.argsort(late, stable=True)]
+    mixed = jnp.where(places < total, mixed, mixed[places % jnp.maximum(total, 1)])
+    return order._replace(index=mixed.reshape(order.index.shape))
+
+
 def take(data: Batch, index: jax.Array, where: jax.Array | None = None) -> Batch:
     """Returns the batch of the rows `index` [B] of `data`, a dictionary of arrays [N, ...]."""
     batch = {name: jnp.take(value, index, axis=0) for name, value in data.items()}

@@ -104,6 +104,7 @@ def train(config: ConfigDict, workdir: Path, say: Say) -> dict[str, Any]:
     Raises:
       UserError: data that cannot be used.
     """
+    check_settings(config)
     data = load_data(config)
     for line in data.warnings:
         say(f"note: {line}")
@@ -112,9 +113,12 @@ def train(config: ConfigDict, workdir: Path, say: Say) -> dict[str, Any]:
     encoder, every = _gather(config, data, workdir, say)
     k = len(data.class_names)
     say(f"Judging {len(every.labels)} examples by cross-validation.")
-    study = models.study(every.x, every.labels, k, groups=every.groups, seed=config.seed)
+    kind = models.kind_of(*every.x.shape, k, None if encoder is None else len(encoder.series))
+    study = models.study(every.x, every.labels, k, groups=every.groups, seed=config.seed, kind=kind)
     rows = np.flatnonzero(every.split != "test")
-    blend = models.fit(every.x[rows], study.posterior[rows], study.weights, seed=config.seed)
+    blend = models.fit(
+        every.x[rows], study.posterior[rows], study.weights, seed=config.seed, kind=kind
+    )
     shape = np.asarray(data.train.x[0]).shape
     saved = None if encoder is None else encoder.to_arrays()
     write_pickle(Fitted(blend, data.class_names, shape, saved), workdir / MODEL)
@@ -139,6 +143,15 @@ def train(config: ConfigDict, workdir: Path, say: Say) -> dict[str, Any]:
     auditing.write(workdir, config, data.manifest, found, audited, outcome, everything(data))
     results.write_json(workdir / "results.json", outcome)
     return outcome
+
+
+def check_settings(config: ConfigDict) -> None:
+    """Raises `UserError` for settings that have no meaning here."""
+    check(
+        config.data.balance == "none",
+        f"data.balance={config.data.balance} is for methods that train a network; "
+        "method.name=blend balances the classes when it decides. Leave it out.",
+    )
 
 
 def _gather(
@@ -276,6 +289,7 @@ def is_run(workdir: str | Path) -> bool:
 
 def describe(config: ConfigDict) -> str:
     """Returns the dry run's text: data, classes, models; nothing is trained or written."""
+    check_settings(config)
     data = load_data(config)
     first = np.asarray(data.train.x[0])
     counts = np.bincount(data.train.labels, minlength=len(data.class_names))
@@ -285,11 +299,15 @@ def describe(config: ConfigDict) -> str:
     parts = [(name, getattr(data, name)) for name in ("train", "validation", "test")]
     sizes = ", ".join(f"{name} {len(part.labels)}" for name, part in parts if part is not None)
     width = first.size if first.ndim == 1 else image_features.width(first.shape)
+    numbers = width if first.ndim == 1 else None
+    if data.encoder is not None:
+        numbers = len(data.encoder.series)
+    kind = models.kind_of(sum(len(p.labels) for _, p in parts if p), width, len(counts), numbers)
     lines = [
         f"Data: {config.data.path or config.data.name}; examples: {sizes}.",
         f"Classes: {classes}{more}.",
         f"An example: {first.dtype}{list(first.shape)}, {width} features.",
-        f"Models: {', '.join(models.members(width, len(counts)))}, cross-validated twice.",
+        f"Models: {', '.join(models.members(kind))}, cross-validated twice.",
         *(f"note: {line}" for line in data.warnings),
         "Nothing was trained or written.",
     ]

@@ -26,7 +26,7 @@ from jaxrobust.methods._agreement import Consistency, agreement
 from jaxrobust.methods._curvenet import Probe, curve_slice, curvenet, curves_of, mean_of_curves
 from jaxrobust.methods._dynamic_loss import dynamic_loss, dynamic_loss_steps
 from jaxrobust.methods._supervised import make_loss, make_memory, supervised
-from jaxrobust.methods.method import Method
+from jaxrobust.methods.method import Method, Pass
 from jaxrobust.methods.reweighting import Allocation, Base, allocation
 from jaxrobust.networks import Network
 from jaxrobust.runs import METHODS
@@ -395,4 +395,31 @@ def make(
     counts = np.bincount(np.asarray(labels), minlength=num_classes)
     setup = Setup(network, make_optimizer, views, example, labels, counts, held_out, curves)
     module, function = METHODS[config.method.name].split(":")
-    return getattr(importlib.import_module(module), function)(config, setup)
+    made = getattr(importlib.import_module(module), function)(config, setup)
+    return _balanced(made, setup, config.data.balance)
+
+
+_POWERS = {"sqrt": 0.5, "class": 0.0}
+
+
+def _balanced(method: Method, setup: Setup, balance: str) -> Method:
+    """Returns a method whose training passes meet classes more evenly, see `data.balance`.
+
+    Probes, which record a loss of every example, and passes over metadata stay as they are.
+    """
+    if balance == "none":
+        return method
+    labels, k, power = jnp.asarray(setup.labels), len(setup.class_counts), _POWERS[balance]
+
+    def of(pass_: Pass) -> Pass:
+        def order(state, key, epoch):
+            found = pass_.order(state, key, epoch)
+            return batches.balanced(jax.random.fold_in(key, 1), found, labels, k, power)
+
+        return pass_._replace(order=order) if pass_.name == "train" else pass_
+
+    stages = [
+        stage._replace(passes=tuple(map(of, stage.passes))) if stage.result else stage
+        for stage in method.stages
+    ]
+    return method._replace(stages=tuple(stages))

@@ -95,9 +95,17 @@ def test_an_example_of_no_weight_changes_nothing(wine):
 
 
 def test_slow_models_are_bounded(monkeypatch):
-    assert list(models.members(20, 5)) == ["linear", "boosting", "extra_trees"]
-    assert list(models.members(20, models.MAX_TREE_CLASSES + 1)) == ["linear"]
-    assert all(name.startswith("linear") for name in models.members(models.WIDE, 5))
+    def names(*sizes):
+        return list(models.members(models.kind_of(*sizes)))
+
+    assert names(1000, 20, 5, 20) == ["linear", "boosting", "extra_trees"]
+    assert names(1000, 20, models.MAX_TREE_CLASSES + 1, 20) == ["linear"]
+    of_a_network = names(1000, models.WIDE, 5)
+    assert len(of_a_network) == 2 and all(name.startswith("linear_") for name in of_a_network)
+    levels = names(1000, 400, 5, 3)  # three numbers, and categories of many levels
+    assert levels == ["linear", "boosting", "extra_trees"]
+    assert names(400, 400, 3, 400) == [*of_a_network, "boosting", "extra_trees"]
+    assert names(8500, 512, 10, 512) == of_a_network
     seen = []
 
     class Recorder:

@@ -34,6 +34,45 @@ def test_order_depends_on_the_key_alone():
     assert (a.index != c.index).any()
 
 
+@pytest.mark.parametrize("power, places", [(0.0, [15, 15, 0, 15]), (0.5, [26, 13, 0, 6])])
+def test_classes_are_met_as_often_as_asked(power, places):
+    labels = jnp.array(np.repeat([0, 1, 3], [32, 8, 2]))  # 42 rows, and none of class 2
+    labels = jnp.concatenate([labels, jnp.array([0, 0, 0])])
+    order = batches.shuffled(jax.random.key(0), jnp.arange(45), 8)
+    found = batches.balanced(jax.random.key(1), order, labels, 4, power)
+    np.testing.assert_array_equal(found.where, order.where)
+    index = np.asarray(found.index)
+    met = index[np.asarray(found.where)]
+    counts = np.bincount(np.asarray(labels)[met], minlength=4)
+    assert counts.sum() == 45 and np.abs(counts - places).max() <= 1
+    for c in (0, 1, 3):
+        times = np.bincount(met, minlength=45)[np.asarray(labels) == c]
+        assert times.max() - times.min() <= 1
+    assert set(index[~np.asarray(found.where)]) <= set(met)
+
+
+def test_rows_that_are_not_trained_on_are_never_drawn():
+    labels = jnp.array(np.arange(60) % 3)
+    rows = jnp.arange(0, 60, 7)
+    order = batches.shuffled(jax.random.key(0), rows, 4)
+    for epoch in range(5):
+        found = batches.balanced(jax.random.key(epoch), order, labels, 3, 0.0)
+        assert set(np.ravel(found.index)) <= set(np.asarray(rows))
+
+
+def test_a_balanced_order_is_random_in_its_places_and_in_a_large_classs_choice():
+    labels = jnp.array(np.repeat([0, 1], [90, 10]))
+    orders = [batches.shuffled(jax.random.key(e), jnp.arange(100), 10) for e in range(20)]
+    drawn = [
+        np.asarray(batches.balanced(jax.random.key(100 + e), o, labels, 2, 0.0).index)
+        for e, o in enumerate(orders)
+    ]
+    rare = np.mean([d >= 90 for d in drawn], axis=(0, 2))  # per batch, over epochs
+    np.testing.assert_allclose(rare, 0.5, atol=0.12)
+    times = np.bincount(np.ravel(drawn), minlength=100)[:90]
+    assert times.min() > 4 and times.max() < 19  # 20 epochs of 50 places for 90 examples
+
+
 def test_cycled_rows_come_again_only_after_all_have_come():
     index = batches.cycled(jax.random.key(1), jnp.arange(6), steps=5, batch_size=3)
     flat = np.ravel(index)
