@@ -8,15 +8,26 @@ extended to distributions as the expectation Σₖ tₖ ℓ(z, k).
 from __future__ import annotations
 
 import math
+import numbers
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxrobust.losses.box_cox import box_cox
-from jaxrobust.losses.validation import Scalar, expect, masked, number, prepare, quotient, total
+from jaxrobust.losses.validation import (
+    Scalar,
+    expect,
+    expect_log_p,
+    masked,
+    number,
+    prepare,
+    quotient,
+    total,
+)
 
 _LOG_ZERO = 1e-4  # reverse cross-entropy: log 0 := log 1e-4, part of its definition
+_UNROLLED = 64  # terms of a Taylor series up to which it is written out rather than looped over
 
 
 def cross_entropy(
@@ -42,7 +53,7 @@ def cross_entropy(
       0.1269
     """
     z, t = prepare(logits, labels, where)
-    return masked(-expect(jax.nn.log_softmax(z), t), where)
+    return masked(-expect_log_p(z, t), where)
 
 
 def mean_absolute_error(
@@ -57,7 +68,7 @@ def mean_absolute_error(
     """
     z, t = prepare(logits, labels, where)
     if t.ndim < z.ndim:
-        return masked(-jnp.expm1(expect(jax.nn.log_softmax(z), t)), where)
+        return masked(-jnp.expm1(expect_log_p(z, t)), where)
     return masked(jnp.sum(jnp.abs(jax.nn.softmax(z) - t), axis=-1) / 2, where)
 
 
@@ -72,7 +83,7 @@ def reverse_cross_entropy(
     """
     z, t = prepare(logits, labels, where)
     if t.ndim < z.ndim:
-        miss = -jnp.expm1(expect(jax.nn.log_softmax(z), t))
+        miss = -jnp.expm1(expect_log_p(z, t))
         return masked(-math.log(_LOG_ZERO) * miss, where)
     return masked(-expect(jnp.log(jnp.maximum(t, _LOG_ZERO)), jax.nn.softmax(z)), where)
 
@@ -109,7 +120,7 @@ def generalized_cross_entropy(
     """
     z, t = prepare(logits, labels, where)
     q = number("q", q, z, at_least=0)
-    return masked(-expect(jax.nn.log_softmax(z), t, lambda v: box_cox(v, q)), where)
+    return masked(-expect_log_p(z, t, lambda v: box_cox(v, q)), where)
 
 
 def symmetric_cross_entropy(
@@ -148,8 +159,10 @@ def taylor_cross_entropy(
         derivative.
     """
     z, t = prepare(logits, labels, where)
-    order = jnp.round(number("order", order, z, at_least=1)).astype(jnp.int32)
-    return masked(expect(jax.nn.log_softmax(z), t, lambda v: _taylor_series(v, order)), where)
+    terms = jnp.round(number("order", order, z, at_least=1)).astype(jnp.int32)
+    if isinstance(order, numbers.Real) and order <= _UNROLLED:
+        return masked(expect_log_p(z, t, lambda v: _taylor_polynomial(v, round(order))), where)
+    return masked(expect_log_p(z, t, lambda v: _taylor_series(v, terms)), where)
 
 
 def asymmetric_generalized_cross_entropy(
@@ -177,7 +190,7 @@ def asymmetric_generalized_cross_entropy(
     def transform(log_p):
         return box_cox(jnp.logaddexp(log_a, log_p) - jnp.log1p(a), q)
 
-    value = expect(jax.nn.log_softmax(z), t, transform)
+    value = expect_log_p(z, t, transform)
     return masked(-jnp.exp(q * jnp.log1p(a)) * value, where)
 
 
@@ -247,12 +260,21 @@ def focal(
         miss = jnp.maximum(-jnp.expm1(log_p), jnp.finfo(z.dtype).eps ** 2)
         return miss**gamma * log_p
 
-    return masked(-expect(jax.nn.log_softmax(z), t, value), where)
+    return masked(-expect_log_p(z, t, value), where)
 
 
 def _combine(alpha: Scalar, active: jax.Array, beta: Scalar, passive: jax.Array) -> jax.Array:
     alpha, beta = number("alpha", alpha, active), number("beta", beta, active)
     return alpha * active + beta * passive
+
+
+def _taylor_polynomial(log_p, order):
+    """Σ (1 − p)ⁱ / i for i = 1…order, a number known at compile time: a multiply-add per term."""
+    miss = -jnp.expm1(log_p)
+    series = jnp.zeros_like(miss)
+    for i in range(order, 0, -1):
+        series = miss * (1 / i + series)
+    return series
 
 
 @jax.custom_jvp

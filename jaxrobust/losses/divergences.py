@@ -5,6 +5,8 @@ Symbols as in `cross_entropies`: z logits `[..., K]`, p = softmax(z), t label di
 
 from __future__ import annotations
 
+import numbers
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -18,9 +20,10 @@ from jaxrobust.losses.validation import (
     LOWEST,
     Scalar,
     distribution,
-    expect,
+    expect_log_p,
     masked,
     number,
+    pick,
     prepare,
     total,
 )
@@ -51,7 +54,7 @@ def jensen_shannon(
     pi = number("pi", pi, z, above=0, below=1)
     scale = -(1 - pi) * jnp.log1p(-pi)
     if t.ndim < z.ndim:  # m = (1 − π) p but for the label: two terms.
-        log_p = expect(jax.nn.log_softmax(z), t)
+        log_p = expect_log_p(z, t)
         p, log_rest = jnp.exp(log_p), jnp.log1p(-pi)
         log_m = jnp.logaddexp(jnp.log(pi), log_rest + log_p)
         prediction_part = p * (log_p - log_m) + log_rest * jnp.expm1(log_p)
@@ -156,16 +159,18 @@ def bi_tempered_logistic(
         5 as released, after which p̂ sums to 1 within about 1e-3 (4e-2 for sharp logits).
     """
     z, t = prepare(logits, labels, where)
+    power = _whole_power(t2)
     t1 = number("t1", t1, z, at_least=0, below=2)
     t2 = number("t2", t2, z, at_least=1)
-    log_p = _log_tempered_softmax(z, t2, num_iters)
-    gap = -expect(log_p, t, lambda v: box_cox(v, 1 - t1))
-    volume = 1 / (2 - t1)
+    log_p = _log_tempered_softmax(z, t2, num_iters, power)
     if t.ndim == z.ndim:
         log_t = _safe_log(t)
-        gap = gap + jnp.sum(t * box_cox(log_t, 1 - t1), axis=-1)
+        entropy = jnp.sum(t * box_cox(log_t, 1 - t1), axis=-1)
+        gap = entropy - jnp.sum(t * box_cox(log_p(None), 1 - t1), axis=-1)
         volume = jnp.sum(jnp.exp((2 - t1) * log_t), axis=-1) / (2 - t1)
-    predicted = jnp.sum(jnp.exp((2 - t1) * log_p), axis=-1) / (2 - t1)
+    else:
+        gap, volume = -box_cox(log_p(t), 1 - t1), 1 / (2 - t1)
+    predicted = jnp.sum(jnp.exp((2 - t1) * log_p(None)), axis=-1) / (2 - t1)
     return masked(gap - volume + predicted, where)
 
 
@@ -196,25 +201,49 @@ def sparse_regularized_cross_entropy(
     unit = z * jax.lax.rsqrt(jnp.maximum(squared, _SHORTEST**2)) / tau
     z = jnp.where(z > LOWEST, unit, LOWEST)
     sparsity = jnp.sum(jnp.exp(p * jax.nn.log_softmax(z)), axis=-1)
-    return masked(lamb * sparsity - expect(jax.nn.log_softmax(z), t), where)
+    return masked(lamb * sparsity - expect_log_p(z, t), where)
 
 
-def _log_tempered_softmax(z, t, num_iters):
+def _whole_power(t: Scalar) -> int | None:
+    """Returns 1/(1 − t) where it is known and a whole number: exp_t(x) = (1 + (1 − t) x)^that."""
+    if not isinstance(t, numbers.Real) or t <= 1:
+        return None
+    power = 1 / (1 - t)
+    return round(power) if abs(power - round(power)) < 1e-9 and power >= -16 else None
+
+
+def _log_tempered_softmax(
+    z: jax.Array, t: jax.Array, num_iters: int, power: int | None
+) -> Callable[[jax.Array | None], jax.Array]:
+    """Returns `log_p`: of the label for indices `[...]`, of all classes `[..., K]` for None.
+
+    With x = z − max z, the iteration x ← x Z(x)^(1−t) only ever rescales x, by one number s per
+    example; in the end p̂ = exp_t(s x)/Z.
+    """
     check(
         isinstance(num_iters, int) and num_iters >= 1,
         f"num_iters must be a whole number of at least 1, known at compile time; got {num_iters}.",
     )
-    top = jnp.max(z, axis=-1, keepdims=True)
-    shifted = z - top
-    scaled = shifted
-    for _ in range(num_iters):
-        scaled = shifted * jnp.exp((1 - t) * _log_total(scaled, t))
-    norm = -box_cox(-_log_total(scaled, t), 1 - t)  # −log_t(1/Z)
-    return log_tempered_exp(shifted - norm, 1 - t)
+    x, c = z - jnp.max(z, axis=-1, keepdims=True), 1 - t
 
+    def exponential(x):
+        if power is None:
+            return jnp.exp(log_tempered_exp(x, c))
+        return jax.lax.integer_pow(1 + c * x, power)
 
-def _log_total(x, t):
-    return jnp.log(jnp.sum(jnp.exp(log_tempered_exp(x, 1 - t)), axis=-1, keepdims=True))
+    scale = jnp.ones_like(x[..., :1])
+    for _ in range(num_iters + 1):
+        log_z = jnp.log(jnp.sum(exponential(scale * x), axis=-1, keepdims=True))
+        scale = jnp.exp(c * log_z)
+
+    def log_p(labels):
+        if labels is not None:
+            return log_tempered_exp(scale[..., 0] * pick(x, labels), c) - log_z[..., 0]
+        if power is None:
+            return log_tempered_exp(scale * x, c) - log_z
+        return power * jnp.log(1 + c * scale * x) - log_z
+
+    return log_p
 
 
 def _safe_log(x):

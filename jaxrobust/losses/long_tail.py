@@ -17,7 +17,7 @@ from jaxrobust.errors import check
 from jaxrobust.losses.validation import (
     Scalar,
     distribution,
-    expect,
+    expect_log_p,
     masked,
     number,
     prepare,
@@ -49,7 +49,7 @@ def label_distribution_aware_margin(
     counts = present_counts(class_counts, z)
     margins = max_margin * (jnp.min(counts) / counts) ** 0.25
     shifted = scale * (z - distribution(t, z) * jnp.broadcast_to(margins, z.shape))
-    return masked(-expect(jax.nn.log_softmax(shifted), t), where)
+    return masked(-expect_log_p(shifted, t), where)
 
 
 def logit_adjusted(
@@ -73,7 +73,7 @@ def logit_adjusted(
     tau = number("tau", tau, z)
     counts = present_counts(class_counts, z)
     shift = tau * jnp.log(counts / jnp.sum(counts))
-    return masked(-expect(jax.nn.log_softmax(z + jnp.broadcast_to(shift, z.shape)), t), where)
+    return masked(-expect_log_p(z + jnp.broadcast_to(shift, z.shape), t), where)
 
 
 def balanced_softmax(

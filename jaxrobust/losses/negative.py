@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxrobust.errors import check
-from jaxrobust.losses.validation import expect, masked, prepare, present_counts, same_shape
+from jaxrobust.losses.validation import masked, prepare, present_counts, same_shape
 
-_FEW_CLASSES = 32  # up to here comparing with every class is faster than scattering
+_COARSEST = 2**16  # products of draws that one random word may be asked for
 
 
 def negative_learning(
@@ -57,23 +57,31 @@ def negative_learning(
     same_shape(
         "complementary_labels", negatives, (*z.shape[:-1], *negatives.shape[-1:]), "logits", z.shape
     )
-    log_not = jnp.log(jnp.maximum(-jnp.expm1(jax.nn.log_softmax(z)), 1e-5))
+    log_not = jnp.log(jnp.maximum(1 - jax.nn.softmax(z), 1e-5))
     # Counted, so that the gradient is a product and not a sum over draws.
     value = -jnp.sum(_times_drawn(negatives, z.shape[-1]).astype(z.dtype) * log_not, axis=-1)
-    weights = jnp.ones_like(z)
+    return masked(_weights(class_counts, t, z) * value, where)
+
+
+def _weights(class_counts: ArrayLike | None, labels: jax.Array, like: jax.Array) -> jax.Array:
+    """Returns the weight `[...]` of each example; NaN for a label outside the classes."""
+    weights = jnp.ones(like.shape[-1:], like.dtype)
     if class_counts is not None:
-        counts = present_counts(class_counts, z)
-        weights = jnp.broadcast_to(jnp.max(counts) / counts, z.shape)
-    return masked(expect(weights, t) * value, where)
+        counts = present_counts(class_counts, like)
+        weights = jnp.max(counts) / counts
+    if labels.ndim == like.ndim:
+        return labels @ weights
+    return jnp.take(weights, labels, mode="fill", fill_value=jnp.nan)
 
 
 def _times_drawn(negatives: jax.Array, classes: int) -> jax.Array:
     """Returns int32 `[..., K]`: how often each class is among the negatives `[..., M]`."""
-    if classes <= _FEW_CLASSES:
-        return jnp.sum(jax.nn.one_hot(negatives, classes, dtype=jnp.int32), axis=-2)
-    flat = negatives.reshape(-1, negatives.shape[-1])
-    rows = jnp.arange(flat.shape[0])[:, None]
-    counts = jnp.zeros((flat.shape[0], classes), jnp.int32).at[rows, flat].add(1)
+    rows = jnp.arange(negatives[..., 0].size, dtype=jnp.int32)[:, None]
+    flat = negatives.reshape(len(rows), -1)
+    inside = (flat >= 0) & (flat < classes)
+    places = jnp.where(inside, rows * classes + flat, len(rows) * classes)
+    # One index per draw: two indices, or a comparison with every class, take twice as long.
+    counts = jnp.zeros(len(rows) * classes, jnp.int32).at[places.reshape(-1)].add(1, mode="drop")
     return counts.reshape(*negatives.shape[:-1], classes)
 
 
@@ -97,9 +105,19 @@ def draw_complementary(
         f" got {num_negatives}.",
     )
     given = labels if jnp.issubdtype(labels.dtype, jnp.integer) else jnp.argmax(labels, axis=-1)
-    # A 32-bit word is a fraction: its share of one in K - 1 is off by K / 2^32 at most.
-    words = jax.random.bits(key, (*given.shape, num_negatives), jnp.uint32)
-    others = classes - 1
-    high, low = words >> 16, words & 0xFFFF  # words * others / 2^32 without 64 bits
-    offset = (high * others + ((low * others) >> 16)) >> 16 if others < 2**16 else words % others
-    return (given[..., None] + 1 + offset.astype(jnp.int32)) % classes
+    others, per_word = classes - 1, 1
+    while others ** (per_word + 1) <= _COARSEST:
+        per_word += 1
+    shape = (*given.shape, -(-num_negatives // per_word))
+    words = jax.random.bits(key, shape, jnp.uint32)
+    # A word is a fraction of 2^32; times `others`, its whole part is a draw, and what is left over
+    # is a fraction again. A draw's probability is off by _COARSEST / 2^32 of itself at most.
+    drawn = []
+    for _ in range(per_word):
+        high, low = words >> 16, words & 0xFFFF  # words * others / 2^32 without 64 bits
+        whole = (high * others + ((low * others) >> 16)) >> 16
+        drawn.append(whole if others < 2**16 else words % others)
+        words = words * others
+    offset = jnp.concatenate(drawn, axis=-1)[..., :num_negatives].astype(jnp.int32)
+    chosen = given[..., None] + 1 + offset
+    return jnp.where(chosen < classes, chosen, chosen - classes)

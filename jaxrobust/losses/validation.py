@@ -142,6 +142,29 @@ def expect(
     return value if function is None else function(value)
 
 
+def expect_log_p(
+    logits: jax.Array, labels: jax.Array, function: Callable[[jax.Array], jax.Array] | None = None
+) -> jax.Array:
+    """Returns Σₖ tₖ f(log pₖ) with p = softmax(z): f(log p_y) for an index y.
+
+    For an index one log-probability per example is computed, not K of them, and its gradient is
+    in one pass over the logits.
+
+    Args:
+      logits: z, `[..., K]`, as `prepare` returns them.
+      labels: as `expect`.
+      function: f, elementwise; None is the identity.
+
+    Returns:
+      `[...]`.
+    """
+    if labels.ndim == logits.ndim:
+        return expect(jax.nn.log_softmax(logits), labels, function)
+    shifted = logits - jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
+    log_p = pick(shifted, labels) - jnp.log(jnp.sum(jnp.exp(shifted), axis=-1))
+    return log_p if function is None else function(log_p)
+
+
 def pick(values: jax.Array, labels: jax.Array) -> jax.Array:
     """Returns the label's entry `[...]` of `values` `[..., K]`, for indices from `prepare`."""
     # A comparison and a sum fuse with what computes the values; a gather does not.
