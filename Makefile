@@ -3,8 +3,6 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 DEMO = runs/demo
-NOISE = --config.data.noise.kind=symmetric --config.data.noise.rate=0.4 \
-        --config.data.imbalance.kind=exponential --config.data.imbalance.factor=0.1
 
 PYTEST = $(RUN) -m pytest -n 2 --dist=worksteal
 
@@ -20,11 +18,9 @@ $(VENV)/.installed: pyproject.toml
 	$(RUN) -m pip install --quiet --editable ".[test]"
 	@touch $@
 
-# Trains on scikit-learn's digits with 40 % wrong labels and a long tail, with two losses.
+# Cross-entropy and the dynamic loss on scikit-learn's digits with wrong labels and a long tail.
 demo: install
-	$(RUN) -m jaxrobust.main --config=digits_ce $(NOISE) --workdir=$(DEMO)/ce
-	$(RUN) -m jaxrobust.main --config=digits_dal $(NOISE) --workdir=$(DEMO)/dal
-	$(RUN) -m jaxrobust.compare $(DEMO)/ce $(DEMO)/dal
+	@$(RUN) -m jaxrobust.demo $(DEMO)
 
 test: install
 	$(PYTEST) -m "not slow" $(PYTEST_ARGS)

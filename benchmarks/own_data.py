@@ -1,6 +1,7 @@
 """Label issues and classifiers on data of one's own: the defaults next to cleanlab's pipelines.
 
-    python -m benchmarks.own_data --data=FOLDER --output=own_data.json [--seeds=0,1,2]
+    python -m benchmarks.own_data --data=FOLDER --output=own_data.json \\
+        [--seeds=0,1,2] [--methods=default]
 
 FOLDER holds a folder per table with train.csv (last column `label`, partly wrong), truth.csv
 (`true_label` of the same rows) and test.csv (right labels); the last two are for measuring only.
@@ -152,6 +153,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("own_data.json"))
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--tables", help="names, separated by commas; default all")
+    parser.add_argument("--methods", default=",".join(METHODS), help="which of these")
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
     path = arguments.output
@@ -160,7 +162,7 @@ def main() -> None:
     names = arguments.tables.split(",") if arguments.tables else names
     for seed in map(int, arguments.seeds.split(",")):
         for name in names:
-            for method in METHODS:
+            for method in arguments.methods.split(","):
                 key = f"{name}/{method}/{seed}"
                 if key not in found:
                     found[key] = measure(method, arguments.data / name, seed)
