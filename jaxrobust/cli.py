@@ -57,12 +57,23 @@ def run(argv: list[str]) -> int:
         print(usage())
         return 0
     try:
+        _check_here()
         return command(parse(argv))
     except (UserError, RunError, OSError) as error:
         return report(error)
     except KeyboardInterrupt:
         say("Stopped.")
         return 130
+
+
+def _check_here() -> None:
+    """Raises `UserError` if the current folder, which relative paths begin at, is gone."""
+    try:
+        os.getcwd()
+    except OSError:
+        raise UserError(
+            "The current folder does not exist any more: change to one that does."
+        ) from None
 
 
 def command(values: flags.FlagValues) -> int:
@@ -116,13 +127,13 @@ def train(values: flags.FlagValues, workdir: Path) -> int:
     from jaxrobust.runs.train import train as run_training
     from jaxrobust.training.signals import Interrupted
 
-    finished = check_workdir(configuration.validate(values.config), workdir) is not None
+    finished = check_workdir(configuration.validate(values.config), workdir, quiet=True)
     try:
         outcome = run_training(values.config, workdir)
     except Interrupted as stop:
         say(stop.farewell())
         return stop.code
-    if finished:
+    if finished is not None:
         tell(f"{workdir} is finished already; its results:")
     tell(results.table({workdir.name: outcome}))
     if "audit" in outcome:
@@ -162,10 +173,11 @@ def evaluate(values: flags.FlagValues, workdir: Path) -> int:
 def predict(values: flags.FlagValues, workdir: Path) -> int:
     """`--mode=predict`: predicts the classes of new examples."""
     from jaxrobust.runs import predict as inference
+    from jaxrobust.runs.workdir import check_output
 
-    path = inference.predict(
-        workdir, values.input, values.output, values.which, run_settings(values, workdir), say=say
-    )
+    own = run_settings(values, workdir)
+    check_output(workdir, "output", values.output, [values.input])
+    path = inference.predict(workdir, values.input, values.output, values.which, own, say=say)
     tell(f"Wrote {path}.")
     return 0
 
@@ -178,20 +190,33 @@ def audit(values: flags.FlagValues, workdir: Path) -> int:
     from jaxrobust.runs import workdir as workdirs
     from jaxrobust.training.signals import Interrupted
 
-    corrected = values.write_corrected
+    corrected, output = values.write_corrected, values.output
     if corrected:
         export.check_target(corrected)
     write_export = _exporter(values.export)
     auditing.check_finished(workdir)
     chosen = run_settings(values, workdir)
+    named = configuration.flat(workdirs.read_config(workdir)) | chosen
+    for flag in ("write_corrected", "export"):
+        read = [values.decisions, *(named[key] for key in _DATA)]
+        workdirs.check_output(workdir, flag, getattr(values, flag), read)
     folds = chosen.pop("audit.folds", None)
     try:
-        found = auditing.remake(workdir, folds, say=say, settings=chosen, reviewed=values.decisions)
+        found = auditing.remake(
+            workdir,
+            folds,
+            say=say,
+            settings=chosen,
+            reviewed=values.decisions,
+            output=output,
+            elsewhere=bool(corrected or values.export),
+        )
     except Interrupted as stop:
         say(f"Stopped by {stop}. Nothing was written.")
         return stop.code
     tell(auditing.sentence(found.summary))
-    tell("Wrote " + ", ".join(str(workdir / name) for name in auditing.FILES) + ".")
+    if found.folder is not None:
+        tell("Wrote " + ", ".join(str(found.folder / name) for name in auditing.FILES) + ".")
     if corrected:
         changed, note = corrections.write_corrected(
             workdir, found.issues, corrected, chosen, values.decisions, values.force

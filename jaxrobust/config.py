@@ -233,7 +233,7 @@ def load(name: str) -> ConfigDict:
     Raises:
       UserError: no such file, no `get_config`, an argument it does not take, bad JSON.
     """
-    text, _, argument = name.partition(":")
+    text, _, argument = (name, "", "") if Path(name).is_file() else name.partition(":")
     path = find(text)
     if path.suffix == ".json":
         return from_mapping(files.read_json(path))

@@ -34,7 +34,9 @@ def writing(path: str | Path, advice: str = "") -> Iterator[None]:
 
 
 def report(error: UserError | RunError | OSError) -> int:
-    """Prints an error as a line on the standard error stream; returns the exit code.
+    """Prints an error as one line on the standard error stream; returns the exit code.
+
+    What cannot be printed in a line, as a line break in a file's name, is escaped.
 
     Raises:
       BrokenPipeError: that was the error: nobody reads on, which `process.end` ends without a word.
@@ -45,6 +47,7 @@ def report(error: UserError | RunError | OSError) -> int:
     line = str(error)
     if isinstance(error, OSError) and error.strerror:
         line = f"{error.filename or 'Input or output'}: {error.strerror}."
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
     process.say(f"{'error' if wrong_use else 'failed'}: {line}")
     return 2 if wrong_use else 1
 

@@ -169,9 +169,9 @@ def _check_header(file: IO[bytes], size: int, what: str) -> None:
     """Checks that a file of `size` bytes in .npy format holds as many numbers as it claims."""
     check(file.read(6) == b"\x93NUMPY", f"{what} is not in NumPy's .npy format")
     version = tuple(file.read(2))
-    if version not in _HEADERS:
-        return
+    check(version in _HEADERS, f"{what} is in version {'.'.join(map(str, version))} of .npy")
     shape, _, dtype = _HEADERS[version](file)
+    check(min(shape, default=0) >= 0, f"{what} claims a negative size, {list(shape)}")
     check(not dtype.hasobject, f"Object arrays, which are pickled, are not read: {what}")
     claimed = math.prod(shape) * dtype.itemsize
     check(

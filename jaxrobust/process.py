@@ -32,10 +32,13 @@ def search_here_last() -> None:
     A recipe may import a module that lies there, but a file `matplotlib.py` among someone's data
     must not take the place of the library. `python -m` puts the folder first.
     """
-    here = str(Path.cwd())
+    try:
+        here = str(Path.cwd())
+    except OSError:  # The folder has been removed.
+        here = ""
     while sys.path and sys.path[0] in ("", here) and not sys.flags.safe_path:
         del sys.path[0]
-    if here not in sys.path:
+    if here and here not in sys.path:
         sys.path.append(here)
 
 
@@ -87,7 +90,7 @@ def end(command: Callable[[], int]) -> NoReturn:
     """Runs a command and ends the process with the exit code that it returns.
 
     A reader that has gone (`| head`) ends it as it ends any program: without a word, and with 141.
-    An output that cannot be written (a full disk) ends it with 1 and a line.
+    An output that cannot be written (a full disk) ends it with 1 and a line; Ctrl-C with 130.
     """
     output = sys.stdout
     try:
@@ -95,6 +98,9 @@ def end(command: Callable[[], int]) -> NoReturn:
         sys.stdout.flush()
     except BrokenPipeError:
         code = 141
+    except KeyboardInterrupt:
+        say("Stopped.")
+        code = 130
     except OSError as error:
         say(f"failed: The standard output cannot be written: {error.strerror or error}.")
         code = 1

@@ -20,6 +20,8 @@ import compile_cache
 import helpers
 import jax
 
+from jaxrobust.training import sharding
+
 HERE = Path(__file__).parent
 # A run of the dynamic loss, of which also one device and two processes are tested.
 RUN = [
@@ -53,6 +55,20 @@ def training(folder: Path) -> None:
     np.save(folder / "w" / "x.npy", load_digits().images.astype(np.uint8)[:30] * 15)
     for which in ("last", "selected"):
         run("--mode=predict", "--input=w/x.npy", f"--which={which}", f"--output=w/{which}.csv")
+    spread = []
+    shard = sharding.Layout.shard
+
+    def shard_and_note(self, batch):
+        spread.append(1 if self.mesh is None else self.mesh.size)
+        return shard(self, batch)
+
+    sharding.Layout.shard = shard_and_note
+    try:
+        run("--mode=predict", "--input=w/x.npy", "--output=w/again.csv")
+    finally:
+        sharding.Layout.shard = shard
+    assert (folder / "w" / "again.csv").read_bytes() == (folder / "w" / "selected.csv").read_bytes()
+    assert set(spread) == {4}, spread
 
 
 def curves(folder: Path) -> None:

@@ -1,12 +1,16 @@
 """Small mistakes, put into the package one at a time, which the nearest tests should notice.
 
     python tests/mutants.py [ROOM …] [--sample=300] [--seed=0] [--minutes=120] [--signs]
+                            [--kept=FILE]
 
 A mutant changes one operator, comparison, constant or statement of the syntax tree. It is never
 written to disk: a process that has imported JAX forks, the child loads the changed module and runs
 the tests nearest to it, those of its room that name the changed function, until one fails. Prints
-every mutant, then the fraction that was noticed and the survivors. `--signs` takes, instead of a
-sample, the first wrong sign of every function of losses and bilevel, as `test_mutants.py` does.
+every mutant, then the fraction that was noticed and the survivors. Those of
+`equivalent_mutants.txt` change nothing that a test could see; each has its reason there, and they
+are not counted. `--signs` takes, instead of a sample, the first wrong sign of every function of
+losses and bilevel, as `test_mutants.py` does. With `--kept` results are kept from run to run: what
+was noticed stays noticed, what is new is run first, survivors last.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -103,9 +108,17 @@ class Mutant(NamedTuple):
     kind: str
     text: str
     number: int
+    source: str
+    nth: int
 
     def __str__(self) -> str:
         return f"{self.path}:{self.line} {self.function}: {self.text}"
+
+    @property
+    def key(self) -> str:
+        """What tells it from others whatever line it is on."""
+        again = f" | no. {self.nth}" if self.nth > 1 else ""
+        return f"{self.path} | {self.source} | {self.text}{again}"
 
 
 def changes(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
@@ -220,9 +233,24 @@ def mutants(room: str) -> list[Mutant]:
     paths = sorted(p for pattern in ROOMS[room][0] for p in PACKAGE.glob(pattern))
     found = []
     for path in paths:
-        name = path.relative_to(PACKAGE).as_posix()
-        for i, (kind, names, line, text, _) in enumerate(variants(path.read_text())):
-            found.append(Mutant(room, name, names, line, kind, text, i))
+        name, source = path.relative_to(PACKAGE).as_posix(), path.read_text()
+        lines, seen = source.splitlines(), Counter()
+        for i, (kind, names, line, text, _) in enumerate(variants(source)):
+            own = lines[line - 1].strip()
+            seen[own, text] += 1
+            nth = seen[own, text]
+            found.append(Mutant(room, name, names, line, kind, text, i, own, nth))
+    return found
+
+
+def reasons() -> dict[str, str]:
+    """Returns why no test can see a mutant, by its key, as `equivalent_mutants.txt` says."""
+    lines = (ROOT / "tests" / "equivalent_mutants.txt").read_text().splitlines()
+    lines = [line for line in lines if line.strip() and not line.startswith("#")]
+    found = {}
+    for key, reason in zip(lines[::2], lines[1::2], strict=True):
+        assert reason.startswith("    "), reason
+        found[key] = reason.strip()
     return found
 
 
@@ -373,6 +401,19 @@ def prepare() -> None:
     import sklearn.linear_model  # noqa: F401
 
 
+def chosen(args: argparse.Namespace) -> list[Mutant]:
+    """Returns the mutants to run, without the equivalent ones."""
+    found = signs() if args.signs else [m for r in args.rooms or ROOMS for m in mutants(r)]
+    total, known = len(found), reasons()
+    if not args.signs:
+        found = random.Random(args.seed).sample(found, min(args.sample, total))
+    left = [mutant for mutant in found if mutant.key not in known]
+    print(
+        f"{len(found)} of {total} mutants, {len(found) - len(left)} of them equivalent", flush=True
+    )
+    return left
+
+
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("rooms", nargs="*", metavar="ROOM")
@@ -381,18 +422,19 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--minutes", type=float, default=120)
     parser.add_argument("--signs", action="store_true")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--kept", type=Path)
     args = parser.parse_args(argv)
     prepare()
-    chosen = signs() if args.signs else [m for r in args.rooms or ROOMS for m in mutants(r)]
-    total = len(chosen)
-    if not args.signs:
-        chosen = random.Random(args.seed).sample(chosen, min(args.sample, total))
-    print(f"{len(chosen)} of {total} mutants", flush=True)
+    kept = json.loads(args.kept.read_text()) if args.kept and args.kept.exists() else {}
     begin, found = time.monotonic(), []
-    for mutant in chosen:
-        if time.monotonic() - begin > 60 * args.minutes:
-            break
-        test = failing(mutant, nearest(mutant))
+    for mutant in sorted(chosen(args), key=lambda m: m.key in kept):
+        test = kept.get(mutant.key)
+        if test is None:
+            if time.monotonic() - begin > 60 * args.minutes:
+                continue
+            test = kept[mutant.key] = failing(mutant, nearest(mutant))
+            if args.kept:
+                args.kept.write_text(json.dumps(kept, indent=0))
         found.append((mutant, test))
         print(f"{'SURVIVED' if test is None else 'noticed '} {mutant}  <- {test}", flush=True)
     survivors = [mutant for mutant, test in found if test is None]

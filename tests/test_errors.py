@@ -17,6 +17,11 @@ from jaxrobust.errors import RunError, UserError, report, writing
             "failed: a.csv: No space left on device.",
         ),
         (OSError("no number"), 1, "failed: no number"),
+        (
+            UserError("No file 'a\nb\x1b[0m\udc80 ü文'."),
+            2,
+            r"error: No file 'a\nb\x1b[0m\udc80 ü文'.",
+        ),
     ],
 )
 def test_an_error_is_one_line_and_an_exit_code(error, code, line, capsys):

@@ -3,6 +3,7 @@
 import io
 import os
 import threading
+import zipfile
 
 import numpy as np
 import pytest
@@ -138,6 +139,34 @@ def test_an_array_that_cannot_be_read_is_named(tmp_path, content, message, mappe
         (tmp_path / "a.npy").write_bytes(content)
     with pytest.raises(UserError, match=message):
         files.read_npy(tmp_path / "a.npy", "Labels file ", mapped=mapped)
+
+
+def header(version, text, size):
+    return b"\x93NUMPY" + bytes(version) + len(text).to_bytes(size, "little") + text
+
+
+SHAPE = b"{'descr': '<f4', 'fortran_order': False, 'shape': %b}\n"
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (header((1, 0), SHAPE % b"(-1, 2)", 2) + bytes(64), "claims a negative size"),
+        (header((1, 0), SHAPE % b"(-2, -2)", 2) + bytes(16), "claims a negative size"),
+        (header((1, 0), SHAPE % b"(10**9,)", 2), "cannot be read"),
+        (header((2, 0), SHAPE % b"(1000000000000,)", 4), "claims to hold 1000000000000 numbers"),
+        (header((3, 0), SHAPE % b"(1000000000000,)", 4), "in version 3.0 of .npy"),
+        (header((9, 9), SHAPE % b"(2,)", 4) + bytes(8), "in version 9.9 of .npy"),
+    ],
+)
+def test_claims_are_checked_before_memory_is_taken(tmp_path, content, message):
+    (tmp_path / "a.npy").write_bytes(content)
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as file:
+        file.writestr("x.npy", content)
+    for read, name in ((files.read_npy, "a.npy"), (files.read_npz, "a.npz")):
+        with pytest.raises(UserError, match=message) as error:
+            read(tmp_path / name)
+        assert name in str(error.value) and "\n" not in str(error.value)
 
 
 def test_what_can_be_read_is(tmp_path):

@@ -51,6 +51,28 @@ def test_help_may_be_cut_off():
     assert len(done.stdout.splitlines()) == 1 and not done.stderr
 
 
+def test_ctrl_c_before_anything_has_begun_is_one_line():
+    code = (
+        "from jaxrobust import process\n"
+        "def command():\n raise KeyboardInterrupt\n"
+        "process.end(command)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "Stopped.\n")
+
+
+def test_a_current_folder_that_is_gone_is_one_line(tmp_path):
+    command = (
+        f"mkdir gone && cd gone && rmdir ../gone && {sys.executable} -m jaxrobust.main "
+        "--config=digits_dal --workdir=w"
+    )
+    done = subprocess.run(
+        command, shell=True, cwd=tmp_path, capture_output=True, text=True, env=environment()
+    )
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "The current folder does not exist any more" in done.stderr
+
+
 def test_it_ends_with_the_code_of_the_command():
     code = "from jaxrobust import process\nprocess.end(lambda: 2)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 2

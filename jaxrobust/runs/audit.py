@@ -6,6 +6,7 @@ pictures: `--mode=audit`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ from jaxrobust.data.manifest import Manifest, Rows
 from jaxrobust.data.prepare import Everything, Part, everything, prepare
 from jaxrobust.errors import UserError, check, writing
 from jaxrobust.runs import cross_validation, rematch
+from jaxrobust.runs import model as models
 from jaxrobust.runs.evaluation import Evaluated, evaluate
 from jaxrobust.runs.experiment import Experiment, assemble, load_source
 from jaxrobust.runs.lock import locked
@@ -31,6 +33,7 @@ from jaxrobust.training.dynamics import gathered
 from jaxrobust.training.metrics import class_groups
 from jaxrobust.training.signals import Interrupt
 
+_RUN = "run"
 MOST_CLASSES = 30
 """So many classes at most have their [K, K] matrices in results.json."""
 FILES = ("label_issues.csv", "sample_weights.npz", "report.html")
@@ -46,10 +49,12 @@ def small_matrix(matrix: Any) -> list | None:
 
 
 class Audited(NamedTuple):
-    """What an audit found: the issues, and what of them goes into results.json."""
+    """What an audit found: the issues, what of them goes into results.json, and the folder that
+    `FILES` were written to, if they were."""
 
     issues: LabelIssues
     summary: dict[str, Any]
+    folder: Path | None = None
 
 
 def weights_source(method: str) -> str:
@@ -104,15 +109,52 @@ def gather(
     return found
 
 
-def save(found: Evidence, path: Path) -> None:
-    """Writes evidence.npz, whole or not at all."""
+def save(found: Evidence, path: Path, run: str = "") -> None:
+    """Writes evidence.npz, whole or not at all; `run`: the fingerprint of whose it is."""
     with files.whole(path, "wb") as file:
-        np.savez(file, **found)
+        np.savez(file, **found, **({_RUN: np.array(run)} if run else {}))
 
 
-def load(path: Path) -> Evidence:
-    """Reads evidence.npz; raises `UserError` if it cannot be read."""
-    return files.read_npz(path, "is not the evidence of a run")
+def load(path: Path, run: str = "") -> Evidence:
+    """Reads evidence.npz.
+
+    Args:
+      path: of the file.
+      run: fingerprint of the run that it should be of, or "".
+
+    Raises:
+      UserError: it cannot be read, or another run wrote it.
+    """
+    found = files.read_npz(path, "is not the evidence of a run")
+    own = str(found.pop(_RUN, run))
+    check(
+        not run or own == run,
+        f"{path} is another run's. Put this run's own back, or remove it and run the training "
+        "command again: it makes what is lost.",
+    )
+    return found
+
+
+def load_record(workdir: Path) -> Manifest:
+    """Returns the manifest of a run, noise.npz.
+
+    Raises:
+      UserError: it cannot be read, or another run wrote it.
+    """
+    path = workdir / "noise.npz"
+    record, model = manifest.load(path), models.load_model(workdir)
+    check(
+        model is None or models.is_record(model, record),
+        f"{path} is another run's. Put this run's own back, or remove it and run the training "
+        "command again: it makes what is lost.",
+    )
+    return record
+
+
+def fingerprint(workdir: Path) -> str:
+    """Returns the fingerprint of the run of a workdir; "" where it has none."""
+    model = models.load_model(workdir)
+    return "" if model is None else model.fingerprint
 
 
 def find(config: ConfigDict, record: Manifest, found: Evidence) -> Audited:
@@ -162,6 +204,24 @@ def judged_rows(record: Manifest, found: Evidence) -> Rows:
     if "judged_labels" not in found:
         return record.train
     return Rows(*(found[f"judged_{name}"] for name in ("index", "labels", "true")))
+
+
+def problem(summary: Any) -> str | None:
+    """Returns what of results.json's "audit" is not as `find` has it, or None."""
+    number = (int, float)
+    kinds = {"flagged": int, "noise_rate": number, "truth": (dict, type(None)), "codes": list}
+    right = isinstance(summary, dict) and all(
+        isinstance(summary.get(name, []), kind) for name, kind in kinds.items()
+    )
+    if right:
+        interval, truth = summary.get("noise_rate_interval"), summary["truth"]
+        right = (
+            isinstance(interval, list) and [isinstance(v, number) for v in interval] == [True] * 2
+        )
+        right &= truth is None or isinstance(truth.get("noise_rate"), number)
+        right &= truth is None or isinstance(truth.get("auprc"), (*number, type(None)))
+        right &= all(isinstance(note, str) for note in summary.get("notes", ()))
+    return None if right else "'audit' is not what an audit found"
 
 
 def sentence(summary: dict[str, Any]) -> str:
@@ -221,6 +281,7 @@ def write(
     results: dict[str, Any],
     train: Part | Everything | rematch.Shown | str,
     decided: decisions.Decisions | None = None,
+    output: Path | None = None,
 ) -> None:
     """Writes label_issues.csv, sample_weights.npz and report.html.
 
@@ -228,14 +289,16 @@ def write(
       results: what results.json says, with "audit".
       train: the training examples, for pictures; or why there are none.
       decided: what a reviewer decided, shown as decided in the report.
+      output: folder to write them to, if not the workdir.
     """
     from jaxrobust.audit import report  # Imports Jinja2.
 
     true = judged_rows(record, found).true_labels if record.truth_known else None
     if not isinstance(train, str) and len(train.x) < len(audited.issues):
         train = "Examples are not shown: those of test and validation are judged as well."
-    export.write_csv(audited.issues, workdir / "label_issues.csv", true, found.get("split"))
-    export.write_weights(audited.issues, workdir / "sample_weights.npz")
+    output = output or workdir
+    export.write_csv(audited.issues, output / "label_issues.csv", true, found.get("split"))
+    export.write_weights(audited.issues, output / "sample_weights.npz")
     page = report.render(
         audited.issues,
         name=workdir.resolve().name,
@@ -249,7 +312,7 @@ def write(
         features=record.feature_names,
         decisions=decided,
     )
-    with files.whole(workdir / "report.html") as file:
+    with files.whole(output / "report.html") as file:
         file.write(page)
 
 
@@ -277,6 +340,8 @@ def remake(
     say: Callable[[str], None] = lambda line: None,
     settings: Mapping[str, Any] | None = None,
     reviewed: str | Path | None = None,
+    output: str | Path | None = None,
+    elsewhere: bool = False,
 ) -> Audited:
     """Makes the audit of a finished run again, with out-of-sample predictions if asked.
 
@@ -286,9 +351,13 @@ def remake(
       say: called with a line per fold.
       settings: by full name, instead of the run's own: where the data are now.
       reviewed: a file of decisions saved from the report, see `audit.decisions`.
+      output: folder for `FILES`; nothing in the workdir is then changed, and no lock is needed.
+        By default they go into the workdir, with what results.json says of the audit.
+      elsewhere: go on where the workdir cannot be written: what was asked for is another file.
 
     Raises:
       UserError: there is no finished run, it has no evidence, or another process works in it.
+      RunError: the workdir or `output` cannot be written.
       Interrupted: Ctrl-C or SIGTERM, before anything was written.
     """
     from jaxrobust.runs import results
@@ -297,8 +366,19 @@ def remake(
     check_finished(workdir)
     config = read_config(workdir, settings or {})
     results.load(workdir)
-    with writing(workdir), locked(workdir), Interrupt("Stopping.") as interrupt:
-        return write_again(workdir, config, folds, say, interrupt.check, reviewed)
+    if output is not None:
+        output = Path(output)
+        check(output.is_dir(), f"--output={output}: there is no such folder.")
+    elif elsewhere and not os.access(workdir, os.W_OK):
+        say(f"note: {workdir} cannot be written: {', '.join(FILES)} stay as they are.")
+    else:
+        output = workdir
+    if output != workdir:
+        with writing(output or workdir), Interrupt("Stopping.") as interrupt:
+            return write_again(workdir, config, folds, say, interrupt.check, reviewed, output)
+    advice = "Name a folder for the audit: --output=FOLDER."
+    with writing(workdir, advice), locked(workdir), Interrupt("Stopping.") as interrupt:
+        return write_again(workdir, config, folds, say, interrupt.check, reviewed, workdir)
 
 
 def write_again(
@@ -308,13 +388,18 @@ def write_again(
     say: Callable[[str], None] = lambda line: None,
     pause: Callable = lambda *_: None,
     reviewed: str | Path | None = None,
+    output: Path | None = None,
 ) -> Audited:
-    """Does what `remake` says in a workdir that is locked; `pause` as in `fit`."""
+    """Does what `remake` says; `pause` as in `fit`.
+
+    Args:
+      output: the workdir, which is locked then; another folder; or None to write nothing.
+    """
     from jaxrobust.runs import results
 
-    record = manifest.load(workdir / "noise.npz")
+    record, run = load_record(workdir), fingerprint(workdir)
     path = workdir / "evidence.npz"
-    found = load(path) if path.is_file() else {}
+    found = load(path, run) if path.is_file() else {}
     data, train = None, ""
     try:
         source = load_source(config)
@@ -341,9 +426,11 @@ def write_again(
     audited = find(config, record, found)
     decided = None if reviewed is None else decisions.read(reviewed, audited.issues)
     pause()
-    if folds:
-        save(found, path)
+    if folds and output == workdir:
+        save(found, path, run)
     summary = results.load(workdir) | {"audit": audited.summary}
-    write(workdir, config, record, found, audited, summary, train, decided)
-    results.write_json(workdir / "results.json", summary)
-    return audited
+    if output is not None:
+        write(workdir, config, record, found, audited, summary, train, decided, output)
+    if output == workdir:
+        results.write_json(workdir / "results.json", summary)
+    return audited._replace(folder=output)

@@ -20,7 +20,7 @@ from jaxrobust.data.examples import Examples, Source, positions, rows_of
 from jaxrobust.data.manifest import Manifest
 from jaxrobust.errors import check
 from jaxrobust.runs import rematch
-from jaxrobust.runs.audit import Evidence, load
+from jaxrobust.runs.audit import Evidence, fingerprint, load, load_record
 from jaxrobust.runs.experiment import load_source
 from jaxrobust.runs.workdir import read_config
 
@@ -76,13 +76,13 @@ def write_corrected(
     """
     workdir = Path(workdir)
     config = read_config(workdir, settings or {})
-    record, path = manifest.load(workdir / "noise.npz"), Path(path)
+    record, path = load_record(workdir), Path(path)
     own = source = load_source(config)
     same = manifest.fingerprint(source) == record.fingerprint
     if config.data.labels_file is not None:
         source = labels_file.replace(source, config.data.labels_file, check_labels=False)
     evidence = workdir / "evidence.npz"
-    found = load(evidence) if evidence.is_file() else {}
+    found = load(evidence, fingerprint(workdir)) if evidence.is_file() else {}
     places, note = _places(source, record, found, issues, same)
     decided = None if reviewed is None else decisions.read(reviewed, issues)
     if decided is None and not force:

@@ -15,22 +15,27 @@ import secrets
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from jaxrobust import files
-from jaxrobust.errors import UserError
+from jaxrobust.errors import RunError, UserError
 
+Held = Callable[[], None]
+"""Takes a lock that was removed again; raises `RunError` where another process has it now."""
 _HOUR = 3600.0
 
 
 @contextlib.contextmanager
-def locked(workdir: Path) -> Iterator[None]:
+def locked(workdir: Path) -> Iterator[Held]:
     """Holds the lock of a workdir, which is there, within a `with` block.
 
     Args:
       workdir: folder of the run; leftovers of its killed writers (`*.partial`) are removed.
+
+    Yields:
+      A function to call before something is written: somebody may have removed the lock.
 
     Raises:
       UserError: another process holds the lock, or it is unknown whether one does.
@@ -48,7 +53,7 @@ def locked(workdir: Path) -> Iterator[None]:
     try:
         for left in workdir.glob(".*.partial"):
             _remove_leftover(left)
-        yield
+        yield lambda: _check_held(path, owner)
     finally:
         with contextlib.suppress(OSError, UserError):
             if files.read_json(path) == owner:
@@ -79,6 +84,26 @@ def _take(path: Path, owner: dict[str, Any]) -> None:
     finally:
         new.unlink(missing_ok=True)
     files.sync_folder(path.parent)
+
+
+def _check_held(path: Path, owner: dict[str, Any]) -> None:
+    """Checks that a lock is still this process's; takes it again if it is gone.
+
+    Raises:
+      RunError: another process has taken it.
+    """
+    try:
+        if files.read_json(path) == owner:
+            return
+    except UserError:
+        pass
+    try:
+        with _alone(path.parent):
+            if os.path.lexists(path):
+                raise _in_use(path, "it has taken the lock that this process held")
+            _take(path, owner)
+    except UserError as error:
+        raise RunError(f"{error} This process stops, so that their files do not mix.") from None
 
 
 def _check_gone(path: Path) -> None:

@@ -26,11 +26,15 @@ from jaxrobust.data.examples import View, in_memory
 from jaxrobust.data.manifest import Manifest
 from jaxrobust.data.prepare import Part, Prepared
 from jaxrobust.data.table import from_array, from_frame
-from jaxrobust.errors import UserError, check
+from jaxrobust.errors import RunError, UserError, check
 from jaxrobust.methods import TrainState
+from jaxrobust.networks import Network
 from jaxrobust.runs.experiment import Experiment, evaluation_view, make_network
 from jaxrobust.training import evaluation, label_wave
 from jaxrobust.training.checkpoints import Found, read
+from jaxrobust.training.loop import Place
+from jaxrobust.training.saving import progress
+from jaxrobust.training.sharding import make_layout
 
 if TYPE_CHECKING:
     from jaxrobust.runs.blended import Fitted
@@ -40,6 +44,7 @@ WHICH = ("selected", "last", "ema", "label_wave")  # of a run's parameters
 _VERSION = 1
 _COLUMNS = "columns_"
 _WRONG = "is not the model of a run"
+_REMEDY = "Put it back, or remove it and run the training command again: it writes a new one."
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -124,11 +129,16 @@ def load_model(workdir: Path) -> Model | None:
     path = workdir / NAME
     if not path.is_file():
         return None
-    arrays = files.read_npz(path, _WRONG)
+    try:
+        arrays = files.read_npz(path, _WRONG)
+    except UserError as error:
+        raise UserError(f"{error} {_REMEDY}") from None
     columns = {n.removeprefix(_COLUMNS): a for n, a in arrays.items() if n.startswith(_COLUMNS)}
     try:
         record = json.loads(str(arrays["model"]))
         check(record["version"] <= _VERSION, f"{path} was written by a later version of jaxrobust.")
+        problem = _problem(record, arrays)
+        check(problem is None, f"{path} {_WRONG}: {problem}. {_REMEDY}")
         return Model(
             config=configuration.validate(configuration.from_mapping(record["config"])),
             class_names=tuple(record["class_names"]),
@@ -143,7 +153,27 @@ def load_model(workdir: Path) -> Model | None:
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"{path} {_WRONG}: {type(error).__name__}.") from None
+        raise UserError(f"{path} {_WRONG}: {type(error).__name__}. {_REMEDY}") from None
+
+
+def _problem(record: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> str | None:
+    """Returns what of a model is not as `save` writes it, or None."""
+    names, shape = record["class_names"], record["shape"]
+    for key in ("class_names", "feature_names"):
+        if not isinstance(record[key], list) or not all(isinstance(n, str) for n in record[key]):
+            return f"{key!r} is no list of names"
+    if not names or len(set(names)) < len(names):
+        return "a class has no name of its own"
+    if not (isinstance(shape, list) and len(shape) in (1, 3)):
+        return "'shape' is none of an example"
+    if not all(type(n) is int and n > 0 for n in shape):
+        return "'shape' is none of an example"
+    if record["dtype"] not in ("uint8", "float32") or not isinstance(record["data"], dict):
+        return "'dtype' or 'data' is of another kind"
+    scale = arrays["mean"], arrays["std"]
+    if not all(a.dtype.kind == "f" and a.shape == (shape[-1],) for a in scale):
+        return "mean or deviation does not fit an example"
+    return None
 
 
 def data_record(data: Prepared) -> dict[str, Any]:
@@ -159,6 +189,13 @@ def data_record(data: Prepared) -> dict[str, Any]:
         "test examples": _part_digest(data.test),
         "sizes of image files": sizes_digest(data.train, data.metadata, data.validation, data.test),
     }
+
+
+def is_record(model: Model, record: Manifest) -> bool:
+    """Returns whether a manifest is that of a run: the same data, rows and labels."""
+    return model.data["labels and examples"] == record.fingerprint and model.data[
+        "rows and labels of each part"
+    ] == _rows_digest(record)
 
 
 def _rows_digest(record: Manifest) -> str:
@@ -330,25 +367,25 @@ def load(workdir: str | Path, which: str = "selected") -> Predictor | Fitted:
     return open_predictor(workdir, config, which)
 
 
-def _parameters(found: Found, which: str, workdir: Path) -> tuple[Any, Any, int]:
+def _parameters(found: Found, place: Place, which: str, workdir: Path) -> tuple[Any, Any, int]:
     """Returns those parameters of a checkpoint, their batch statistics, and their epoch."""
     first, second = TrainState._fields[1:3]
-    state, place = found.arrays["state"], found.place
+    state = found.arrays["state"]
     if which == "ema":
         kept = state.get("average")
         check(bool(kept), f"{workdir} has kept no average: --config.train.ema=0.997 does.")
-        return kept[first], kept.get(second), place["epoch"]
+        return kept[first], kept.get(second), place.epoch
     if which == "label_wave":
-        position = label_wave.first_minimum(place.get("changes") or [])
+        position = label_wave.first_minimum(place.changes)
         kept = found.arrays.get("label_wave")
         check(
             kept is not None and position is not None,
             f"{workdir} has no epoch of Label Wave: --config.eval.label_wave=True looks for it.",
         )
-        return *kept, place["epoch"] - len(place["changes"]) + position + 1
-    if which == "selected" and place["selected_value"] is not None:
-        return *found.arrays["selected"], place["selected_epoch"]
-    return state[first], state.get(second), place["epoch"]
+        return *kept, place.epoch - len(place.changes) + position + 1
+    if which == "selected" and place.selected_value is not None:
+        return *found.arrays["selected"], place.selected_epoch
+    return state[first], state.get(second), place.epoch
 
 
 def open_predictor(workdir: Path, config: ConfigDict, which: str) -> Predictor:
@@ -360,15 +397,38 @@ def open_predictor(workdir: Path, config: ConfigDict, which: str) -> Predictor:
     )
     found = read(workdir / "checkpoints")
     check(found is not None, f"{workdir} holds no checkpoint yet. Train first.")
+    place, record = progress(found)
     check(
-        found.place["record"] == model.fingerprint,
+        record == model.fingerprint,
         f"The checkpoints of {workdir} belong to another run than its {NAME}.",
     )
-    params, batch_stats, epoch = _parameters(found, which, workdir)
+    network = make_network(config, len(model.class_names))
+    view = evaluation_view(model.shape, model.mean, model.std)
+    try:
+        params, batch_stats, epoch = _parameters(found, place, which, workdir)
+        _check_fits(model, network, view, params, batch_stats or {})
+    except UserError:
+        raise
+    except Exception as error:  # of any type, by network
+        line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise RunError(
+            f"Checkpoint {found.folder} does not fit the network of {workdir / NAME}: {line}"
+        ) from None
+    count = min(config.train.devices or jax.device_count(), jax.device_count())
+    batch_size = -(-config.eval.batch_size // count) * count
     forward = evaluation.make_forward(
-        make_network(config, len(model.class_names)),
-        evaluation_view(model.shape, model.mean, model.std),
-        config.eval.batch_size,
-        config.data.workers,
+        network, view, batch_size, config.data.workers, make_layout(batch_size, count)
     )
     return Predictor(model, forward, params, batch_stats or {}, epoch, found.problems)
+
+
+def _check_fits(model: Model, network: Network, view: Any, params: Any, batch_stats: Any) -> None:
+    """Traces a prediction; raises what the network raises, or `UserError`."""
+
+    def logits(params, batch_stats, x):
+        return network.apply(params, batch_stats, view(jax.random.key(0), x), False)[0]
+
+    x = jax.ShapeDtypeStruct((1, *model.shape), model.dtype)
+    shape = jax.eval_shape(logits, params, batch_stats, x).shape
+    k = len(model.class_names)
+    check(shape == (1, k), f"it gives {list(shape[1:])} outputs an example, of {k} classes")

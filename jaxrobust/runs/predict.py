@@ -58,7 +58,11 @@ def open_workdir(
             "Put them back as they were, or name their place: --config.data.path=.",
         )
     wanted = target(init_state(experiment))
-    found = restored(read(workdir / "checkpoints", wanted), experiment.config.eval.select)
+    found = restored(
+        read(workdir / "checkpoints", wanted),
+        experiment.config.eval.select,
+        experiment.method.epochs,
+    )
     check(found is not None, f"{workdir} holds no checkpoint yet. Train first.")
     check(
         model is None or found.record == model.fingerprint,

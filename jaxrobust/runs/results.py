@@ -29,6 +29,13 @@ from jaxrobust.training.sharding import is_first
 
 MATRICES = "matrices.npz"
 VERSION = 1
+_KINDS: dict[str, Any] = {
+    "last": dict,
+    "selected": dict,
+    "selection_split": (str, type(None)),
+    "noise": dict,
+    "epochs": int,
+}
 
 
 def write_start(experiment, model, workdir: Path) -> None:
@@ -50,13 +57,28 @@ def load(workdir: Path) -> dict[str, Any]:
     path = workdir / "results.json"
     check(path.is_file(), f"{workdir} holds no finished run (no results.json).")
     found = files.read_json(path)
-    right = found.keys() >= {"last", "selected", "selection_split"} and all(
-        isinstance(found[which], dict) for which in ("last", "selected")
-    )
-    check(right, f"{path} does not hold the results of a run.")
     version = found.get("version", VERSION)
     check(version == VERSION, f"{path} is of version {version}; this jaxrobust reads {VERSION}.")
+    problem = _problem(found)
+    check(problem is None, f"{path} does not hold the results of a run: {problem}.")
     return found
+
+
+def _problem(found: dict[str, Any]) -> str | None:
+    """Returns what of the contents of a results.json is not as `write_end` writes it, or None."""
+    for name, kinds in _KINDS.items():
+        if not isinstance(found.get(name), kinds) or isinstance(found[name], bool):
+            return f"{name!r} is missing or of another type"
+    for which in ("last", "selected"):
+        for name, value in found[which].items():
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not (
+                number or value is None or (name.endswith("per_class") and isinstance(value, list))
+            ):
+                return f"{which}.{name} is no number"
+    if found.keys() & {"audit"}:
+        return auditing.problem(found["audit"])
+    return None
 
 
 def environment() -> dict[str, Any]:
@@ -200,7 +222,7 @@ def write_end(
         test = (last["test"].logits, data.test.labels) if "test" in last else None
         figures.write_all(workdir / "figures", rows, test, data.class_names, results)
         draw_learned(experiment, workdir)
-    auditing.save(found, workdir / "evidence.npz")
+    auditing.save(found, workdir / "evidence.npz", models.of(experiment).fingerprint)
     audited = auditing.find(config, data.manifest, found)
     results["audit"] = audited.summary
     write_matrices(workdir, data, last)

@@ -20,20 +20,21 @@ from jaxrobust.runs import audit as auditing
 from jaxrobust.runs import blended, cross_validation, diagnostics, loss_curves, results
 from jaxrobust.runs import model as models
 from jaxrobust.runs.evaluation import check_selection, evaluate
-from jaxrobust.runs.experiment import Experiment, assemble
+from jaxrobust.runs.experiment import Experiment, assemble, load_source
 from jaxrobust.runs.fit import init_state, make_runner
-from jaxrobust.runs.lock import locked
+from jaxrobust.runs.lock import Held, locked
 from jaxrobust.runs.workdir import check_data, read_config
 from jaxrobust.training import average
-from jaxrobust.training.checkpoints import Checkpoints, check_path, saved_steps
+from jaxrobust.training.checkpoints import Checkpoints, check_path, read, saved_steps
 from jaxrobust.training.loop import NonFinite, Place
-from jaxrobust.training.metrics_log import Log, Silent
+from jaxrobust.training.metrics_log import LOG, Log, Silent, lost_rows, put_back, read_rows
 from jaxrobust.training.saving import Saver, Selection, Wave, restored, target
 from jaxrobust.training.sharding import is_first
 from jaxrobust.training.signals import Interrupt, Interrupted
 
 FILES = auditing.FILES
 _OF_A_FINISHED_RUN = (models.NAME, "noise.npz", "evidence.npz", results.MATRICES, *FILES)
+_EVIDENCE = {"evidence.npz", results.MATRICES}
 _GO_ON = "The same command goes on from the last checkpoint."
 
 
@@ -53,15 +54,15 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
       UserError: a setting, file or data set that cannot work; the workdir is in use, or holds
         another run, or the data have changed since it began; before anything is written.
       RunError: the loss is not finite, the disk is full, no checkpoint can be read.
-      Interrupted: Ctrl-C or SIGTERM, after a checkpoint was saved if there was anything to save.
+      Interrupted: Ctrl-C, SIGTERM or a closed terminal, after a checkpoint was saved if there was
+        anything to save.
     """
     config, workdir = configuration.validate(config), Path(workdir)
-    done = check_workdir(config, workdir)
+    done = check_workdir(config, workdir, quiet=True)
     if config.method.name == "blend":
         with writing(workdir, "The same command begins again."), _lock(workdir):
-            return done or blended.train(config, workdir, say=say)
-    lost = lost_files(workdir)
-    if done is not None and not lost:
+            return _blend(config, workdir, check_workdir(config, workdir))
+    if done is not None and not lost_files(workdir, done):
         return done
     check_path(workdir.absolute())
     experiment = assemble(config)
@@ -70,19 +71,20 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         cross_validation.check_folds(experiment, config.audit.folds)
     model = models.of(experiment)
     _check_same_data(workdir, model, experiment)
-    with _writing(workdir), _lock(workdir), Interrupt() as interrupt:
+    with _writing(workdir), _lock(workdir) as held, Interrupt() as interrupt:
         done = check_workdir(config, workdir)  # Another process may have finished it by now.
         try:
             if done is not None:
-                return _make_again(experiment, model, workdir, done, lost_files(workdir))
-            return _run(experiment, model, workdir, interrupt)
+                return _make_again(experiment, model, workdir, done, lost_files(workdir, done))
+            return _run(experiment, model, workdir, interrupt, held)
         except Interrupted as stop:
             stop.saved = bool(saved_steps(workdir / "checkpoints"))
             raise
 
 
-def check_workdir(config: ConfigDict, workdir: Path) -> dict[str, Any] | None:
-    """Returns the results of a finished run, or None; damaged ones count as none, with a note.
+def check_workdir(config: ConfigDict, workdir: Path, quiet: bool = False) -> dict[str, Any] | None:
+    """Returns the results of a finished run, or None; damaged ones count as none, with a note
+    unless `quiet`.
 
     Raises:
       UserError: the workdir is a file, or holds a run of another configuration.
@@ -103,13 +105,44 @@ def check_workdir(config: ConfigDict, workdir: Path) -> dict[str, Any] | None:
     except UserError as error:
         if not saved_steps(workdir / "checkpoints"):
             raise
-        say(f"note: {error} It is made again from the last checkpoint.")
+        if not quiet:
+            say(f"note: {error} It is made again from the last checkpoint.")
         return None
 
 
-def lost_files(workdir: Path) -> list[str]:
-    """Returns the names of the files that a finished run has and this workdir has not."""
-    return [name for name in _OF_A_FINISHED_RUN if not (workdir / name).is_file()]
+def lost_files(workdir: Path, done: dict[str, Any]) -> list[str]:
+    """Returns the names of the files that a finished run has and this workdir has not whole.
+
+    Args:
+      workdir: of the run.
+      done: its results.
+    """
+    lost = [name for name in _OF_A_FINISHED_RUN if not (workdir / name).is_file()]
+    rows = sum(row["epoch"] <= done["epochs"] for row in read_rows(workdir / LOG))
+    return lost + ([LOG] if rows < done["epochs"] else [])
+
+
+def _blend(config: ConfigDict, workdir: Path, done: dict[str, Any] | None) -> dict[str, Any]:
+    """Returns the results of a run of method.name=blend, done or made now."""
+    if done is None:
+        return blended.train(config, workdir, say=say)
+    names = (blended.MODEL, "noise.npz", "evidence.npz", *FILES)
+    lost = [name for name in names if not (workdir / name).is_file()]
+    if not lost:
+        return done
+    if set(lost) <= set(FILES):
+        say(f"note: {workdir} has lost {', '.join(lost)}; made again.")
+        auditing.write_again(workdir, config, output=workdir)
+        return results.load(workdir)
+    if "noise.npz" not in lost:
+        before = manifest.load(workdir / "noise.npz").fingerprint
+        check(
+            manifest.fingerprint(load_source(config)) == before,
+            f"{workdir} has lost {', '.join(lost)}, and the data have changed since. Put them back "
+            "as they were, or use another --workdir.",
+        )
+    say(f"note: {workdir} has lost {', '.join(lost)}; all of it is made again.")
+    return blended.train(config, workdir, say=say)
 
 
 def _check_same_data(workdir: Path, model: models.Model, experiment: Experiment) -> None:
@@ -139,14 +172,18 @@ def _writing(workdir: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _lock(workdir: Path) -> Iterator[None]:
-    """Holds the workdir's lock: the first of several processes does, and tells the others."""
+def _lock(workdir: Path) -> Iterator[Held]:
+    """Holds the workdir's lock: the first of several processes does, and tells the others.
+
+    Yields a function to call before something is written, see `locked`.
+    """
     with contextlib.ExitStack() as stack:
         problem: Exception | None = None
+        held: Held = lambda: None  # noqa: E731
         if is_first():
             try:
                 workdir.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(locked(workdir))
+                held = stack.enter_context(locked(workdir))
             except (UserError, OSError) as error:
                 problem = error
         if jax.process_count() > 1:
@@ -157,7 +194,7 @@ def _lock(workdir: Path) -> Iterator[None]:
                 problem = UserError(f"The first process could not lock {workdir}.")
         if problem is not None:
             raise problem
-        yield
+        yield held
 
 
 def _make_again(
@@ -169,18 +206,26 @@ def _make_again(
 ) -> dict[str, Any]:
     """Makes files again that a finished run has lost; returns its results."""
     data = experiment.data
-    say(f"note: {workdir} has lost {', '.join(lost)}; made again.")
+    files = [name for name in lost if name != LOG]
+    if files:
+        say(f"note: {workdir} has lost {', '.join(files)}; made again.")
     if is_first() and {models.NAME, "noise.npz"} & set(lost):
         manifest.save(data.manifest, workdir / "noise.npz")
         models.save(model, workdir)
-    if {"evidence.npz", results.MATRICES} & set(lost):
-        checkpoints = Checkpoints(workdir / "checkpoints", experiment.config.checkpoint.keep)
-        try:
-            found = restored(
-                checkpoints.restore(target(init_state(experiment))), experiment.config.eval.select
-            )
-        finally:
-            checkpoints.close()
+    found = None
+    if ({LOG} | _EVIDENCE) & set(lost):
+        found = restored(
+            read(workdir / "checkpoints", target(init_state(experiment))),
+            experiment.config.eval.select,
+            experiment.method.epochs,
+        )
+    if LOG in lost and is_first():
+        kept = [] if found is None else found.rows
+        for line in lost_rows(*put_back(workdir / LOG, experiment.method.epochs, kept)):
+            say(f"note: {line}")
+    if set(lost) <= {LOG}:
+        return done
+    if _EVIDENCE & set(lost):
         if found is None:
             say("note: Without a checkpoint the evidence of the labels cannot be made again.")
             return done
@@ -196,7 +241,7 @@ def _make_again(
             None,
             wave=found.wave,
         )
-    auditing.write_again(workdir, model.config)
+    auditing.write_again(workdir, model.config, output=workdir)
     return results.load(workdir)
 
 
@@ -209,20 +254,26 @@ def _check_record(workdir: Path, found, model: models.Model) -> None:
 
 
 def _run(
-    experiment: Experiment, model: models.Model, workdir: Path, interrupt: Interrupt
+    experiment: Experiment,
+    model: models.Model,
+    workdir: Path,
+    interrupt: Interrupt,
+    held: Held,
 ) -> dict[str, Any]:
     config, method = experiment.config, experiment.method
-    state, place, problems = init_state(experiment), Place(), []
+    state, place, kept = init_state(experiment), Place(), []
     selection = Selection(config.eval.select, place)
     wave = Wave(place) if config.eval.label_wave else None
     with contextlib.ExitStack() as stack:
-        checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep)
+        beside = (workdir / LOG,)
+        checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep, beside)
         stack.callback(checkpoints.close)
-        found = restored(checkpoints.restore(target(state)), config.eval.select)
+        found = restored(checkpoints.restore(target(state)), config.eval.select, method.epochs)
+        problems = checkpoints.unfinished
         if found is not None:
             _check_record(workdir, found, model)
             state, place, problems = found.state, found.place, found.problems
-            selection, wave = found.selection, found.wave
+            selection, wave, kept = found.selection, found.wave, found.rows
         results.write_start(experiment, model, workdir)
         log = (Log if is_first() else Silent)(
             workdir,
@@ -231,9 +282,11 @@ def _run(
             tensorboard=config.log.tensorboard,
             name=config.loss.name if config.method.name == "supervised" else config.method.name,
             select=config.eval.select,
+            kept=kept,
         )
         stack.callback(log.close)
-        for line in [*experiment.data.warnings, *problems, *_lost_rows(log.missing)]:
+        lost = lost_rows(log.missing, log.restored)
+        for line in [*experiment.data.warnings, *problems, *lost]:
             log.say(f"note: {line}")
         if found is not None:
             log.say(f"Resuming {workdir} at epoch {place.epoch}, step {int(state.step)}.")
@@ -246,7 +299,7 @@ def _run(
             every_seconds=config.checkpoint.every_seconds,
             record=model.fingerprint,
             wave=wave,
-            before=log.sync,
+            before=lambda: (held(), log.sync()),
         )
         kept = selection, wave
         state, seconds, last = _epochs(experiment, state, place, kept, saver, log, workdir)
@@ -254,18 +307,6 @@ def _run(
     return results.write_end(
         experiment, workdir, state, place, selection.of(state), seconds, last, saver.check, wave
     )
-
-
-def _lost_rows(epochs: list[int]) -> list[str]:
-    """Returns what to say of epochs that metrics.jsonl should have and has not."""
-    if not epochs:
-        return []
-    which = (
-        f"epoch {epochs[0]}"
-        if len(epochs) == 1
-        else (f"{len(epochs)} epochs from {epochs[0]} to {epochs[-1]}")
-    )
-    return [f"metrics.jsonl has lost the rows of {which}; learning curves go without them."]
 
 
 def _epochs(experiment, state, place, kept, saver, log, workdir):

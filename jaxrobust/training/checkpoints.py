@@ -1,9 +1,9 @@
 """Checkpoints: Orbax's `CheckpointManager`, a digest of every file, readers that move nothing.
 
-A checkpoint holds the arrays (`TrainState` and the selected parameters) and, as JSON, the progress
-of the run. `digest.json`, written last, names the SHA-256 of every other file: a checkpoint is
-damaged if and only if one of them differs. Only the process that trains (`Checkpoints`) writes,
-moves and deletes; `read` leaves everything where it is.
+A checkpoint holds the arrays (`TrainState` and the selected parameters), as JSON the progress of
+the run, and copies of files that go with it. `digest.json`, written last, names the SHA-256 of
+every other file: a checkpoint is damaged if and only if one of them differs. Only the process that
+trains (`Checkpoints`) writes, moves and deletes; `read` leaves everything where it is.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,6 +33,7 @@ from jaxrobust.errors import RunError, UserError, check
 _DIGEST = "digest.json"
 _UNFINISHED = "its digest is not there: it was not finished"
 # Orbax and TensorStore read these in a path as patterns, separators or schemes.
+_NUMBER = re.compile("0|[1-9][0-9]*")
 _SPECIAL = set("[]{}*?\\:%#")
 
 
@@ -43,12 +45,14 @@ class Found(NamedTuple):
       place: the progress that was saved with it.
       problems: a line for each newer checkpoint that could not be used.
       step: its number.
+      folder: that holds it, and its copies of other files.
     """
 
     arrays: Any
     place: dict[str, Any]
     problems: list[str]
     step: int
+    folder: Path
 
 
 class Checkpoints:
@@ -57,13 +61,18 @@ class Checkpoints:
     Args:
       folder: of the checkpoints; made if it is not there.
       keep: how many to keep, at least 1.
+      beside: files that each checkpoint gets a copy of, those of them that are there.
+
+    Attributes:
+      unfinished: lines for checkpoints that `restore` could not use where it found none to use.
 
     Raises:
       UserError: the path holds characters that cannot be used here, see `check_path`.
     """
 
-    def __init__(self, folder: Path, keep: int = 2):
+    def __init__(self, folder: Path, keep: int = 2, beside: Sequence[Path] = ()):
         self.folder, self._keep = Path(folder).absolute(), keep
+        self._beside, self.unfinished = tuple(beside), []
         check_path(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._alias, self._descriptor = _plain_path(self.folder)
@@ -78,7 +87,7 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Returns the numbers of the checkpoints there are, oldest first."""
-        return sorted(self._manager.all_steps())
+        return saved_steps(self.folder)
 
     def save(self, step: int, arrays: Any, place: dict) -> None:
         """Writes a checkpoint, whole or not at all; older ones go once it is on the disk.
@@ -101,6 +110,8 @@ class Checkpoints:
                 self._manager.save(step, args=items, force=True)
                 self._manager.wait_until_finished()
                 if jax.process_index() == 0:
+                    for path in filter(Path.is_file, self._beside):
+                        shutil.copyfile(path, self.folder / str(step) / path.name)
                     _write_digest(self.folder / str(step))
         except Exception as error:  # Orbax wraps the operating system's errors in many types.
             self._remove_unfinished(step)
@@ -126,7 +137,7 @@ class Checkpoints:
           target: a pytree of arrays of the same structure; gives shapes, types and devices.
 
         Returns:
-          The checkpoint, or None if there is none.
+          The checkpoint, or None if there is none that was finished.
 
         Raises:
           RunError: all are damaged; or the newest whole one cannot be read, or holds arrays of
@@ -140,12 +151,17 @@ class Checkpoints:
         for step in broken:
             self._set_aside(step)
         if found is None:
+            self.unfinished = _problems(broken, "beginning anew")
             return None
-        return Found(arrays, place, _problems(broken), found)
+        return Found(arrays, place, _problems(broken), found, self.folder / str(found))
 
     def _set_aside(self, step: int) -> None:
         if jax.process_index() == 0:
             damaged = self.folder.parent / "damaged"
+            check(
+                damaged.is_dir() or not os.path.lexists(damaged),
+                f"{damaged} is no folder, but damaged checkpoints go there: move it away.",
+            )
             damaged.mkdir(exist_ok=True)
             shutil.rmtree(damaged / str(step), ignore_errors=True)
             shutil.move(self.folder / str(step), damaged / str(step))
@@ -168,7 +184,8 @@ def saved_steps(folder: Path) -> list[int]:
     """Returns the numbers of the finished checkpoints of a folder, oldest first."""
     if not folder.is_dir():
         return []
-    return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit() and p.is_dir())
+    names = (p.name for p in folder.iterdir() if p.is_dir())
+    return sorted(int(name) for name in names if _NUMBER.fullmatch(name))
 
 
 def read(folder: Path, target: Any = None) -> Found | None:
@@ -196,7 +213,7 @@ def read(folder: Path, target: Any = None) -> Found | None:
     finally:
         if descriptor is not None:
             os.close(descriptor)
-    return Found(arrays, _read_place(folder, step), _problems(broken), step)
+    return Found(arrays, _read_place(folder, step), _problems(broken), step, folder / str(step))
 
 
 def check_path(path: Path) -> None:
@@ -349,10 +366,10 @@ def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
-def _problems(broken: dict[int, str]) -> list[str]:
+def _problems(broken: dict[int, str], then: str = "taking the one before") -> list[str]:
     return [
         f"Checkpoint {step} is {'not finished' if problem == _UNFINISHED else 'damaged'} "
-        f"({problem}); taking the one before."
+        f"({problem}); {then}."
         for step, problem in broken.items()
     ]
 

@@ -7,6 +7,7 @@ import json
 import math
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from jaxrobust import files
 from jaxrobust.process import say
 from jaxrobust.training.metric_table import METRICS
+
+LOG = "metrics.jsonl"
+"""Name of the file in a workdir."""
 
 
 def _finite(value: Any) -> Any:
@@ -32,9 +36,11 @@ class Log:
       tensorboard: whether events are written too.
       name: of the method, at the head of each line.
       select: the metric that the progress bar shows.
+      kept: rows that a checkpoint holds; they take the place of what the file says.
 
     Attributes:
-      missing: epochs up to `start` of which metrics.jsonl has no row.
+      missing: epochs up to `start` of which there is no row.
+      restored: epochs of which the file had lost or changed the row.
     """
 
     def __init__(
@@ -46,8 +52,9 @@ class Log:
         tensorboard: bool = True,
         name: str = "",
         select: str = "balanced_accuracy",
+        kept: Iterable[dict[str, Any]] = (),
     ):
-        self._path = Path(workdir) / "metrics.jsonl"
+        self._path = Path(workdir) / LOG
         self._epochs, self._name = epochs, name
         self._in_bar = {
             "train_loss": "loss",
@@ -55,10 +62,7 @@ class Log:
             f"validation_{select}": "val",
             f"test_{select}": "test",
         }
-        rows = [row for row in read_rows(self._path) if row["epoch"] <= start]
-        self.missing = sorted(set(range(1, start + 1)) - {row["epoch"] for row in rows})
-        with files.whole(self._path) as file:
-            file.writelines(json.dumps(row) + "\n" for row in rows)
+        self.missing, self.restored = put_back(self._path, start, kept)
         self._file = self._path.open("a")
         self._board = None
         if tensorboard:
@@ -98,7 +102,8 @@ class Log:
                 for key, name in self._in_bar.items()
                 if row.get(key) is not None
             )
-            self._bar.update(self._task, completed=row["epoch"], numbers=short)
+            with contextlib.suppress(OSError, ValueError):  # a terminal that was closed
+                self._bar.update(self._task, completed=row["epoch"], numbers=short)
         elif time.monotonic() - self._said > 1.0 or row["epoch"] == self._epochs:
             self._said = time.monotonic()
             self.say(f"{self._name} epoch {row['epoch']}/{self._epochs}  {numbers}")
@@ -119,7 +124,8 @@ class Log:
         """Ends the bar and closes the files."""
         self._file.close()
         if self._bar is not None:
-            self._bar.stop()
+            with contextlib.suppress(OSError, ValueError):
+                self._bar.stop()
         if self._board is not None:
             self._board.close()
 
@@ -128,6 +134,7 @@ class Silent:
     """A `Log` that says nothing, for all processes of a distributed run but the first."""
 
     missing: list[int] = []  # noqa: RUF012
+    restored: list[int] = []  # noqa: RUF012
 
     def __init__(self, workdir: Path, **options):
         del workdir, options
@@ -154,6 +161,56 @@ _SHOWN = {
 }
 
 
+def put_back(
+    path: Path, epochs: int, kept: Iterable[dict[str, Any]]
+) -> tuple[list[int], list[int]]:
+    """Writes a metrics.jsonl anew with its rows up to an epoch, those of a checkpoint in front.
+
+    Args:
+      path: of the file.
+      epochs: that are done; rows of later ones are dropped.
+      kept: rows that a checkpoint holds.
+
+    Returns:
+      The epochs of which there is no row, and those of which the file had lost or changed it.
+    """
+    found = {row["epoch"]: row for row in read_rows(path) if row["epoch"] <= epochs}
+    kept = {row["epoch"]: row for row in kept if row["epoch"] <= epochs}
+    rows = found | kept
+    with files.whole(path) as file:
+        file.writelines(json.dumps(rows[epoch]) + "\n" for epoch in sorted(rows))
+    missing = sorted(set(range(1, epochs + 1)) - rows.keys())
+    return missing, sorted(epoch for epoch, row in kept.items() if found.get(epoch) != row)
+
+
+def lost_rows(missing: list[int], restored: list[int]) -> list[str]:
+    """Returns what to say of rows that metrics.jsonl had not: lines, perhaps none."""
+    lines = []
+    if restored:
+        lines.append(
+            f"{LOG} had lost or changed the rows of {_epochs(restored)}; put back from the "
+            "checkpoint."
+        )
+    if missing:
+        lines.append(
+            f"{LOG} has lost the rows of {_epochs(missing)}; learning curves go without them."
+        )
+    return lines
+
+
+def _epochs(numbers: list[int]) -> str:
+    """Returns "epochs 1 to 3, 5" for sorted numbers."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and runs[-1][-1] == number - 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    texts = [str(r[0]) if len(r) == 1 else f"{r[0]} to {r[-1]}" for r in runs]
+    shown = ", ".join(texts[:20]) + (f" and {len(texts) - 20} more" if len(texts) > 20 else "")
+    return ("epoch " if len(numbers) == 1 else "epochs ") + shown
+
+
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """Returns the rows of a metrics.jsonl; a line that is damaged or cut short is left out.
 
@@ -171,6 +228,10 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
             except (ValueError, RecursionError):
                 continue
             epoch = row.get("epoch") if isinstance(row, dict) else None
-            if isinstance(epoch, int) and all(isinstance(v, _VALUES) for v in row.values()):
+            if (
+                type(epoch) is int
+                and epoch > 0
+                and all(isinstance(v, _VALUES) for v in row.values())
+            ):
                 rows[epoch] = row
     return [rows[epoch] for epoch in sorted(rows)]

@@ -10,11 +10,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxrobust.errors import RunError
 from jaxrobust.methods import TrainState
 from jaxrobust.training import label_wave
 from jaxrobust.training.checkpoints import Checkpoints, Found
 from jaxrobust.training.loop import Place, bad_step
 from jaxrobust.training.metric_table import METRICS
+from jaxrobust.training.metrics_log import LOG, read_rows
 from jaxrobust.training.signals import Interrupt, Interrupted
 
 
@@ -74,6 +76,7 @@ class Restored(NamedTuple):
       wave: see `Wave`; None if the run does not look for it.
       record: the fingerprint of the run that saved it, see `Saver`.
       problems: what was wrong with newer checkpoints.
+      rows: those of metrics.jsonl when it was saved.
     """
 
     state: TrainState
@@ -82,6 +85,7 @@ class Restored(NamedTuple):
     wave: Wave | None
     record: str
     problems: list[str]
+    rows: list[dict[str, Any]]
 
 
 def _weights(state: TrainState) -> Any:
@@ -102,23 +106,52 @@ def _waves(state: TrainState) -> bool:
     return "predicted" in state.dynamics
 
 
-def restored(found: Found | None, metric: str) -> Restored | None:
+def restored(found: Found | None, metric: str, epochs: int) -> Restored | None:
     """Returns a run out of a checkpoint that was read; None for None.
 
     Args:
       found: see `Checkpoints.restore` and `target`.
       metric: on the validation data, that selects the epoch.
+      epochs: of the whole run.
+
+    Raises:
+      RunError: what it says of the progress is not what this version writes.
     """
     if found is None:
         return None
-    saved = dict(found.place)
-    record = saved.pop("record")
-    place = Place(**saved)
+    place, record = progress(found)
+    if place.epoch > epochs:
+        raise RunError(f"Checkpoint {found.folder} is of epoch {place.epoch}; there are {epochs}.")
     selection = Selection(metric, place, jax.device_get(found.arrays["selected"]))
     state, wave = found.arrays["state"], None
     if _waves(state):
         wave = Wave(place, jax.device_get(found.arrays["label_wave"]))
-    return Restored(state, place, selection, wave, record, found.problems)
+    rows = read_rows(found.folder / LOG)
+    return Restored(state, place, selection, wave, record, found.problems, rows)
+
+
+def progress(found: Found) -> tuple[Place, str]:
+    """Returns the progress that a checkpoint holds, and the fingerprint of its run.
+
+    Raises:
+      RunError: it is not what this version writes.
+    """
+    saved = dict(found.place)
+    try:
+        record, place = saved.pop("record"), Place(**saved)
+        numbers = (place.epoch, place.pass_index, place.position, place.selected_epoch)
+        right = all(type(n) is int and n >= 0 for n in numbers) and isinstance(place.sums, dict)
+        right &= isinstance(place.changes, list)
+        right &= isinstance(record, str)
+        right &= isinstance(place.selected_value, (int, float, type(None)))
+    except (KeyError, TypeError):
+        right = False
+    if not right:
+        raise RunError(
+            f"Checkpoint {found.folder} does not say how far the run is: another version of "
+            "jaxrobust wrote it. Use that one, or another workdir."
+        )
+    return place, record
 
 
 class Saver:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the step is finished, the run saved, the program left."""
+"""Ctrl-C, SIGTERM and a closed terminal: the step is finished, the run saved, the program left."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ import signal
 import threading
 
 from jaxrobust.process import say
+
+_SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
 
 
 class Interrupted(Exception):
@@ -31,7 +35,8 @@ class Interrupted(Exception):
 class Interrupt:
     """Within its `with` block `received` turns from 0 to the number of the first signal.
 
-    A second Ctrl-C is not held back. Outside the main thread signals are left alone.
+    A second Ctrl-C is not held back. Under `nohup`, SIGHUP goes on being ignored. Outside the main
+    thread signals are left alone.
 
     Args:
       text: what to say when a signal comes.
@@ -43,8 +48,10 @@ class Interrupt:
 
     def __enter__(self) -> Interrupt:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._handle)
+            for number in _SIGNALS:
+                ignored = signal.getsignal(number) is signal.SIG_IGN
+                if number in (signal.SIGINT, signal.SIGTERM) or not ignored:
+                    self._before[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *exc) -> None:

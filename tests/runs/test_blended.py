@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -190,3 +191,27 @@ def test_a_model_from_elsewhere_cannot_run_code(tmp_path, content, capsys):
     with pytest.raises(ValueError, match=r"blend.pkl"):
         blended.load(tmp_path)
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("name", ["label_issues.csv", "noise.npz", blended.MODEL])
+def test_what_a_finished_run_has_lost_is_made_again(run, patients, tmp_path, capsys, name):
+    copy = shutil.copytree(run, tmp_path / "w")
+    before = (copy / "label_issues.csv").read_text()
+    (copy / name).unlink()
+    command = ["jaxrobust", "--config=table", f"--config.data.path={patients[0]}"]
+    assert main.run([*command, f"--workdir={copy}"]) == 0
+    assert f"has lost {name}; " in capsys.readouterr().err
+    assert (copy / name).is_file() and (copy / "label_issues.csv").read_text() == before
+
+
+def test_lost_models_are_not_made_of_other_data(run, patients, tmp_path, capsys):
+    copy, table = shutil.copytree(run, tmp_path / "w"), patients[0].read_bytes()
+    (copy / blended.MODEL).unlink()
+    command = ["jaxrobust", "--config=table", f"--config.data.path={patients[0]}"]
+    try:
+        patients[0].write_bytes(b"\n".join(table.splitlines()[:-1]))
+        assert main.run([*command, f"--workdir={copy}"]) == 2
+    finally:
+        patients[0].write_bytes(table)
+    assert "and the data have changed since" in capsys.readouterr().err
+    assert not (copy / blended.MODEL).exists()

@@ -17,6 +17,7 @@ from jaxrobust.data.prepare import Part
 from jaxrobust.data.readers.images import LazyImages
 from jaxrobust.errors import UserError
 from jaxrobust.runs import model, predict
+from jaxrobust.training import checkpoints
 
 
 def photos(folder, classes=("cat", "dog"), count=12, seed=0):
@@ -229,7 +230,7 @@ def test_damaged_results_are_made_again_and_named_by_the_audit(trained, capsys):
     assert again | {"seconds": None} == results | {"seconds": None}
 
 
-def test_lost_rows_of_metrics_are_said(trained, capsys):
+def test_lost_rows_of_metrics_come_back_and_it_is_said_which(trained, capsys):
     config = model.load_model(trained / "w").config
     (trained / "w" / "results.json").unlink()
     path = trained / "w" / "metrics.jsonl"
@@ -237,7 +238,61 @@ def test_lost_rows_of_metrics_are_said(trained, capsys):
     path.write_bytes(b"".join([lines[0], b"5\n", b"\xff\xfe{}\n", *lines[4:]]))
     jaxrobust.train(config, trained / "w")
     said = capsys.readouterr().err
-    assert "metrics.jsonl has lost the rows of 3 epochs from 2 to 4" in said
+    assert "metrics.jsonl had lost or changed the rows of epochs 2 to 4; put back" in said
+    assert path.read_bytes().splitlines(keepends=True) == lines
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"class_names": "xx"},
+        {"class_names": []},
+        {"class_names": ["a", "a"]},
+        {"class_names": [1, 2]},
+        {"feature_names": 3},
+        {"shape": []},
+        {"shape": [-8, 8, 3]},
+        {"shape": ["8", 8, 3]},
+        {"shape": [8, 8]},
+        {"dtype": "O"},
+        {"dtype": 5},
+        {"data": None},
+        {"mean": np.zeros(7, np.float32)},
+        {"std": np.array(["a", "b", "c"])},
+        {"version": "x"},
+        {"version": 99},
+    ],
+)
+def test_a_model_of_another_kind_ends_in_one_line(trained, change):
+    path = trained / "w" / "model.npz"
+    arrays = dict(np.load(path))
+    record = json.loads(str(arrays["model"]))
+    for key, value in change.items():
+        (arrays if key in arrays else record)[key] = value
+    np.savez(path, **arrays | {"model": np.array(json.dumps(record))})
+    for mode in ("predict", "evaluate"):
+        done = run_main(f"--mode={mode}", "--workdir=w", "--input=new", folder=trained)
+        assert done.returncode == 2 and done.stderr.count("\n") == 1
+        assert "model.npz" in done.stderr
+
+
+def test_parameters_that_do_not_fit_the_model_end_in_one_line(trained):
+    """A stranger's workdir whose digests and fingerprints match."""
+    path = trained / "w" / "model.npz"
+    arrays = dict(np.load(path))
+    record = json.loads(str(arrays["model"]))
+    record["config"]["network"]["width"] = 77
+    np.savez(path, **arrays | {"model": np.array(json.dumps(record))})
+    (trained / "w" / "config.json").unlink()
+    own = model.load_model(trained / "w").fingerprint
+    for step in (trained / "w" / "checkpoints").iterdir():
+        place = step / "place" / "metadata"
+        place.write_text(json.dumps(json.loads(place.read_text()) | {"record": own}))
+        (step / "digest.json").unlink()
+        checkpoints._write_digest(step)
+    done = run_main("--mode=predict", "--workdir=w", "--input=new", folder=trained)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert "does not fit the network of w/model.npz" in done.stderr
 
 
 def test_a_folder_that_cannot_be_written_still_gives_the_numbers(trained, monkeypatch):

@@ -1,6 +1,7 @@
 """Checkpoints: what is read is what was written; damage is noticed; the one before is taken."""
 
 import errno
+import json
 
 import jax
 import jax.numpy as jnp
@@ -87,8 +88,8 @@ def test_a_damaged_one_is_set_aside_and_the_one_before_taken(tmp_path):
     before = contents(tmp_path)
     assert checkpoints.read(tmp_path / "c", tree(0)).place == {"epoch": 1}
     assert contents(tmp_path) == before  # Who only reads moves nothing.
-    arrays, place, problems, step = manager.restore(tree(0))
-    assert place["epoch"] == step == 1
+    arrays, place, problems, step, folder = manager.restore(tree(0))
+    assert place["epoch"] == step == int(folder.name) == 1
     assert_same(arrays, tree(1))
     assert len(problems) == 1 and problems[0].startswith("Checkpoint 2 is damaged")
     assert manager.steps() == [1] and (tmp_path / "damaged" / "2").is_dir()
@@ -226,3 +227,64 @@ def test_a_disk_too_small_is_known_before_anything_is_written(tmp_path, monkeypa
     with pytest.raises(RunError, match="the disk is full. Free some space"):
         manager.save(1, tree(1), {})
     assert list((tmp_path / "c").iterdir()) == []
+
+
+def test_copies_of_files_go_with_it_and_its_digest_covers_them(tmp_path):
+    (tmp_path / "rows").write_text("one")
+    beside = (tmp_path / "rows", tmp_path / "not there")
+    manager = checkpoints.Checkpoints(tmp_path / "c", beside=beside)
+    manager.save(1, tree(1), {"epoch": 1})
+    (tmp_path / "rows").write_text("two")
+    manager.save(2, tree(2), {"epoch": 2})
+    found = manager.restore(tree(0))
+    assert (found.folder / "rows").read_text() == "two"
+    flip(tmp_path / "c" / "2" / "rows", b"two", b"twO")
+    found = manager.restore(tree(0))
+    assert found.step == 1 and (found.folder / "rows").read_text() == "one"
+    assert "rows does not match its digest" in found.problems[0]
+
+
+def test_folders_of_other_names_are_no_checkpoints(tmp_path):
+    manager = checkpoints.Checkpoints(tmp_path / "c")
+    manager.save(1, tree(1), {"epoch": 1})
+    for name in ("²", "٣", "007", "2.x", ".DS_Store", "-3"):
+        (tmp_path / "c" / name).mkdir()
+    (tmp_path / "c" / "9").write_text("a file")
+    assert checkpoints.saved_steps(tmp_path / "c") == manager.steps() == [1]
+    assert checkpoints.Checkpoints(tmp_path / "c").restore(tree(0)).step == 1
+
+
+def test_what_could_not_be_written_leaves_nothing_behind(tmp_path, monkeypatch):
+    """Not even where the arrays were written and only the digest was not; others stay."""
+    manager = checkpoints.Checkpoints(tmp_path / "c")
+    manager.save(1, tree(1), {"epoch": 1})
+    before = contents(tmp_path)
+
+    def full(folder):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(RunError, match="the disk is full"):
+        patch.setattr(checkpoints, "_write_digest", full)
+        manager.save(2, tree(2), {"epoch": 2})
+    assert contents(tmp_path) == before and manager.steps() == [1]
+
+
+def test_leftovers_of_a_killed_writer_go_when_the_next_run_begins(tmp_path):
+    checkpoints.Checkpoints(tmp_path / "c").save(1, tree(1), {"epoch": 1})
+    (tmp_path / "c" / "2.orbax-checkpoint-tmp-5").mkdir()
+    (tmp_path / "c" / "2.orbax-checkpoint-tmp-5" / "x").write_text("x")
+    checkpoints.read(tmp_path / "c", tree(0))
+    assert len(list((tmp_path / "c").iterdir())) == 2  # Who only reads removes nothing.
+    checkpoints.Checkpoints(tmp_path / "c")
+    assert [p.name for p in (tmp_path / "c").iterdir()] == ["1"]
+
+
+def test_an_error_without_words_is_called_by_its_type():
+    assert checkpoints._reason(KeyError()) == "KeyError"
+    assert checkpoints._reason(ValueError("one\ntwo")) == "one"
+
+
+def test_the_digest_says_which_version_wrote_it(tmp_path):
+    checkpoints.Checkpoints(tmp_path / "c").save(1, tree(1), {"epoch": 1})
+    digest = json.loads((tmp_path / "c" / "1" / "digest.json").read_text())
+    assert digest["version"] == 1 and "place/metadata" in digest["files"]
