@@ -5,7 +5,8 @@
 
 A mutant changes one operator, comparison, constant or statement of the syntax tree. It is never
 written to disk: a process that has imported JAX forks, the child loads the changed module and runs
-the tests nearest to it, those of its room that name the changed function, until one fails. Prints
+the tests of its room, those that name the changed function first, until one fails. Constants that
+only bound memory or guard against a zero (above 500 and below 1e-5) are left as they are. Prints
 every mutant, then the fraction that was noticed and the survivors. Those of
 `equivalent_mutants.txt` change nothing that a test could see; each has its reason there, and they
 are not counted. `--signs` takes, instead of a sample, the first wrong sign of every function of
@@ -18,12 +19,12 @@ from __future__ import annotations
 import argparse
 import ast
 import copy
+import hashlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
 import json
 import os
-import random
 import re
 import signal
 import sys
@@ -65,6 +66,7 @@ ROOMS = {
 EQUIVALENT = ("draw_complementary", "_times_drawn")
 # What carries no formula: bounds, messages and what only guards against rounding or zeros.
 NOT_A_FORMULA = ("check(", "number(", "jnp.finfo", "NUDGE", "raise ", "UserError(", "RunError(")
+LEAST, MOST = 1e-5, 500  # beyond: guards and bounds
 SECONDS = 240  # of one mutant's tests
 TOO_LONG = "no end"
 
@@ -145,9 +147,9 @@ def changes(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
             yield "logic", new(op=ast.Or() if isinstance(op, ast.And) else ast.And())
         case ast.Constant(value=bool(value)):
             yield "constant", new(value=not value)
-        case ast.Constant(value=int(value)):
+        case ast.Constant(value=int(value)) if abs(value) <= MOST:
             yield "constant", new(value=value + 1)
-        case ast.Constant(value=float(value)):
+        case ast.Constant(value=float(value)) if value == 0 or abs(value) >= LEAST:
             yield "constant", new(value=2 * value or 1.0)
         case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name)) if name in NEGATED:
             yield "sign", ast.UnaryOp(ast.USub(), node)
@@ -265,8 +267,9 @@ def signs() -> list[Mutant]:
     return list(first.values())
 
 
-def nearest(mutant: Mutant) -> list[str]:
-    """Returns the test files of a room that name the changed function or module, nearest first."""
+def nearest(mutant: Mutant) -> tuple[list[str], list[str]]:
+    """Returns the test files of a room that name the changed function or module, nearest first, and
+    the others."""
     files = [
         f
         for name in ROOMS[mutant.room][1]
@@ -280,11 +283,20 @@ def nearest(mutant: Mutant) -> list[str]:
     outer = mutant.function.split("/")[0].strip("_") or stem
     scores = []
     for file in files:
-        named = len(re.findall(rf"\b_?{outer}\b", file.read_text()))
+        named = len(re.findall(rf"(?<![a-z]){outer}(?![a-z])", file.read_text()))
         own = file.stem == f"test_{stem}" or file.parent.name == stem
         scores.append((not own, -named, str(file)))
     chosen = [file for far, named, file in sorted(scores) if not far or named]
-    return chosen or [str(f) for f in files]
+    return chosen, [str(f) for f in files if str(f) not in chosen]
+
+
+def noticed(mutant: Mutant) -> str | None:
+    """Returns the first test of the room that fails with the mutant, if any."""
+    for tests in nearest(mutant):
+        test = failing(mutant, tests) if tests else None
+        if test is not None:
+            return test
+    return None
 
 
 class _Loader(importlib.abc.Loader):
@@ -405,8 +417,9 @@ def chosen(args: argparse.Namespace) -> list[Mutant]:
     """Returns the mutants to run, without the equivalent ones."""
     found = signs() if args.signs else [m for r in args.rooms or ROOMS for m in mutants(r)]
     total, known = len(found), reasons()
-    if not args.signs:
-        found = random.Random(args.seed).sample(found, min(args.sample, total))
+    if not args.signs:  # by a digest, so that a change of the code changes few of them
+        digest = lambda m: hashlib.sha256(f"{args.seed} {m.key}".encode()).digest()  # noqa: E731
+        found = sorted(found, key=digest)[: args.sample]
     left = [mutant for mutant in found if mutant.key not in known]
     print(
         f"{len(found)} of {total} mutants, {len(found) - len(left)} of them equivalent", flush=True
@@ -432,7 +445,7 @@ def main(argv: list[str]) -> int:
         if test is None:
             if time.monotonic() - begin > 60 * args.minutes:
                 continue
-            test = kept[mutant.key] = failing(mutant, nearest(mutant))
+            test = kept[mutant.key] = noticed(mutant)
             if args.kept:
                 args.kept.write_text(json.dumps(kept, indent=0))
         found.append((mutant, test))

@@ -272,12 +272,12 @@ def _damage(folder: Path) -> str | None:
     try:
         expected = files.read_json(folder / _DIGEST)["files"]
         for name, value in expected.items():
+            if ".." in Path(name).parts or not (folder / name).is_file():  # nor is it a pipe
+                return f"{name} is missing"
             if _hash(folder / name) != value:
                 return f"{name} does not match its digest"
     except (UserError, KeyError, AttributeError, TypeError):
         return f"{_DIGEST} cannot be read"
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-        return f"{Path(str(error.filename)).name} is missing"
     except OSError as error:
         if error.errno == errno.EIO:
             return f"{Path(str(error.filename)).name} cannot be read from the disk"

@@ -60,6 +60,17 @@ class Place:
     changes: list[float] = dataclasses.field(default_factory=list)
 
 
+def _check_place(stage: Stage, place: Place) -> None:
+    """Raises `RunError` unless there is such a place in an epoch of a stage."""
+    names = [pass_.name for pass_ in stage.passes]
+    begun = names[: place.pass_index + (place.position > 0)]
+    if place.pass_index >= len(names) or not place.sums.keys() >= set(begun):
+        raise RunError(
+            f"The checkpoint says it is in pass {place.pass_index + 1} of epoch {place.epoch + 1}, "
+            "of which it has no sums: another version of jaxrobust wrote it."
+        )
+
+
 def _add(sums, info: StepInfo, batch, truth, step):
     """Adds a step's numbers to the running sums of its pass."""
     where, labels = batch["where"], batch["labels"]
@@ -230,6 +241,7 @@ class Runner:
           RunError: a loss that is not finite, with the step it happened in.
         """
         stage = self.method.stage(place.epoch)
+        _check_place(stage, place)
         for index, pass_ in enumerate(stage.passes):
             if index < place.pass_index:
                 continue

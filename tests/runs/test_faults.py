@@ -183,9 +183,10 @@ def test_an_audit_can_go_to_another_folder(copy, tmp_path):
 def test_where_the_workdir_cannot_be_written_the_corrected_labels_are(copy, tmp_path, monkeypatch):
     monkeypatch.setattr(audit.os, "access", lambda path, mode: False)
     before = {p: p.read_bytes() for p in copy.rglob("*") if p.is_file()}
-    said = run_main("--mode=audit", "--workdir=w", "--write_corrected=l.csv", folder=tmp_path)
+    arguments = ("--mode=audit", "--workdir=w", "--write_corrected=l.csv", "--force")
+    said = run_main(*arguments, folder=tmp_path)
     assert said.returncode == 0 and "w cannot be written: label_issues.csv" in said.stderr
-    assert (tmp_path / "l.csv").read_text().startswith("index,label\n")
+    assert (tmp_path / "l.csv").read_text().startswith("index,label")
     assert before == {p: p.read_bytes() for p in copy.rglob("*") if p.is_file()}
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 
 import jax
 import jax.numpy as jnp
@@ -288,3 +289,26 @@ def test_the_digest_says_which_version_wrote_it(tmp_path):
     checkpoints.Checkpoints(tmp_path / "c").save(1, tree(1), {"epoch": 1})
     digest = json.loads((tmp_path / "c" / "1" / "digest.json").read_text())
     assert digest["version"] == 1 and "place/metadata" in digest["files"]
+
+
+@pytest.mark.parametrize("name", ["../../../../../../dev/zero", "/dev/zero", "place"])
+def test_a_digest_names_files_of_its_own_checkpoint_alone(tmp_path, name):
+    manager = checkpoints.Checkpoints(tmp_path / "c")
+    for seed in (1, 2):
+        manager.save(seed, tree(seed), {"epoch": seed})
+    path = tmp_path / "c" / "2" / "digest.json"
+    digest = json.loads(path.read_text())
+    digest["files"][name] = ""
+    path.write_text(json.dumps(digest))
+    found = checkpoints.read(tmp_path / "c", tree(0))
+    assert found.step == 1 and f"({name} is missing)" in found.problems[0]
+
+
+def test_a_pipe_in_a_checkpoint_does_not_hang(tmp_path):
+    manager = checkpoints.Checkpoints(tmp_path / "c")
+    for seed in (1, 2):
+        manager.save(seed, tree(seed), {"epoch": seed})
+    path = tmp_path / "c" / "2" / "place" / "metadata"
+    path.unlink()
+    os.mkfifo(path)
+    assert checkpoints.read(tmp_path / "c", tree(0)).step == 1

@@ -2,12 +2,26 @@
 
 import jax
 import jax.numpy as jnp
+import pytest
 
 from jaxrobust.data import batches
+from jaxrobust.errors import RunError
 from jaxrobust.methods import Method, Pass, Stage, StepInfo, TrainState
 from jaxrobust.training.loop import Feed, Place, Runner
 
 STEPS, BATCH = 12, 2
+
+
+@pytest.mark.parametrize(
+    "place",
+    [Place(pass_index=1), Place(pass_index=5), Place(position=3), Place(pass_index=1, position=1)],
+)
+def test_a_place_that_is_in_no_epoch_is_refused(place):
+    stage = Stage("a", 1, (Pass("train", None, None, None),))
+    method = Method(lambda key: None, (stage,), None)
+    runner = Runner(method, None, None, jax.random.key(0), loop="step")
+    with pytest.raises(RunError, match="of which it has no sums"):
+        runner.epoch(None, place, None)
 
 
 def test_no_more_than_one_step_waits_while_the_device_computes_another():
