@@ -17,7 +17,7 @@ from ml_collections import config_flags
 from jaxrobust import config as configuration
 from jaxrobust.config import find, recipes, settings, unknown_key
 from jaxrobust.errors import RunError, UserError, check, nearest, report
-from jaxrobust.process import say, tell
+from jaxrobust.process import say, tell, was_interrupted
 
 STRINGS = {
     "workdir": None,
@@ -81,6 +81,8 @@ def command(values: flags.FlagValues) -> int:
     if values.mode == "predict":
         check(values.input, "Name what to predict: --input=FOLDER, .npy, .npz or .csv.")
     _start_jax(values.distributed)
+    if was_interrupted():
+        raise KeyboardInterrupt
     if values.sweep:
         from jaxrobust.runs import sweep
 

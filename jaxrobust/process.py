@@ -7,10 +7,11 @@ import ctypes
 import io
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 # From glibc's malloc.h: parameter -> value.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
@@ -22,8 +23,26 @@ def prepare() -> None:
     keep_freed_memory()
     search_here_last()
     open_streams()
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
     for name in ("asyncio", "concurrent.futures"):  # Orbax's tasks; we say it in a line.
         logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+_interrupted = False
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    """Raises `KeyboardInterrupt`, and remembers that it did: libraries swallow it now and then,
+    above all while they are imported."""
+    global _interrupted
+    _interrupted = True
+    signal.default_int_handler(number, frame)
+
+
+def was_interrupted() -> bool:
+    """Returns whether there was a Ctrl-C, though perhaps nobody heard of it."""
+    return _interrupted
 
 
 def search_here_last() -> None:

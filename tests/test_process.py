@@ -147,3 +147,24 @@ def test_an_output_that_is_full_is_a_failure_of_what_only_prints(tmp_path):
     )
     assert done.returncode == 1 and done.stderr.count("\n") == 1
     assert "standard output cannot be written" in done.stderr
+
+
+def test_a_ctrl_c_that_a_library_swallowed_stops_the_command_all_the_same(tmp_path):
+    """As while modules are imported: nobody hears of the exception."""
+    code = """
+import os, signal, sys
+from jaxrobust import main, process
+process.prepare()
+assert not process.was_interrupted()
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+except KeyboardInterrupt:
+    pass
+from jaxrobust.training.signals import Interrupt
+assert process.was_interrupted() and Interrupt().received == signal.SIGINT
+process.end(lambda: main.run(["main", "--config=digits_dal", "--dry_run"]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment()
+    )
+    assert (done.returncode, done.stderr, done.stdout) == (130, "Stopped.\n", "")

@@ -82,7 +82,8 @@ def _take(path: Path, owner: dict[str, Any]) -> None:
         except OSError:  # a file system without links
             os.replace(new, path)
     finally:
-        new.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # A read-only mount refuses even what is not there.
+            new.unlink()
     files.sync_folder(path.parent)
 
 

@@ -60,6 +60,8 @@ class Model:
       mean, std: float32 [C] or [D], of the training examples; those of uint8 in 0..1.
       data: what the run was trained on, see `data_record`.
       encoder: of a table, what turns its rows into the features [D]; else None.
+      recorded: the configuration as the version that began the run wrote it, which had perhaps
+        fewer settings; None if this version does.
     """
 
     config: ConfigDict
@@ -71,14 +73,24 @@ class Model:
     std: np.ndarray
     data: dict[str, Any]
     encoder: tabular.Encoder | None = None
+    recorded: dict[str, Any] | None = None
 
     @property
     def fingerprint(self) -> str:
         """A SHA-256 of configuration and data; checkpoints carry it, see `Saver`."""
-        record = json.dumps(
-            [json.loads(configuration.to_json(self.config)), self.data], sort_keys=True
-        )
+        record = json.dumps([self.settings(), self.data], sort_keys=True)
         return hashlib.sha256(record.encode()).hexdigest()
+
+    def settings(self) -> dict[str, Any]:
+        """Returns the configuration as `model.npz` has it."""
+        return self.recorded or json.loads(configuration.to_json(self.config))
+
+    def begun_as(self, before: Model | None) -> Model:
+        """Returns the model with the record of the run that it goes on with, if there is one: an
+        earlier version may have had fewer settings, and fewer digests of the same data."""
+        if before is None:
+            return self
+        return dataclasses.replace(self, recorded=before.recorded, data=before.data)
 
 
 def of(experiment: Experiment) -> Model:
@@ -102,7 +114,7 @@ def save(model: Model, workdir: Path) -> None:
     """Writes `model.npz`, whole or not at all."""
     record = {
         "version": _VERSION,
-        "config": json.loads(configuration.to_json(model.config)),
+        "config": model.settings(),
         "class_names": model.class_names,
         "feature_names": model.feature_names,
         "shape": model.shape,
@@ -149,6 +161,7 @@ def load_model(workdir: Path) -> Model | None:
             mean=arrays["mean"],
             std=arrays["std"],
             encoder=tabular.from_arrays(columns) if columns else None,
+            recorded=record["config"],
         )
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, UserError):

@@ -222,7 +222,7 @@ def write_end(
         test = (last["test"].logits, data.test.labels) if "test" in last else None
         figures.write_all(workdir / "figures", rows, test, data.class_names, results)
         draw_learned(experiment, workdir)
-    auditing.save(found, workdir / "evidence.npz", models.of(experiment).fingerprint)
+    auditing.save(found, workdir / "evidence.npz", auditing.fingerprint(workdir))
     audited = auditing.find(config, data.manifest, found)
     results["audit"] = audited.summary
     write_matrices(workdir, data, last)

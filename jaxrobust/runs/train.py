@@ -70,7 +70,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     if config.audit.folds:
         cross_validation.check_folds(experiment, config.audit.folds)
     model = models.of(experiment)
-    _check_same_data(workdir, model, experiment)
+    model = model.begun_as(_check_same_data(workdir, experiment))
     with _writing(workdir), _lock(workdir) as held, Interrupt() as interrupt:
         done = check_workdir(config, workdir)  # Another process may have finished it by now.
         try:
@@ -145,7 +145,8 @@ def _blend(config: ConfigDict, workdir: Path, done: dict[str, Any] | None) -> di
     return blended.train(config, workdir, say=say)
 
 
-def _check_same_data(workdir: Path, model: models.Model, experiment: Experiment) -> None:
+def _check_same_data(workdir: Path, experiment: Experiment) -> models.Model | None:
+    """Returns the model of the run that has begun in a workdir, or None. Raises `UserError`."""
     before = models.load_model(workdir)
     begun = saved_steps(workdir / "checkpoints") or (workdir / "results.json").is_file()
     if before is not None and begun:
@@ -155,6 +156,8 @@ def _check_same_data(workdir: Path, model: models.Model, experiment: Experiment)
             experiment.data,
             "Put them back as they were, or use another --workdir.",
         )
+        return before
+    return None
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import contextlib
 import signal
 import threading
 
-from jaxrobust.process import say
+from jaxrobust.process import say, was_interrupted
 
 _SIGNALS = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
@@ -35,15 +35,15 @@ class Interrupted(Exception):
 class Interrupt:
     """Within its `with` block `received` turns from 0 to the number of the first signal.
 
-    A second Ctrl-C is not held back. Under `nohup`, SIGHUP goes on being ignored. Outside the main
-    thread signals are left alone.
+    A Ctrl-C that came before and that nobody heard of counts. A second one is not held back. Under
+    `nohup`, SIGHUP goes on being ignored. Outside the main thread signals are left alone.
 
     Args:
       text: what to say when a signal comes.
     """
 
     def __init__(self, text: str = "Stopping: saving a checkpoint first."):
-        self.received, self.text = 0, text
+        self.received, self.text = signal.SIGINT if was_interrupted() else 0, text
         self._before = {}
 
     def __enter__(self) -> Interrupt:

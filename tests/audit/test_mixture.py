@@ -114,7 +114,7 @@ def test_the_better_separated_candidate_is_chosen_and_the_earlier_where_none_gai
     far, labels, _ = evidence(apart=5.0, named=False)
     near, _, _ = evidence(apart=1.5, named=False)
     assert mixture.choose([near, far], labels, 4, 0) == 1
-    one, labels, _ = evidence(rate=0.0, named=False)
+    one, labels, _ = evidence(rate=0.0, apart=9.0, named=False)  # all labels are learned
     assert mixture.choose([one, one, one], labels, 4, 0) == 0
 
 
@@ -132,7 +132,7 @@ def test_a_candidate_that_gains_little_is_begun_only_if_few_labels_look_wrong_in
         return mixture.Mixture(np.full(2, rate), 1.0, -1.0, 1.0, None, None, gain)
 
     monkeypatch.setattr(mixture, "fit", fit)
-    known = Evidence(np.full(50, 1.0), (-1.0, 1.0), (1.0, 1.0))
+    known = Evidence(np.tile([-1.0, 1.0], 25), (-1.0, 1.0), (1.0, 1.0))
     labels = np.arange(50) % 2
     assert mixture.choose([known, known], labels, 2, 0) == 1  # exactly great is not greater
     gains, rates = iter([1.01 * mixture.GREAT_GAIN, 0.02]), iter([0.9, 0.1])

@@ -10,7 +10,7 @@ from helpers import Killed, run_main, settings
 
 import jaxrobust
 from jaxrobust.errors import RunError, UserError
-from jaxrobust.runs import audit, train
+from jaxrobust.runs import audit, model, train
 from jaxrobust.runs.lock import locked
 from jaxrobust.training import checkpoints
 from jaxrobust.training.metrics_log import read_rows
@@ -274,3 +274,35 @@ def test_a_pipe_in_the_place_of_a_file_does_not_hang(copy, tmp_path, name):
     os.mkfifo(copy / name)
     said = run_main("--mode=audit", "--workdir=w", folder=tmp_path)
     assert said.returncode in (0, 2) and said.stderr.count("\n") <= 1
+
+
+def test_a_run_of_a_version_with_fewer_settings_opens_and_goes_on(copy, paused, tmp_path):
+    """As an earlier version wrote it: a setting and a digest of the data are missing."""
+
+    def earlier(workdir):
+        arrays = dict(np.load(workdir / "model.npz"))
+        record = json.loads(str(arrays["model"]))
+        del record["config"]["audit"], record["data"]["sizes of image files"]
+        np.savez(workdir / "model.npz", **arrays | {"model": np.array(json.dumps(record))})
+        own = model.load_model(workdir).fingerprint
+        for step in (workdir / "checkpoints").iterdir():
+            place = step / "place" / "metadata"
+            place.write_text(json.dumps(json.loads(place.read_text()) | {"record": own}))
+            (step / "digest.json").unlink()
+            checkpoints._write_digest(step)
+        return own
+
+    before = model.load_model(copy).fingerprint
+    own = earlier(copy)
+    assert own != before == model.load_model(paused).fingerprint
+    (copy / "evidence.npz").unlink()
+    np.save(tmp_path / "x.npy", np.zeros((2, 8, 8, 1), np.float32))
+    for mode in ("evaluate", "predict"):
+        said = run_main(f"--mode={mode}", "--workdir=w", "--input=x.npy", folder=tmp_path)
+        assert said.returncode == 0, said.stderr
+    jaxrobust.train(settings(), copy)
+    assert audit.remake(copy)
+    assert earlier(paused) == own
+    results = jaxrobust.train(settings(), paused)
+    assert results["last"] == json.loads((copy / "results.json").read_text())["last"]
+    assert model.load_model(paused).fingerprint == own

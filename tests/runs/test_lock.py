@@ -102,3 +102,16 @@ def test_leftovers_of_killed_writers_go_and_those_of_others_stay(tmp_path):
 
 def test_the_start_of_a_process_that_is_not_there_is_empty():
     assert lock._started(999_999_999) == "" != lock._started(os.getpid())
+
+
+def test_where_nothing_can_be_written_the_lock_itself_is_named(tmp_path, monkeypatch):
+    """As on a read-only mount, which refuses to remove even what is not there."""
+
+    def refuse(self, *args, **options):
+        raise OSError(30, "Read-only file system", str(self))
+
+    monkeypatch.setattr(lock.Path, "open", refuse)
+    monkeypatch.setattr(lock.Path, "unlink", refuse)
+    with pytest.raises(OSError, match="Read-only file system") as error:
+        locked(tmp_path).__enter__()
+    assert error.value.filename == str(tmp_path / "lock")
