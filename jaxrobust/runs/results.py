@@ -29,13 +29,14 @@ from jaxrobust.training.sharding import is_first
 
 MATRICES = "matrices.npz"
 VERSION = 1
-_KINDS: dict[str, Any] = {
-    "last": dict,
-    "selected": dict,
+_KINDS: dict[str, tuple[type, ...]] = {
+    "last": (dict,),
+    "selected": (dict,),
     "selection_split": (str, type(None)),
-    "noise": dict,
-    "epochs": int,
+    "noise": (dict,),
+    "epochs": (int,),
 }
+_LEAST = ("last", "selected")
 
 
 def write_start(experiment, model, workdir: Path) -> None:
@@ -66,8 +67,8 @@ def load(workdir: Path) -> dict[str, Any]:
 
 def _problem(found: dict[str, Any]) -> str | None:
     """Returns what of the contents of a results.json is not as `write_end` writes it, or None."""
-    for name, kinds in _KINDS.items():
-        if not isinstance(found.get(name), kinds) or isinstance(found[name], bool):
+    for name in sorted(found.keys() | set(_LEAST)):
+        if name in _KINDS and type(found.get(name)) not in _KINDS[name]:
             return f"{name!r} is missing or of another type"
     for which in ("last", "selected"):
         for name, value in found[which].items():

@@ -118,8 +118,9 @@ def lost_files(workdir: Path, done: dict[str, Any]) -> list[str]:
       done: its results.
     """
     lost = [name for name in _OF_A_FINISHED_RUN if not (workdir / name).is_file()]
-    rows = sum(row["epoch"] <= done["epochs"] for row in read_rows(workdir / LOG))
-    return lost + ([LOG] if rows < done["epochs"] else [])
+    epochs = done.get("epochs", 0)
+    rows = sum(row["epoch"] <= epochs for row in read_rows(workdir / LOG))
+    return lost + ([LOG] if rows < epochs else [])
 
 
 def _blend(config: ConfigDict, workdir: Path, done: dict[str, Any] | None) -> dict[str, Any]:
