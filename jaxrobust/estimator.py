@@ -25,9 +25,9 @@ from sklearn.utils.validation import (
 
 from jaxrobust import config as configuration
 from jaxrobust import networks
-from jaxrobust.audit import crowd, find_label_issues, models
+from jaxrobust.audit import find_label_issues, models
 from jaxrobust.audit.checks import COLLAPSED
-from jaxrobust.data import table, tabular
+from jaxrobust.data import crowd, table, tabular
 from jaxrobust.data.examples import Examples, Source
 from jaxrobust.data.prepare import prepare
 from jaxrobust.data.readers import arrays as tables

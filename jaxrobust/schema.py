@@ -150,6 +150,19 @@ SCHEMA: dict[str, Any] = {
         "unlabeled": Setting(
             None, "label or class folder that means 'not labeled': these examples are left out", str
         ),
+        "annotators": Setting(
+            None,
+            "labels of several annotators: columns of a CSV file (names or patterns, separated by "
+            "commas), the array [N, A] of an .npz file, or a file of labels (.csv, .npy) per "
+            "annotator; their consensus is the given label, their disagreement evidence",
+            str,
+        ),
+        "consensus": Setting(
+            "dawid_skene",
+            "how the labels of data.annotators are combined",
+            str,
+            one_of("dawid_skene", "majority"),
+        ),
         "labels_file": Setting(
             None, "file of labels (.npy, .csv, noise.npz) that replace those of the data set", str
         ),

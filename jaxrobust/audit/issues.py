@@ -13,11 +13,13 @@ from jaxrobust.audit.cross_validation import out_of_sample
 from jaxrobust.audit.neighbors import Duplicates
 from jaxrobust.audit.recorder import Recorder
 from jaxrobust.audit.sources import Source, limited, score_of
+from jaxrobust.data import crowd as crowds
 from jaxrobust.errors import check
 
 # How much a source counts in the combination. A network that has not seen a label makes mistakes of
 # its own, which look like wrong labels; dynamics show how the label itself was learned.
 RELIANCE = {"dynamics": 3.0}  # others 1
+METHOD = "dawid_skene"  # of the consensus of annotators
 NONE_BELOW = 0.002  # a noise rate that is as good as none
 
 
@@ -134,6 +136,7 @@ def find_label_issues(
     curves: Any = None,
     weights: Any = None,
     crowd: Literal["dawid_skene", "majority"] | None = None,
+    votes: Any = None,
     class_names: Sequence[str] | None = None,
     paths: Sequence[str] | None = None,
     index: Any = None,
@@ -171,6 +174,8 @@ def find_label_issues(
       weights: [N], how far a method trusted each label (not negative), or a mapping from names to
         such arrays.
       crowd: how annotators' labels are combined; default Dawid–Skene.
+      votes: int [N, A], class numbers of annotators, -1 where one gave none, whose consensus is
+        already in `labels`: their disagreement alone is evidence.
       class_names: K names, in the order of the columns; default: the distinct labels if these are
         names (sorted; numerically if all are whole numbers), else the numbers.
       paths: N names of the examples.
@@ -211,6 +216,9 @@ def find_label_issues(
         index,
         crowd,
     )
+    if votes is not None:
+        agreement = crowds.consensus(np.asarray(votes), len(given.class_names), crowd or METHOD)[1]
+        given = given._replace(agreement=agreement)
     if model is not None:
         check(given.probabilities is None, "Pass probabilities or model, not both.")
         p = out_of_sample(

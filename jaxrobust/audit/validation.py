@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxrobust.audit import crowd
+from jaxrobust.data import crowd
 from jaxrobust.errors import UserError, check, choose
 
 TOLERANCE = 1e-2  # of the sum of a row of probabilities,

@@ -25,6 +25,7 @@ class Examples(NamedTuple):
       rows: int64 [N], each example's row in the source's own order, or None for 0 ... N-1.
       groups: int64 [N], numbers of groups (patients, bursts, copies of a file) that no split may
         separate, the same in all splits; or None.
+      votes: int32 [N, A], labels of A annotators, -1 where one gave none, or None.
     """
 
     x: Any
@@ -32,6 +33,7 @@ class Examples(NamedTuple):
     ids: list[str] | None = None
     rows: np.ndarray | None = None
     groups: np.ndarray | None = None
+    votes: np.ndarray | None = None
 
 
 class Source(NamedTuple):
@@ -133,13 +135,14 @@ def in_memory(x: Any) -> bool:
 
 def take(examples: Examples, positions: np.ndarray) -> Examples:
     """Returns the examples at `positions`; of data that is not in memory, a view."""
-    x, labels, ids, rows, groups = examples
+    x, labels, ids, rows, groups, votes = examples
     return Examples(
         x[positions] if in_memory(x) else View(x, positions),
         labels[positions],
         None if ids is None else [ids[i] for i in positions],
         positions.astype(np.int64) if rows is None else rows[positions],
         None if groups is None else groups[positions],
+        None if votes is None else votes[positions],
     )
 
 

@@ -14,8 +14,8 @@ from jaxrobust.data.readers import csv_columns
 from jaxrobust.errors import UserError, check, nearest
 
 _WHOLE = re.compile(r"^(-?\d+)\.0*$")
-_LABEL = ("label", "given_label")
-_KEY = ("index", "path", "id")
+LABEL = ("label", "given_label")
+KEY = ("index", "path", "id")
 REPLACES = "replaces"
 _TRUTH = ("true_label", "true", "clean_label", "clean")
 
@@ -58,7 +58,7 @@ def replace(source: Source, path: str | Path, *, check_labels: bool = True) -> S
         given = _from_manifest(path, source)
     if check_labels:
         _check_agreement(given, truth, len(source.class_names), path)
-    return source._replace(train=source.train._replace(labels=given), true_labels=truth)
+    return source._replace(train=source.train._replace(labels=given, votes=None), true_labels=truth)
 
 
 def apart(split: Examples, train: Examples) -> bool:
@@ -71,9 +71,9 @@ def apart(split: Examples, train: Examples) -> bool:
 def _corrected(source: Source, path: Path) -> Source:
     """Puts the labels of a file of corrections in the place of a source's own."""
     columns = csv_columns.read(path).columns
-    values = codes(columns[csv_columns.column(columns, _LABEL, path)], source.class_names, path)
-    key = next((name for name in _KEY if name in columns), None)
-    check(key is not None, f"Labels file {path} has no column {' or '.join(_KEY)}.")
+    values = codes(columns[csv_columns.column(columns, LABEL, path)], source.class_names, path)
+    key = next((name for name in KEY if name in columns), None)
+    check(key is not None, f"Labels file {path} has no column {' or '.join(KEY)}.")
     splits = {"train": source.train, "test": source.test, "validation": source.validation}
     line = {str(name): i for i, name in enumerate(columns[key])}
     changed = total = 0
@@ -90,7 +90,7 @@ def _corrected(source: Source, path: Path) -> Source:
                 np.where(place >= 0, values[place], split.labels) if len(place) else split.labels
             )
         changed, total = changed + int((labels != split.labels).sum()), total + len(labels)
-        splits[name] = split._replace(labels=labels.astype(np.int32))
+        splits[name] = split._replace(labels=labels.astype(np.int32), votes=None)
     note = f"Labels are those of {path}: {changed} of {total} are not the data set's own."
     return source._replace(**splits, notes=(*source.notes, note))
 
@@ -114,8 +114,8 @@ def _from_npy(path: Path, source: Source) -> np.ndarray:
 
 def _from_csv(path: Path, source: Source, truth: np.ndarray) -> np.ndarray:
     columns = csv_columns.read(path).columns
-    label = csv_columns.column(columns, _LABEL, path)
-    key = next((name for name in _KEY if name in columns), None)
+    label = csv_columns.column(columns, LABEL, path)
+    key = next((name for name in KEY if name in columns), None)
     values = codes(columns[label], source.class_names, path)
     if key is None:
         place = _in_order(np.arange(len(values)), source, path)

@@ -27,6 +27,7 @@ class Part(NamedTuple):
       ids: N names, or None.
       table: of tables, the rows as they were before `Prepared.encoder` turned them into x.
       groups: int64 [N], see `Examples`, or None.
+      votes: int32 [N, A], see `Examples`, or None.
     """
 
     x: Any
@@ -36,6 +37,7 @@ class Part(NamedTuple):
     ids: list[str] | None
     table: Table | None = None
     groups: np.ndarray | None = None
+    votes: np.ndarray | None = None
 
 
 PARTS = ("train", "metadata", "validation", "test")
@@ -175,6 +177,10 @@ def prepare(
         "(a labels file's, a label key's): choose one of the two.",
     )
     validation_kind = _validation_kind(source, validation_fraction, validation_clean)
+    check(
+        noise_kind == "none" or source.train.votes is None,
+        f"Noise {noise_kind!r} cannot be put on the labels of several annotators: choose one.",
+    )
     pool = Pool(source, seed)
     with splits.on_cpu():
         metadata, validation = _deal(
@@ -290,15 +296,15 @@ def _encoded(prepared: Prepared) -> Prepared:
 def _part(examples: Examples, rows: Rows | None) -> Part | None:
     if rows is None:
         return None
-    x, _, ids, _, groups = take(examples, positions(rows_of(examples), rows.index))
-    return Part(x, rows.given_labels, rows.true_labels, rows.index, ids, groups=groups)
+    x, _, ids, _, groups, votes = take(examples, positions(rows_of(examples), rows.index))
+    return Part(x, rows.given_labels, rows.true_labels, rows.index, ids, groups=groups, votes=votes)
 
 
 def _whole(examples: Examples | None) -> Part | None:
     if examples is None:
         return None
-    x, labels, ids, _, groups = examples
-    return Part(x, labels, labels, rows_of(examples), ids, groups=groups)
+    x, labels, ids, _, groups, votes = examples
+    return Part(x, labels, labels, rows_of(examples), ids, groups=groups, votes=votes)
 
 
 def _warnings(prepared: Prepared) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from jaxrobust.data import annotators as raters
 from jaxrobust.data import splits
 from jaxrobust.data.examples import Examples, Loaded, Source, labeled_only, take
 from jaxrobust.data.readers import arrays, folder, tfds
@@ -22,6 +23,8 @@ def load(
     label_column: str | None = None,
     group_column: str | None = None,
     unlabeled: str | None = None,
+    annotators: str | None = None,
+    consensus: str = "dawid_skene",
     image_size: int | None = None,
     on_unreadable: str = "error",
     test_fraction: float | None = None,
@@ -44,6 +47,9 @@ def load(
       group_column: column of a CSV file, or array of an .npz file, that names each example's group
         (patient, video); no split separates a group.
       unlabeled: label or class folder that means "not labeled".
+      annotators: columns of a CSV file, the array [N, A] of an .npz file, or a file of labels per
+        annotator, see `data.annotators`; their consensus takes the place of the labels.
+      consensus: how it is found, see `crowd.CONSENSUS`.
       image_size: images from files: shorter side resized to it, then the central square.
       on_unreadable: `error`, or `skip` images that cannot be decoded.
       test_fraction: fraction held out where there is no test split; 0 for none. Default: 0.3 of
@@ -68,13 +74,23 @@ def load(
         group_column is None or name in OWN[1:],
         f"data.group_column is for folder, npz and csv; {name!r} has no groups.",
     )
+    by_file = raters.are_files(annotators)
+    check(
+        annotators is None or by_file or name in ("npz", "csv"),
+        f"data.annotators={annotators}: {name!r} takes a file (.csv, .npy) per annotator.",
+    )
+    inside = None if by_file else annotators
     if name == "digits":
         check(path is None and label_key is None, "digits takes neither a path nor a label key.")
         loaded = _digits()
     elif name == "npz":
-        loaded = arrays.load_npz(path, label_key=label_key, max_bytes=max_bytes, **roles)
+        loaded = arrays.load_npz(
+            path, label_key=label_key, max_bytes=max_bytes, annotators=inside, **roles
+        )
     elif name == "csv":
-        loaded = arrays.load_csv(path, label_key=label_key, label_column=label_column, **roles)
+        loaded = arrays.load_csv(
+            path, label_key=label_key, label_column=label_column, annotators=inside, **roles
+        )
     elif name == "folder":
         loaded = folder.load(
             path, label_key=label_key, label_column=label_column, num_classes=num_classes,
@@ -82,6 +98,10 @@ def load(
         )  # fmt: skip
     else:
         loaded = tfds.load(name, data_dir=data_dir, label_key=label_key, own=OWN, **images)
+    if by_file:
+        loaded = raters.from_files(loaded, annotators or "")
+    if annotators is not None:
+        loaded = raters.agreed(loaded, consensus)
     loaded = labeled_only(loaded)
     if num_classes is not None:
         loaded = _first_classes(loaded, num_classes)

@@ -98,6 +98,8 @@ def gather(
         found["out_of_sample"] = cross_validation.out_of_sample(
             experiment, config.audit.folds, say, pause
         )
+    if data.train.votes is not None:
+        found["votes"] = data.train.votes
     pause()
     for name, part in (
         ("paths", data.train),
@@ -171,6 +173,8 @@ def find(config: ConfigDict, record: Manifest, found: Evidence) -> Audited:
         true_probabilities=found.get("true_out_of_sample"),
         training_probabilities=found.get("training_probabilities"),
         curves=found.get("curves"),
+        votes=found.get("votes"),
+        crowd=config.data.consensus if "votes" in found else None,
         weights=weights,
         class_names=names,
         index=rows.index,

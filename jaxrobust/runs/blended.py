@@ -91,6 +91,7 @@ class Judged(NamedTuple):
     split: np.ndarray
     groups: np.ndarray | None
     ids: list[str] | None
+    votes: np.ndarray | None
 
 
 def train(config: ConfigDict, workdir: Path, say: Say) -> dict[str, Any]:
@@ -182,12 +183,16 @@ def _joined(parts: list[Part]) -> dict[str, Any]:
     ids = None
     if all(p.ids is not None for p in parts):
         ids = [name for p in parts for name in p.ids]
+    votes = None
+    if all(p.votes is not None for p in parts):
+        votes = np.concatenate([p.votes for p in parts])
     return {
         "labels": np.concatenate([p.labels for p in parts]).astype(np.int32),
         "true": np.concatenate([p.true_labels for p in parts]).astype(np.int32),
         "index": np.concatenate([p.index for p in parts]),
         "groups": groups,
         "ids": ids,
+        "votes": votes,
     }
 
 
@@ -228,6 +233,8 @@ def _evidence(every: Judged, study: models.Study) -> auditing.Evidence:
         "judged_index": every.index,
         "split": every.split,
     }
+    if every.votes is not None:
+        found["votes"] = every.votes
     if every.ids is not None:
         found["judged_paths"] = np.array(every.ids)
     return found

@@ -65,6 +65,8 @@ def load_source(config: ConfigDict) -> Source:
         label_column=d.label_column,
         group_column=d.group_column,
         unlabeled=d.unlabeled,
+        annotators=d.annotators,
+        consensus=d.consensus,
         image_size=d.image_size,
         on_unreadable=d.on_unreadable,
         test_fraction=d.test_fraction,

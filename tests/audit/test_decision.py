@@ -6,9 +6,10 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
-from jaxrobust.audit import checks, crowd, decision, find_label_issues
+from jaxrobust.audit import checks, decision, find_label_issues
 from jaxrobust.audit import noise_model as model
 from jaxrobust.audit.cross_validation import out_of_sample
+from jaxrobust.data import crowd
 from jaxrobust.errors import UserError
 
 

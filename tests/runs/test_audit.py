@@ -388,6 +388,8 @@ def test_the_labels_to_correct_are_those_of_the_configured_data(run, tmp_path, m
                 "label_column": None,
                 "group_column": None,
                 "unlabeled": None,
+                "annotators": None,
+                "consensus": "dawid_skene",
                 "image_size": 8,
                 "on_unreadable": "skip",
                 "test_fraction": 0.5,

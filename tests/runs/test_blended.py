@@ -215,3 +215,28 @@ def test_lost_models_are_not_made_of_other_data(run, patients, tmp_path, capsys)
         patients[0].write_bytes(table)
     assert "and the data have changed since" in capsys.readouterr().err
     assert not (copy / blended.MODEL).exists()
+
+
+def test_annotators_of_a_command_line(patients, tmp_path, capsys):
+    """Three columns of labels: two right ones and the wrong one; their disagreement is evidence."""
+    table, wrong = rows(patients[0]), patients[1]
+    header = [n for n in table[0] if n not in ("label", "split")]
+    lines = [",".join([*header, "anna", "ben", "carl"])]
+    kinds = ["kindA", "kindB", "kindC"]
+    for row, bad in zip(table, wrong, strict=True):
+        right = kinds[(kinds.index(row["label"]) - bad) % 3]
+        lines.append(",".join([*(row[n] for n in header), right, right, row["label"]]))
+    (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
+    command = ["jaxrobust", "--config=table", f"--config.data.path={tmp_path / 't.csv'}"]
+    command += ["--config.data.annotators=anna,ben,carl", f"--workdir={tmp_path / 'run'}"]
+    assert main.run(command) == 0
+    assert f"they differ about {wrong.sum()}" in capsys.readouterr().err
+    found = json.loads((tmp_path / "run/results.json").read_text())
+    assert found["audit"]["sources"] == ["prediction", "annotators"]
+    issues = rows(tmp_path / "run/label_issues.csv")
+    given = {int(r["index"]): r["given_label"] for r in issues}
+    right = [
+        kinds[(kinds.index(r["label"]) - bad) % 3] for r, bad in zip(table, wrong, strict=True)
+    ]
+    assert [given[i] for i in range(178)] == right
+    assert main.run(["jaxrobust", "--mode=audit", f"--workdir={tmp_path / 'run'}"]) == 0

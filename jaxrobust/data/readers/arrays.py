@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxrobust import files
+from jaxrobust.data import annotators as annotators_of
 from jaxrobust.data.class_labels import encode
 from jaxrobust.data.examples import Examples, Loaded
 from jaxrobust.data.readers import csv_columns
@@ -24,6 +25,7 @@ def load_npz(
     max_bytes: int,
     group_column: str | None = None,
     unlabeled: str | None = None,
+    annotators: str | None = None,
 ) -> Loaded:
     """Reads arrays: images or features, and labels.
 
@@ -34,6 +36,8 @@ def load_npz(
     `Table` where that would lose something (offsets, missing values, beyond float32's range).
     Labels are integers or strings; see `class_labels`. With a `label_key`, that array is given to
     training and `y` is the truth. With a `group_column`, that array names each example's group.
+    With `annotators`, that array [N, A] holds the labels of A annotators, NaN, None or -1 where one
+    gave none.
 
     Raises:
       UserError: an array is missing, lengths differ, pixels out of range, an infinite value
@@ -42,7 +46,7 @@ def load_npz(
     check(path is not None, "An npz data set needs a path.")
     file = Path(path).expanduser()
     arrays = _arrays(file, max_bytes)
-    given = label_key or "y"
+    given = annotators or label_key or "y"
     for key in ("x", given):
         _array(arrays, key, path)
     splits, raw, groups = {}, {}, {}
@@ -54,6 +58,8 @@ def load_npz(
         check(y_key in arrays, f"{path} has {x_key!r} but not {y_key!r}.")
         if group_column is not None and (split == "train" or group_column + suffix in arrays):
             groups[split] = _array(arrays, group_column + suffix, path)
+        if annotators is not None and split != "train" and given + suffix in arrays:
+            y_key = given + suffix
         splits[split], raw[split] = as_examples(arrays[x_key], x_key, path), arrays[y_key]
         check(
             len(splits[split]) == len(raw[split]),
@@ -72,13 +78,43 @@ def load_npz(
             len(named) == len(raw[split]),
             f"{path}: {group_column!r} names {len(named)} groups of {len(raw[split])} examples.",
         )
+    votes, raw = _votes(raw, path) if annotators is not None else ({}, raw)
     labels, names = encode(raw, unlabeled=unlabeled)
+    votes = {split: np.stack([labels[key] for key in keys], 1) for split, keys in votes.items()}
     numbers = group_numbers(groups)
     examples = {
-        split: Examples(x, labels[split], None, np.arange(len(x)), numbers.get(split))
+        split: Examples(
+            x,
+            votes[split][:, 0] if split in votes else labels[split],
+            None,
+            np.arange(len(x)),
+            numbers.get(split),
+            votes.get(split),
+        )
         for split, x in splits.items()
     }
     return Loaded(examples, names, labels.get("truth"), len(splits["train"]))
+
+
+def _votes(raw: dict[str, Any], path: Any) -> tuple[dict[str, Any], dict[Any, Any]]:
+    """Takes arrays [N, A] of annotators apart; returns the keys of each split's, and all labels."""
+    keys: dict[str, Any] = {}
+    apart: dict[Any, Any] = {}
+    width = raw["train"].shape[1] if np.ndim(raw["train"]) == 2 else 0
+    check(
+        width > 1,
+        f"{path}: data.annotators needs an array [N, A] of two annotators or more; it has shape "
+        f"{list(np.shape(raw['train']))}.",
+    )
+    for split, labels in raw.items():
+        if split == "truth":
+            apart[split] = labels
+            continue
+        labels = np.asarray(labels)
+        labels = labels[:, None].repeat(width, 1) if labels.ndim == 1 else labels
+        keys[split] = [(split, j) for j in range(width)]
+        apart |= {key: labels[:, key[1]] for key in keys[split]}
+    return keys, apart
 
 
 def _array(arrays: dict[str, Any], key: str, path: Any) -> np.ndarray:
@@ -193,13 +229,15 @@ def load_csv(
     label_column: str | None = None,
     group_column: str | None = None,
     unlabeled: str | None = None,
+    annotators: str | None = None,
 ) -> Loaded:
     """Reads a table: one example per row, mixed features in columns; see `tabular`.
 
     The label is the column `label_column`, or else `label`, `class`, `target`, or the last; a
     column `split` (train, validation, test) and a column `id` are understood; all others but the
-    group are features. With a `label_key`, that column is given to training and the label, if
-    there is one, is the truth.
+    group are features. With `annotators` (names or patterns of columns, separated by commas),
+    these hold a label per annotator, and a `label_column` is the truth. With a `label_key`, that
+    column is given to training and the label, if there is one, is the truth.
 
     Raises:
       UserError: see `csv_columns.read`; a column that is not there; a label column of which
@@ -209,6 +247,9 @@ def load_csv(
     sheet = csv_columns.read(path)
     columns, notes = sheet.columns, list(sheet.notes)
     own = csv_columns.label_column(columns, label_column, path)
+    if annotators is not None:
+        check(label_key is None, "data.annotators and data.label_key are both set; use one.")
+        return _of_annotators(sheet, path, annotators, label_column, group_column, unlabeled)
     given = own if label_key is None else csv_columns.column(columns, (label_key,), path)
     named = label_column is not None or own.lower() in csv_columns.LABELS
     truth = columns[own] if given != own and named else None
@@ -249,3 +290,51 @@ def load_csv(
     return Loaded(
         splits, names, labels.get("truth"), len(x), tuple(notes), feature_names=tuple(features)
     )
+
+
+def _of_annotators(
+    sheet: csv_columns.Sheet,
+    path: str,
+    wanted: str,
+    label_column: str | None,
+    group_column: str | None,
+    unlabeled: str | None,
+) -> Loaded:
+    """Reads a table whose labels are in a column per annotator, see `load_csv`."""
+    columns, notes = sheet.columns, list(sheet.notes)
+    raters = annotators_of.columns(wanted, columns, path)
+    own = [label_column] if label_column is not None else []
+    unused = [n for n in columns if n.lower() in csv_columns.LABELS and n not in (*raters, *own)]
+    if unused:
+        notes.append(
+            f"Column {', '.join(map(repr, unused))} is not used: the labels are the annotators'. "
+            f"Right labels, to measure by, are named by --config.data.label_column={unused[0]}."
+        )
+    group = group_column and csv_columns.column(columns, (group_column,), path)
+    roles = {*raters, *own, *unused, "split", "id", group}
+    x = csv_columns.table(sheet, [name for name in columns if name not in roles], path)
+    where = np.full(len(x), "train")
+    if "split" in columns:
+        where = csv_columns.splits(columns["split"], path)
+    raw: dict[Any, Any] = {name: columns[name] for name in raters}
+    if own:
+        raw["truth"] = columns[csv_columns.column(columns, own, path)]
+    labels, names = encode(raw, unlabeled=unlabeled)
+    votes = np.stack([labels[name] for name in raters], 1)
+    groups = group_numbers({"all": columns[group]})["all"] if group else None
+    ids = columns.get("id")
+    splits = {
+        str(split): Examples(
+            x[r],
+            votes[r, 0],
+            None if ids is None else ids[r].tolist(),
+            r,
+            None if groups is None else groups[r],
+            votes[r],
+        )
+        for split in np.unique(where)
+        for r in (np.flatnonzero(where == split),)
+    }
+    check("train" in splits, f"{path}: no row belongs to the split 'train'.")
+    truth = labels["truth"][where == "train"] if own else None
+    return Loaded(splits, names, truth, len(x), tuple(notes), feature_names=tuple(x.columns))
