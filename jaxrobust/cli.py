@@ -6,6 +6,7 @@ mistakes in a flag are answered at once.
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -32,7 +33,7 @@ STRINGS = {
     "fail_on": None,
     "sweep": None,
 }
-FLAGS = ("config", "dry_run", "force", *STRINGS)
+FLAGS = ("config", "dry_run", "force", "verbose", *STRINGS)
 _DATA = ("data.path", "data.data_dir", "data.labels_file", "data.manifest")
 _SPEED = ("data.residency", "data.workers", "eval.batch_size", "train.devices")
 TAKES = {
@@ -90,7 +91,7 @@ def command(values: flags.FlagValues) -> int:
     if values.dry_run:
         from jaxrobust.runs import predict as inference
 
-        print(inference.describe(values.config))
+        print(inference.describe(values.config, values.verbose))
         return 0
     return MODES[values.mode](values, Path(values.workdir))
 
@@ -144,6 +145,8 @@ def train(values: flags.FlagValues, workdir: Path) -> int:
         "results.json",
         "metrics.jsonl",
         "model.npz",
+        "blend.pkl",
+        "features.npz",
         "noise.npz",
         "matrices.npz",
         "checkpoints",
@@ -330,14 +333,17 @@ def parse(argv: list[str]) -> flags.FlagValues:
     for flag, default in STRINGS.items():
         flags.DEFINE_string(flag, default, "see --help", flag_values=values)
     flags.DEFINE_string("config_name", name, "what --config named", flag_values=values)
+    flags.DEFINE_boolean("verbose", False, "see --help", flag_values=values)
     flags.DEFINE_boolean("dry_run", False, "show what would be done, and stop", flag_values=values)
     flags.DEFINE_boolean("force", False, "see --help", flag_values=values)
     config = configuration.load(name) if name else configuration.default_config()
+    recipe = copy.deepcopy(config)
     try:
         config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=rest)
         left = values(rest)[1:]
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
         raise explain(error, rest) from None
+    configuration.check_benchmark(recipe, values.config, given(values))
     check(not left, f"Unexpected argument {left[0]!r}; flags begin with --." if left else "")
     check(
         values.mode in MODES,
@@ -392,7 +398,7 @@ def check_flags(argv: list[str]) -> None:
             key = key.removeprefix("config.")
             if key not in known:
                 raise unknown_key(key)
-        elif flag not in FLAGS and flag not in ("nodry_run", "noforce"):
+        elif flag not in FLAGS and flag not in ("nodry_run", "noforce", "noverbose"):
             raise UserError(f"Unknown flag --{flag}.{_nearest_flag(flag, list(known))}")
 
 
@@ -437,7 +443,8 @@ def usage() -> str:
         "  --export=label_studio:tasks.json or fiftyone:samples.csv  audit: files for them",
         "  --fail_on=CODE,…  train and audit: exit code 1 where the audit's notes have such a code",
         "  --distributed=auto (TPU, Slurm) or HOST:PORT,COUNT,ID: one of several processes",
-        "  --dry_run  show configuration, data and sizes; train nothing, write nothing",
+        "  --dry_run  show data, sizes and the expected time; train nothing, write nothing",
+        "  --verbose  dry run: also the whole configuration and the size of every class",
         "",
         "Settings:",
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -263,6 +263,51 @@ def recipes_folder() -> Path:
 def recipes() -> dict[str, Path]:
     """Returns the recipes that come with the package, by bare name."""
     return {path.stem: path for path in sorted(recipes_folder().glob("*.py"))}
+
+
+PLANTED = {
+    "data.noise.kind": "label noise",
+    "data.imbalance.kind": "a long tail",
+    "data.metadata.kind": "a meta set",
+    "data.validation.clean": "validation data with true labels",
+    "data.num_classes": "the first classes alone",
+    "data.subset": "a subset",
+}
+OWN_DATA = {"folder": "images", "npz": "arrays", "csv": "table"}
+"""Recipe for data of one's own, by data.name."""
+
+
+def check_benchmark(recipe: ConfigDict, config: ConfigDict, given: Iterable[str]) -> None:
+    """Checks that what a recipe does to its own benchmark data is not done to other data.
+
+    Args:
+      recipe: the configuration as it was loaded.
+      config: with what the user has set.
+      given: full names of the settings that the user has set.
+
+    Raises:
+      UserError: names what would be planted or cut, and the recipe for data of one's own.
+    """
+    before, after = flat(recipe), flat(config)
+    default = flat(default_config())
+    if before["data.name"] == after["data.name"]:
+        return
+    left = {
+        key: text
+        for key, text in PLANTED.items()
+        if after[key] != default[key] and after[key] == before[key] and key not in given
+    }
+    own = OWN_DATA.get(after["data.name"])
+    advice = (
+        f"For data of your own use --config={own}."
+        if own
+        else f"Set {', '.join(f'--config.{key}=…' for key in left)} yourself to do so."
+    )
+    check(
+        not left,
+        f"This recipe puts {', '.join(left.values())} into its benchmark data "
+        f"({before['data.name']}), which is not meant for data.name={after['data.name']}. {advice}",
+    )
 
 
 def find(text: str) -> Path:

@@ -77,6 +77,13 @@ def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
+def duration(seconds: float) -> str:
+    """Returns a time in words: "12 s", "3 min", "1.5 h"."""
+    if seconds < 100:
+        return f"{max(seconds, 1):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 def tell(text: str) -> None:
     """Prints what a command has found that is already in a file: nobody to read it is no error.
 

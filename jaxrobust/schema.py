@@ -305,6 +305,19 @@ SCHEMA: dict[str, Any] = {
     },
     "network": {
         "name": Setting("small_cnn", "network architecture", str, one_of(*NETWORKS)),
+        "pretrained": Setting(
+            None,
+            "weights that the network begins with: installed (of efficientnet_lite0), a "
+            ".safetensors or .pth file of torchvision or timm (resnet18, resnet34, resnet50, "
+            "vit_small), or hf:OWNER/REPOSITORY of the Hugging Face hub",
+            str,
+        ),
+        "freeze": Setting(
+            True,
+            "pretrained networks: train a linear layer on features that are computed once and kept "
+            "in the workdir; false: fine-tune the whole network",
+            bool,
+        ),
         "width": Setting(
             None,
             "hidden units of mlp, channels of small_cnn and others (default: the network's own)",

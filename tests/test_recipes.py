@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from jaxrobust import config as configuration
+from jaxrobust import main
 from jaxrobust.runs import experiment
 from jaxrobust.training.metrics_log import read_rows
 
@@ -112,3 +113,28 @@ def test_animal10n_runs_as_a_user_runs_it(tmp_path, program):
     figures = {path.name for path in (tmp_path / "w" / "figures").glob("*.png")}
     assert {"margins.png", "weight_by_rank.png", "learning_curves.png"} <= figures
     assert "animal3" in (tmp_path / "w" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("recipe", sorted(configuration.recipes()))
+def test_a_benchmark_recipe_is_not_put_on_other_data(recipe, tmp_path, capsys):
+    """What plants noise, cuts classes or takes clean metadata does so on its own data only."""
+    for k in range(4):
+        for i in range(6):
+            picture(tmp_path / "photos" / f"class{k}" / f"{i}.jpg", k, 4)
+    made = configuration.flat(configuration.load(recipe))
+    default = configuration.flat(configuration.default_config())
+    plants = [key for key in configuration.PLANTED if made[key] != default[key]]
+    command = ["jaxrobust", f"--config={recipe}", "--config.data.name=folder", "--dry_run"]
+    command += [f"--config.data.path={tmp_path / 'photos'}", "--config.train.batch_size=2"]
+    if not plants:  # Nothing of it is harmful.
+        main.parse(command)
+        return
+    assert main.run(command) == 2
+    assert "--config=images" in capsys.readouterr().err
+
+
+def test_what_a_user_plants_is_planted(tmp_path):
+    command = ["jaxrobust", "--config=digits_curvenet", "--config.data.name=npz", "--dry_run"]
+    given = ["noise.kind=symmetric", "imbalance.kind=step", "metadata.kind=noisy"]
+    values = main.parse([*command, *(f"--config.data.{text}" for text in given)])
+    assert values.config.data.noise.rate == 0.4

@@ -5,6 +5,7 @@ Symbols: N examples, K classes, [H, W, C] images as uint8, [D] features as float
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -126,6 +127,31 @@ class View:
 
     def __getitem__(self, i: int) -> np.ndarray:
         return np.asarray(self.x[int(self.rows[i])])
+
+
+class Joined:
+    """Several random-access `x`, one after the other, read when asked for."""
+
+    def __init__(self, parts: Sequence[Any]):
+        self.parts = parts
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self), *self.parts[0].shape[1:])
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.parts[0].dtype
+
+    def __len__(self) -> int:
+        return sum(len(p) for p in self.parts)
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        for part in self.parts:
+            if i < len(part):
+                return np.asarray(part[int(i)])
+            i -= len(part)
+        raise IndexError(i)
 
 
 def in_memory(x: Any) -> bool:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxrobust.data import label_noise, labels_file, manifest, splits, tabular
-from jaxrobust.data.examples import Examples, Source, positions, rows_of, take
+from jaxrobust.data.examples import Examples, Joined, Source, positions, rows_of, take
 from jaxrobust.data.manifest import Manifest, Rows
 from jaxrobust.data.table import Table
 from jaxrobust.data.training_pool import Pool
@@ -28,6 +28,7 @@ class Part(NamedTuple):
       table: of tables, the rows as they were before `Prepared.encoder` turned them into x.
       groups: int64 [N], see `Examples`, or None.
       votes: int32 [N, A], see `Examples`, or None.
+      images: where x are features of images, these; else None.
     """
 
     x: Any
@@ -38,6 +39,12 @@ class Part(NamedTuple):
     table: Table | None = None
     groups: np.ndarray | None = None
     votes: np.ndarray | None = None
+    images: Any = None
+
+    @property
+    def shown(self) -> Any:
+        """What a person would look at: images, where there are any, else x."""
+        return self.x if self.images is None else self.images
 
 
 PARTS = ("train", "metadata", "validation", "test")
@@ -71,23 +78,6 @@ class Prepared(NamedTuple):
     encoder: tabular.Encoder | None = None
 
 
-class _Joined:
-    """Examples of several parts, one after the other, read when asked for."""
-
-    def __init__(self, xs: Sequence[Any]):
-        self._xs = xs
-        self._ends = np.cumsum([len(x) for x in xs])
-        self.shape = (int(self._ends[-1]), *np.shape(xs[0])[1:])
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, i: int) -> np.ndarray:
-        part = int(np.searchsorted(self._ends, i, side="right"))
-        start = self._ends[part] - len(self._xs[part])
-        return np.asarray(self._xs[part][int(i - start)])
-
-
 class Everything(NamedTuple):
     """Examples of all parts, to show: `x[i]`, and of tables `table[i]`, is the i-th."""
 
@@ -105,7 +95,7 @@ def everything(prepared: Prepared) -> Everything:
             name: np.concatenate([t.columns[name] for t in tables]) for name in tables[0].columns
         }
         joined = Table(columns, tables[0].kinds)
-    return Everything(_Joined([p.x for p in parts]), joined)
+    return Everything(Joined([p.shown for p in parts]), joined)
 
 
 def prepare(

@@ -126,7 +126,8 @@ def _first_classes(loaded: Loaded, num_classes: int) -> Loaded:
     check(
         2 <= num_classes <= len(names),
         f"num_classes={num_classes}: the data set has {len(names)}: {', '.join(names[:10])}"
-        f"{', ...' if len(names) > 10 else '.'}",
+        f"{', ...' if len(names) > 10 else '.'} Benchmark recipes cut classes; data of your own: "
+        "--config=images, --config=table or --config=arrays.",
     )
     kept = {s: np.flatnonzero(e.labels < num_classes) for s, e in loaded.splits.items()}
     truth = loaded.true_labels

@@ -60,6 +60,18 @@ def normalization(name: str) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(found.mean, np.float32), np.asarray(found.std, np.float32)
 
 
+def image_side(name: str) -> int | None:
+    """Returns the side of images in pixels where the weights allow no other, else None.
+
+    Args:
+      name: a key of `ARCHITECTURES`.
+
+    Raises:
+      UserError: a network without published weights.
+    """
+    return _architecture(name).side
+
+
 def build(name: str, num_classes: int, *, dtype: Any = jnp.float32) -> Network:
     """Returns the network in the published form (for `resnet18` with the stem for large images).
 

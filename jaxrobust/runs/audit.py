@@ -291,13 +291,15 @@ def write(
 
     Args:
       results: what results.json says, with "audit".
-      train: the training examples, for pictures; or why there are none.
+      train: the examples that were judged, for pictures; or why there are none.
       decided: what a reviewer decided, shown as decided in the report.
       output: folder to write them to, if not the workdir.
     """
     from jaxrobust.audit import report  # Imports Jinja2.
 
     true = judged_rows(record, found).true_labels if record.truth_known else None
+    if isinstance(train, Part):
+        train = train._replace(x=train.shown)
     if not isinstance(train, str) and len(train.x) < len(audited.issues):
         train = "Examples are not shown: those of test and validation are judged as well."
     output = output or workdir
@@ -420,7 +422,7 @@ def write_again(
     if folds:
         check(data is not None, f"Out-of-sample predictions need the data: {why}")
         found["out_of_sample"] = cross_validation.out_of_sample(
-            assemble(config, data), folds, say, pause
+            assemble(config, data, workdir=workdir, say=say), folds, say, pause
         )
     check(
         any(not name.startswith(("paths", "held_out")) for name in found),

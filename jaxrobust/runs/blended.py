@@ -26,24 +26,25 @@ from jaxrobust.data.prepare import PARTS, Part, Prepared, everything
 from jaxrobust.data.readers.unlabeled import load_inputs
 from jaxrobust.errors import check
 from jaxrobust.runs import audit as auditing
-from jaxrobust.runs import image_features, results
+from jaxrobust.runs import image_features, results, summary
 from jaxrobust.runs.experiment import load_data
 from jaxrobust.runs.safe_pickle import read_pickle, write_pickle
 
-MODEL, FEATURES = "blend.pkl", "features.npz"
+MODEL = "blend.pkl"
 _WIDE = models.WIDE
 
 Say = Callable[[str], None]
 
 
 class Fitted(NamedTuple):
-    """What predictions need: the blend, class names, shape of an example, and, of tables, the
-    arrays of the encoder (see `tabular.Encoder.to_arrays`)."""
+    """What predictions need: the blend, class names, shape of an example; of tables, the arrays of
+    the encoder (see `tabular.Encoder.to_arrays`); of images, the `image_features.Extractor`."""
 
     blend: models.Blend
     class_names: tuple[str, ...]
     shape: tuple[int, ...]
     encoder: dict[str, np.ndarray] | None
+    extractor: tuple[str, str, int] = image_features.DEFAULT
 
     @property
     def classes(self) -> np.ndarray:
@@ -72,7 +73,7 @@ class Fitted(NamedTuple):
         if len(x) == 0:
             return np.zeros((0, len(self.class_names)))
         if np.asarray(x[0]).ndim == 3:
-            x = image_features.of(x)
+            x = image_features.of(x, extractor=image_features.Extractor(*self.extractor))
         return self.blend.predict_proba(np.asarray(x))
 
     def balanced(self, p: np.ndarray) -> np.ndarray:
@@ -103,15 +104,17 @@ def train(config: ConfigDict, workdir: Path, say: Say) -> dict[str, Any]:
       say: called with lines for the user.
 
     Raises:
-      UserError: data that cannot be used.
+      UserError: data that cannot be used; fine-tuning was asked for.
     """
     check_settings(config)
+    begin = time.monotonic()
     data = load_data(config)
     for line in data.warnings:
         say(f"note: {line}")
     workdir.mkdir(parents=True, exist_ok=True)
-    begin = time.monotonic()
-    encoder, every = _gather(config, data, workdir, say)
+    parts = _parts(data)
+    extractor = image_features.from_config(config) if _is_images(data) else None
+    encoder, every = _gather(data, parts, extractor, workdir, say)
     k = len(data.class_names)
     say(f"Judging {len(every.labels)} examples by cross-validation.")
     kind = models.kind_of(*every.x.shape, k, None if encoder is None else len(encoder.series))
@@ -120,9 +123,14 @@ def train(config: ConfigDict, workdir: Path, say: Say) -> dict[str, Any]:
     blend = models.fit(
         every.x[rows], study.posterior[rows], study.weights, seed=config.seed, kind=kind
     )
-    shape = np.asarray(data.train.x[0]).shape
-    saved = None if encoder is None else encoder.to_arrays()
-    write_pickle(Fitted(blend, data.class_names, shape, saved), workdir / MODEL)
+    fitted = Fitted(
+        blend,
+        data.class_names,
+        np.asarray(data.train.x[0]).shape,
+        None if encoder is None else encoder.to_arrays(),
+        tuple(extractor or image_features.DEFAULT),
+    )
+    write_pickle(fitted, workdir / MODEL)
     manifest.save(data.manifest, workdir / "noise.npz")
     results.write_json(workdir / "environment.json", results.environment())
     with files.whole(workdir / "config.json") as file:
@@ -153,16 +161,33 @@ def check_settings(config: ConfigDict) -> None:
         f"data.balance={config.data.balance} is for methods that train a network; "
         "method.name=blend balances the classes when it decides. Leave it out.",
     )
+    check(
+        config.network.freeze,
+        "network.freeze=False fine-tunes a network; method.name=blend trains none. Add "
+        "--config.method.name=supervised, or another method that trains a network.",
+    )
+
+
+def _parts(data: Prepared) -> dict[str, Part]:
+    """Returns the parts that there are, by name, in the order in which they are judged."""
+    return {n: part for n in PARTS if (part := getattr(data, n)) is not None}
+
+
+def _is_images(data: Prepared) -> bool:
+    return np.asarray(data.train.x[0]).ndim == 3
 
 
 def _gather(
-    config: ConfigDict, data: Prepared, workdir: Path, say: Say
+    data: Prepared,
+    parts: dict[str, Part],
+    extractor: image_features.Extractor | None,
+    workdir: Path,
+    say: Say,
 ) -> tuple[tabular.Encoder | None, Judged]:
     """Returns the encoder of tables, and the examples of all parts as features."""
-    parts = {name: part for name in PARTS if (part := getattr(data, name)) is not None}
     encoder = data.encoder
-    if np.asarray(data.train.x[0]).ndim == 3:
-        x = _image_features(data, parts, workdir, say)
+    if extractor is not None:
+        x = image_features.of_parts([p.x for p in parts.values()], extractor, workdir, say)
     elif encoder is None:
         raw = [table.from_array(np.asarray(p.x), "x") for p in parts.values()]
         wide = raw[0].shape[1] >= _WIDE
@@ -194,34 +219,6 @@ def _joined(parts: list[Part]) -> dict[str, Any]:
         "ids": ids,
         "votes": votes,
     }
-
-
-def _image_features(data: Prepared, parts: dict[str, Part], workdir: Path, say: Say) -> np.ndarray:
-    """Returns features of all images; those of the same data are read from the workdir."""
-    path = workdir / FEATURES
-    key = repr((data.manifest.fingerprint, [len(p.labels) for p in parts.values()]))
-    if path.is_file():
-        kept = files.read_npz(path)
-        if str(kept.get("key")) == key:
-            return kept["x"]
-    total = sum(len(p.labels) for p in parts.values())
-    say(f"Computing features of {total} images.")
-    x = np.concatenate([image_features.of(p.x, _progress(say)) for p in parts.values()])
-    with files.whole(path, "wb") as file:
-        np.savez(file, x=x, key=np.array(key))
-    return x
-
-
-def _progress(say: Say) -> Callable[[int, int, float], None]:
-    """Returns a callback that reports about every ten seconds how long it will take."""
-    last = [time.monotonic()]
-
-    def report(done: int, total: int, left: float) -> None:
-        if time.monotonic() - last[0] > 10 and done < total:
-            last[0] = time.monotonic()
-            say(f"{done} of {total} images, about {left:.0f} s left.")
-
-    return report
 
 
 def _evidence(every: Judged, study: models.Study) -> auditing.Evidence:
@@ -278,14 +275,23 @@ def evaluate(workdir: str | Path) -> dict[str, Any]:
 
 
 def predict(
-    workdir: str | Path, inputs: str | Path
+    workdir: str | Path, inputs: str | Path, readable: Callable[[Any, list[str]], tuple]
 ) -> tuple[np.ndarray, list[str], tuple[str, ...]]:
     """Returns probabilities [N, K] of new examples, balanced as `Fitted.predict` decides, their
-    names and those of the classes. Raises `UserError`."""
+    names and those of the classes.
+
+    Args:
+      workdir: of the run.
+      inputs: see `load_inputs`.
+      readable: `readable(x, names)` -> those of them that can be read.
+
+    Raises:
+      UserError: see `load_inputs`.
+    """
     fitted = load(workdir)
     encoder = None if fitted.encoder is None else tabular.from_arrays(fitted.encoder)
     like = fitted.shape if encoder is None else (len(encoder.feature_names),)
-    x, names = load_inputs(inputs, like=like, encoder=encoder)
+    x, names = readable(*load_inputs(inputs, like=like, encoder=encoder))
     return fitted.balanced(fitted.of_inputs(x)), names, fitted.class_names
 
 
@@ -295,27 +301,25 @@ def is_run(workdir: str | Path) -> bool:
 
 
 def describe(config: ConfigDict) -> str:
-    """Returns the dry run's text: data, classes, models; nothing is trained or written."""
+    """Returns the dry run's text: data, classes, models, time; nothing is trained or written."""
     check_settings(config)
     data = load_data(config)
     first = np.asarray(data.train.x[0])
-    counts = np.bincount(data.train.labels, minlength=len(data.class_names))
-    order = np.argsort(-counts, kind="stable")
-    classes = ", ".join(f"{data.class_names[c]} {counts[c]}" for c in order[:8])
-    more = f" and {len(counts) - 8} more" if len(counts) > 8 else ""
-    parts = [(name, getattr(data, name)) for name in ("train", "validation", "test")]
-    sizes = ", ".join(f"{name} {len(part.labels)}" for name, part in parts if part is not None)
-    width = first.size if first.ndim == 1 else image_features.width(first.shape)
-    numbers = width if first.ndim == 1 else None
+    parts = _parts(data)
+    which = image_features.from_config(config) if first.ndim == 3 else image_features.DEFAULT
+    wide = first.size if first.ndim == 1 else image_features.width(first.shape, which)
+    numbers = wide if first.ndim == 1 else None
     if data.encoder is not None:
         numbers = len(data.encoder.series)
-    kind = models.kind_of(sum(len(p.labels) for _, p in parts if p), width, len(counts), numbers)
+    total = sum(len(part.labels) for part in parts.values())
+    kind = models.kind_of(total, wide, len(data.class_names), numbers)
     lines = [
-        f"Data: {config.data.path or config.data.name}; examples: {sizes}.",
-        f"Classes: {classes}{more}.",
-        f"An example: {first.dtype}{list(first.shape)}, {width} features.",
+        summary.data(config, data),
+        summary.classes(data),
+        f"An example: {first.dtype}{list(first.shape)}, {wide} features.",
         f"Models: {', '.join(models.members(kind))}, cross-validated twice.",
-        *(f"note: {line}" for line in data.warnings),
-        "Nothing was trained or written.",
     ]
+    if first.ndim == 3:
+        lines.append(summary.feature_time(which, total, first.shape))
+    lines += [*(f"note: {line}" for line in data.warnings), "Nothing was trained or written."]
     return "\n".join(lines)

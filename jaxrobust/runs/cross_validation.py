@@ -90,6 +90,9 @@ def _only(data: Prepared, rows: np.ndarray, x) -> Prepared:
     measure on."""
     train, record = data.train, data.manifest
     ids = None if train.ids is None else [train.ids[i] for i in rows]
-    part = Part(x, train.labels[rows], train.true_labels[rows], train.index[rows], ids)
+    images = None if train.images is None else View(train.images, rows)
+    part = Part(
+        x, train.labels[rows], train.true_labels[rows], train.index[rows], ids, images=images
+    )
     record = record._replace(train=Rows(*(a[rows] for a in record.train)), validation=None)
     return data._replace(train=part, validation=None, test=None, manifest=record)

@@ -19,12 +19,13 @@ from ml_collections import ConfigDict
 from jaxrobust import networks
 from jaxrobust.augment import views as augment
 from jaxrobust.data import sources
-from jaxrobust.data.examples import Source
+from jaxrobust.data.examples import Joined, Source
 from jaxrobust.data.prepare import Prepared, prepare
 from jaxrobust.data.statistics import statistics
 from jaxrobust.errors import check
 from jaxrobust.methods.method import Method
-from jaxrobust.runs import build_method, loss_curves
+from jaxrobust.networks.layers import Head
+from jaxrobust.runs import build_method, image_features, loss_curves
 from jaxrobust.training import evaluation, schedules
 from jaxrobust.training.loop import Feed
 from jaxrobust.training.sharding import Layout, make_layout
@@ -98,26 +99,52 @@ def load_data(config: ConfigDict) -> Prepared:
 
 
 def make_network(config: ConfigDict, num_classes: int) -> networks.Network:
-    """Returns the network that a configuration names."""
+    """Returns the network that a configuration names; of a frozen pretrained one the linear layer
+    on its features. Raises `UserError`."""
     name, width = config.network.name, config.network.width
+    if config.network.pretrained is not None:
+        return _pretrained(config, num_classes)
     extra = {} if width is None else networks.width_of(name, width)
     if config.network.init is not None and name == "resnet32":
         extra["init"] = config.network.init
     return networks.make(name, num_classes, dtype=jnp.dtype(config.network.dtype), **extra)
 
 
+def _pretrained(config: ConfigDict, num_classes: int) -> networks.Network:
+    name, dtype = config.network.name, jnp.dtype(config.network.dtype)
+    check(
+        config.network.width is None and config.network.init is None,
+        "network.pretrained fixes the network: leave out network.width and network.init.",
+    )
+    which = image_features.from_config(config)
+    if image_features.is_head(config):
+        return networks.from_linen({"head": Head(num_classes, dtype, flatten=True)})
+    from jaxrobust.networks import pretrained
+
+    network = pretrained.build(name, num_classes, dtype=dtype)
+    return pretrained.with_weights(network, name, which.weights)
+
+
 def assemble(
-    config: ConfigDict, data: Prepared | None = None, network: networks.Network | None = None
+    config: ConfigDict,
+    data: Prepared | None = None,
+    network: networks.Network | None = None,
+    *,
+    workdir: Path | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Experiment:
     """Builds the parts of a run; checks all that can be checked without compiling.
 
     Args:
       data, network: instead of those that the configuration names.
+      workdir: where features of images are kept, for a frozen pretrained network.
+      say: called with lines while these are computed.
 
     Raises:
       UserError: settings that do not fit the data, the loss or each other.
     """
     data = load_data(config) if data is None else data
+    data = image_features.with_features(config, data, workdir, say)
     n, num_classes = len(data.train.labels), len(data.class_names)
     check(n > 0, "No training examples are left. Lower data.validation.fraction or metadata.")
     batch_size = config.train.batch_size
@@ -128,6 +155,8 @@ def assemble(
     )
     layout = make_layout(batch_size, config.train.devices)
     scale = statistics(data.train.x)
+    if config.network.pretrained is not None and not image_features.is_head(config):
+        scale = _published_scale(config)
     if data.encoder is not None:  # which scales the features itself
         scale = (np.zeros_like(scale[0]), np.ones_like(scale[1]))
     views, view = make_views(config, data, *scale)
@@ -163,6 +192,14 @@ def assemble(
         jax.random.key(config.seed),
         scale,
     )
+
+
+def _published_scale(config: ConfigDict) -> tuple[np.ndarray, np.ndarray]:
+    """Returns mean and deviation, in 0..1, of the images that a network was pretrained with."""
+    from jaxrobust.networks import pretrained
+
+    mean, std = pretrained.normalization(config.network.name)
+    return mean / np.float32(255), std / np.float32(255)
 
 
 def _check_outputs(network: networks.Network, shapes, x, num_classes: int) -> None:
@@ -235,9 +272,16 @@ def _large(shape: tuple[int, ...]) -> bool:
     return len(shape) == 3 and min(shape[:2]) >= 96
 
 
-def evaluation_view(shape: tuple[int, ...], mean: np.ndarray, std: np.ndarray) -> augment.View:
-    """Returns the view that nothing random enters, for examples of `shape`, see `statistics`."""
-    large = _large(shape)
+def evaluation_view(
+    shape: tuple[int, ...], mean: np.ndarray, std: np.ndarray, *, as_is: bool = False
+) -> augment.View:
+    """Returns the view that nothing random enters, for examples of `shape`, see `statistics`.
+
+    Args:
+      shape, mean, std: of the examples.
+      as_is: large images are not resized to 224 pixels.
+    """
+    large = _large(shape) and not as_is
     return augment.make_view(
         "imagenet_eval" if large else "none",
         mean=mean,
@@ -254,10 +298,12 @@ def make_views(config: ConfigDict, data: Prepared, mean: np.ndarray, std: np.nda
     default = "imagenet" if large else "crop_flip" if plain else "none"
     flip = config.data.name != "digits" if a.flip is None else a.flip
     own = min(shape[:2]) if images else None  # Small images are evaluated as they are.
+    fine_tuned = config.network.pretrained is not None
+    side = own if fine_tuned else 224
 
     def view(kind=None):
         kind = kind or a.kind or default
-        size = 224 if large else own if kind.startswith("imagenet") else None
+        size = side if large else own if kind.startswith("imagenet") else None
         return augment.make_view(
             kind,
             mean=mean,
@@ -270,7 +316,7 @@ def make_views(config: ConfigDict, data: Prepared, mean: np.ndarray, std: np.nda
             flip=flip,
         )
 
-    return view, evaluation_view(shape, mean, std)
+    return view, evaluation_view(shape, mean, std, as_is=fine_tuned)
 
 
 def make_feed(config: ConfigDict, data: Prepared, layout: Layout) -> Feed:
@@ -284,7 +330,7 @@ def make_feed(config: ConfigDict, data: Prepared, layout: Layout) -> Feed:
     truth = None if truth is None else layout.put(truth)
     x = data.train.x
     if streams(config, x):
-        return Feed(arrays, _Concatenated([p.x for p in parts]), truth, config.data.workers)
+        return Feed(arrays, Joined([p.x for p in parts]), truth, config.data.workers)
     x = np.concatenate([np.asarray(p.x) for p in parts]) if len(parts) > 1 else np.asarray(x)
     return Feed(arrays | layout.put({"x": x}), None, truth)
 
@@ -314,23 +360,6 @@ def streams(config: ConfigDict, x: Any) -> bool:
         return True
     stats = jax.local_devices()[0].memory_stats() or {}
     return x.nbytes > 0.4 * stats.get("bytes_limit", math.inf)
-
-
-class _Concatenated:
-    """Several random-access sources, one after the other."""
-
-    def __init__(self, parts):
-        self.parts = parts
-
-    def __len__(self):
-        return sum(len(p) for p in self.parts)
-
-    def __getitem__(self, i):
-        for part in self.parts:
-            if i < len(part):
-                return part[i]
-            i -= len(part)
-        raise IndexError(i)
 
 
 def _loop(config: ConfigDict, network, shapes, x) -> str:

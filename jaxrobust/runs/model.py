@@ -29,6 +29,7 @@ from jaxrobust.data.table import from_array, from_frame
 from jaxrobust.errors import RunError, UserError, check
 from jaxrobust.methods import TrainState
 from jaxrobust.networks import Network
+from jaxrobust.runs import image_features
 from jaxrobust.runs.experiment import Experiment, evaluation_view, make_network
 from jaxrobust.training import evaluation, label_wave
 from jaxrobust.training.checkpoints import Found, read
@@ -59,6 +60,7 @@ class Model:
       dtype: "uint8" of images as bytes, "float32" of everything else.
       mean, std: float32 [C] or [D], of the training examples; those of uint8 in 0..1.
       data: what the run was trained on, see `data_record`.
+      images: where the network takes features of a frozen one, the shape of an image; else None.
       encoder: of a table, what turns its rows into the features [D]; else None.
       recorded: the configuration as the version that began the run wrote it, which had perhaps
         fewer settings; None if this version does.
@@ -74,6 +76,12 @@ class Model:
     data: dict[str, Any]
     encoder: tabular.Encoder | None = None
     recorded: dict[str, Any] | None = None
+    images: tuple[int, ...] | None = None
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one example as a user has it: of an image, not of its features."""
+        return self.shape if self.images is None else self.images
 
     @property
     def fingerprint(self) -> str:
@@ -97,6 +105,7 @@ def of(experiment: Experiment) -> Model:
     """Returns the model of a run that is about to begin."""
     first = np.asarray(experiment.data.train.x[0])
     mean, std = experiment.scale
+    shown = experiment.data.train.images
     return Model(
         config=experiment.config,
         class_names=tuple(experiment.data.class_names),
@@ -107,6 +116,7 @@ def of(experiment: Experiment) -> Model:
         std=np.asarray(std),
         data=data_record(experiment.data),
         encoder=experiment.data.encoder,
+        images=None if shown is None else tuple(np.asarray(shown[0]).shape),
     )
 
 
@@ -119,6 +129,7 @@ def save(model: Model, workdir: Path) -> None:
         "feature_names": model.feature_names,
         "shape": model.shape,
         "dtype": model.dtype,
+        "images": model.images,
         "data": model.data,
     }
     encoder = {} if model.encoder is None else model.encoder.to_arrays()
@@ -162,6 +173,7 @@ def load_model(workdir: Path) -> Model | None:
             std=arrays["std"],
             encoder=tabular.from_arrays(columns) if columns else None,
             recorded=record["config"],
+            images=tuple(record["images"]) if record.get("images") else None,
         )
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, UserError):
@@ -224,6 +236,7 @@ def _part_digest(part: Part | None) -> str | None:
     """Returns a digest of labels and names, and of the examples where they are in memory."""
     if part is None:
         return None
+    part = part._replace(x=part.shown)
     digest = hashlib.sha256(repr((tuple(part.x.shape), part.ids)).encode())
     digest.update(np.ascontiguousarray(part.labels, np.int64))
     if in_memory(part.x) or isinstance(part.x, jax.Array):
@@ -238,7 +251,8 @@ def sizes_digest(*parts: Part | None) -> str | None:
     for part in parts:
         if part is None:
             continue
-        x, rows = (part.x.x, part.x.rows) if isinstance(part.x, View) else (part.x, None)
+        x, rows = part.shown, None
+        x, rows = (x.x, x.rows) if isinstance(x, View) else (x, None)
         paths = getattr(x, "paths", None)
         if paths is not None:
             sizes += [os.stat(paths[i]).st_size for i in (range(len(x)) if rows is None else rows)]
@@ -306,9 +320,11 @@ class Predictor:
         return self.probabilities(self._checked(x))
 
     def probabilities(self, x: Any) -> np.ndarray:
-        """As `predict_proba`, of examples as the network takes them: a table's features."""
+        """As `predict_proba`, of a table's features, and of images as they are."""
         if len(x) == 0:
             return np.zeros((0, len(self.classes)), np.float32)
+        if self.model.images is not None:
+            x = image_features.of(x, extractor=image_features.from_config(self.model.config))
         return np.asarray(jax.nn.softmax(self._forward(self._params, self._batch_stats, x)))
 
     def predict(self, x: Any) -> np.ndarray:
@@ -316,7 +332,8 @@ class Predictor:
         return self.classes[self.predict_proba(x).argmax(1)]
 
     def _checked(self, x: Any) -> Any:
-        shape, encoder = self.model.shape, self.model.encoder
+        shape, encoder = self.model.input_shape, self.model.encoder
+        dtype = self.model.dtype if self.model.images is None else "uint8"
         if encoder is not None:
             frame = hasattr(x, "columns")
             x = x if frame else np.asarray(x)
@@ -333,16 +350,16 @@ class Predictor:
             x = np.asarray(x)
             if x.ndim == len(shape) and len(shape) == 3 and shape[-1] == 1:
                 x = x[..., None]  # gray images without their channel
-            if self.model.dtype == "float32" and x.dtype.kind in "iuf" and len(shape) == 1:
+            if dtype == "float32" and x.dtype.kind in "iuf" and len(shape) == 1:
                 x = x.astype(np.float32)
         check(
             tuple(x.shape[1:]) == shape,
             f"x has examples of shape {list(x.shape[1:])}; the run was trained on {list(shape)}.",
         )
         check(
-            x.dtype == np.dtype(self.model.dtype),
-            f"x is {x.dtype}; the run was trained on {self.model.dtype}"
-            + (" images with values 0..255." if self.model.dtype == "uint8" else "."),
+            x.dtype == np.dtype(dtype),
+            f"x is {x.dtype}; the run was trained on {dtype}"
+            + (" images with values 0..255." if dtype == "uint8" else "."),
         )
         return x
 
@@ -416,7 +433,8 @@ def open_predictor(workdir: Path, config: ConfigDict, which: str) -> Predictor:
         f"The checkpoints of {workdir} belong to another run than its {NAME}.",
     )
     network = make_network(config, len(model.class_names))
-    view = evaluation_view(model.shape, model.mean, model.std)
+    as_is = config.network.pretrained is not None
+    view = evaluation_view(model.shape, model.mean, model.std, as_is=as_is)
     try:
         params, batch_stats, epoch = _parameters(found, place, which, workdir)
         _check_fits(model, network, view, params, batch_stats or {})

@@ -13,12 +13,13 @@ from ml_collections import ConfigDict
 from jaxrobust import config as configuration
 from jaxrobust import networks
 from jaxrobust.audit import export
+from jaxrobust.data.prepare import Prepared
 from jaxrobust.data.readers import images
 from jaxrobust.data.readers.unlabeled import load_inputs
 from jaxrobust.errors import check, writing
-from jaxrobust.runs import blended, cross_validation, results
+from jaxrobust.runs import blended, cross_validation, image_features, results, summary
 from jaxrobust.runs import model as models
-from jaxrobust.runs.experiment import Experiment, assemble, make_views
+from jaxrobust.runs.experiment import Experiment, assemble, load_data, make_views
 from jaxrobust.runs.fit import init_state, state_shapes
 from jaxrobust.runs.workdir import check_data, read_config
 from jaxrobust.training.checkpoints import read
@@ -48,7 +49,7 @@ def open_workdir(
       RunError: no checkpoint can be read.
     """
     workdir = Path(workdir)
-    experiment = assemble(read_config(workdir, settings or {}))
+    experiment = assemble(read_config(workdir, settings or {}), workdir=workdir, say=say)
     model = models.load_model(workdir)
     if model is not None:
         check_data(
@@ -142,20 +143,24 @@ def predict(
     output = Path(output or workdir / "predictions.csv")
     check(output.parent.is_dir(), f"--output={output}: no folder {str(output.parent)!r}.")
     check(not output.is_dir(), f"--output={output} is a folder: name a file.")
+
+    def readable(x: Any, names: list[str]) -> tuple[Any, list[str]]:
+        if not isinstance(x, images.LazyImages) or config.data.on_unreadable != "skip":
+            return x, names
+        x, kept = images.load(x, "skip", 0)
+        if len(kept) < len(names):
+            say(f"note: {images.skipped_note(str(inputs), names, kept)}")
+        return x, [names[i] for i in kept]
+
     if blended.is_run(workdir):
-        p, names, class_names = blended.predict(workdir, inputs)
+        p, names, class_names = blended.predict(workdir, inputs, readable)
         with writing(output):
             return write_predictions(output, names, class_names, p)
     predictor = models.open_predictor(workdir, config, which)
     for line in predictor.problems:
         say(f"note: {line} These are the parameters of epoch {predictor.epoch}.")
-    x, names = load_inputs(inputs, like=predictor.model.shape, encoder=predictor.model.encoder)
-    if isinstance(x, images.LazyImages) and config.data.on_unreadable == "skip":
-        everything = names
-        x, kept = images.load(x, "skip", 0)
-        names = [everything[i] for i in kept]
-        if len(kept) < len(everything):
-            say(f"note: {images.skipped_note(str(inputs), everything, kept)}")
+    model = predictor.model
+    x, names = readable(*load_inputs(inputs, like=model.input_shape, encoder=model.encoder))
     p = predictor.probabilities(x)
     advice = "" if output.parent != workdir else "Name another file: --output=FILE.csv."
     with writing(output, advice):
@@ -174,29 +179,30 @@ def write_predictions(
     return export.write_rows(path, ["example", "predicted_label", "probability", *classes], rows)
 
 
-def describe(config: ConfigDict) -> str:
+def describe(config: ConfigDict, verbose: bool = False) -> str:
     """The dry run: resolves the configuration and loads the data, but trains nothing.
 
+    Args:
+      config: of the run.
+      verbose: whether the whole configuration and the size of every class come first.
+
     Returns:
-      A text with the configuration, class counts, realized noise, parameter count and an
-      estimate of the memory that data, parameters and optimizer take on the device.
+      A text with data and classes, realized noise, parameter count, an estimate of the memory that
+      data, parameters and optimizer take on the device, and of the time that features take.
     """
     config = configuration.validate(config)
+    head = [configuration.to_json(config)] if verbose else []
     if config.method.name == "blend":
-        return blended.describe(config)
-    experiment = assemble(config)
+        return "\n".join([*head, blended.describe(config)])
+    data = image_features.with_features(config, load_data(config), compute=False)
+    experiment = assemble(config, data)
     if config.audit.folds:
         cross_validation.check_folds(experiment, config.audit.folds)
     data, network = experiment.data, experiment.network
     shapes = state_shapes(experiment)
     noise = results.noise_summary(data)
-    lines = [configuration.to_json(config), "Classes (training examples, given / true):"]
-    counts = zip(data.class_names, noise["given_class_counts"], noise["class_counts"], strict=True)
-    for name, given, true in counts:
-        lines.append(f"  {name}: {given} / {true if data.truth_known else 'unknown'}")
-    for name in ("train", "metadata", "validation", "test"):
-        part = getattr(data, name)
-        lines.append(f"{name}: {'none' if part is None else len(part.labels)}")
+    lines = [*head, *(_class_sizes(data, noise) if verbose else ())]
+    lines += [summary.data(config, data), summary.classes(data)]
     if noise["realised_rate"] is not None:
         asked = f"requested rate {noise['requested_rate']:.3f}, "
         asked = "" if noise["requested_kind"] == "none" else asked
@@ -206,16 +212,31 @@ def describe(config: ConfigDict) -> str:
     held = _bytes((shapes, experiment.feed.arrays, experiment.feed.truth, beside))
     first = np.asarray(data.train.x[0])
     where = "streamed" if experiment.feed.host_x is not None else "on the device"
+    steps = -(-len(data.train.labels) // config.train.batch_size)
     lines += [
         f"Examples: {first.dtype}{list(first.shape)}, {where}.",
         f"Network {config.network.name}: {networks.count_parameters(shapes.params):,} parameters, "
         f"stages {', '.join(network.stages)}.",
+        f"Method {config.method.name}: {experiment.method.epochs} epochs of {steps} steps; the "
+        "progress line tells the time left after the first epoch.",
         f"Memory on the device before activations: about {held / 2**20:.0f} MiB; "
         f"one step adds about {_step_bytes(experiment, shapes) / 2**20:.0f} MiB.",
-        *(f"note: {line}" for line in data.warnings),
-        "Nothing was trained or written.",
     ]
+    if data.train.images is not None:
+        which, images = image_features.from_config(config), data.train.images
+        total = sum(len(p.labels) for p in (data.train, *parts) if p is not None)
+        lines.append(summary.feature_time(which, total, images.shape[1:]))
+    lines += [*(f"note: {line}" for line in data.warnings), "Nothing was trained or written."]
     return "\n".join(lines)
+
+
+def _class_sizes(data: Prepared, noise: dict[str, Any]) -> list[str]:
+    """Returns a line per class: its training examples by given and by true label."""
+    counts = zip(data.class_names, noise["given_class_counts"], noise["class_counts"], strict=True)
+    lines = ["Classes (training examples, given / true):"]
+    for name, given, true in counts:
+        lines.append(f"  {name}: {given} / {true if data.truth_known else 'unknown'}")
+    return lines
 
 
 def _bytes(tree: Any) -> int:

@@ -65,7 +65,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     if done is not None and not lost_files(workdir, done):
         return done
     check_path(workdir.absolute())
-    experiment = assemble(config)
+    experiment = assemble(config, workdir=workdir, say=say)
     check_selection(experiment)
     if config.audit.folds:
         cross_validation.check_folds(experiment, config.audit.folds)

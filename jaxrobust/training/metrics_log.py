@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from jaxrobust import files
-from jaxrobust.process import say
+from jaxrobust.process import duration, say
 from jaxrobust.training.metric_table import METRICS
 
 LOG = "metrics.jsonl"
@@ -70,6 +70,7 @@ class Log:
 
             self._board = SummaryWriter(str(Path(workdir) / "tensorboard"), purge_step=start + 1)
         self._bar, self._said = None, -math.inf
+        self._first: tuple[int, float] | None = None
         if sys.stderr.isatty():
             self._bar = Progress(
                 TextColumn("{task.description}"),
@@ -106,7 +107,19 @@ class Log:
                 self._bar.update(self._task, completed=row["epoch"], numbers=short)
         elif time.monotonic() - self._said > 1.0 or row["epoch"] == self._epochs:
             self._said = time.monotonic()
-            self.say(f"{self._name} epoch {row['epoch']}/{self._epochs}  {numbers}")
+            left = self._left(row["epoch"])
+            self.say(f"{self._name} epoch {row['epoch']}/{self._epochs}{left}  {numbers}")
+
+    def _left(self, epoch: int) -> str:
+        """Returns the time that is left in words, by the epochs after the first, which compiles."""
+        now = time.monotonic()
+        if self._first is None:
+            self._first = (epoch, now)
+            return ""
+        done, left = epoch - self._first[0], self._epochs - epoch
+        if not left or not done:
+            return ""
+        return f" ({duration((now - self._first[1]) / done * left)} left)"
 
     def say(self, text: str) -> None:
         """Prints a line on the standard error stream, above the bar where there is one."""

@@ -269,15 +269,14 @@ def load(
     if not fits and on_unreadable == "error":
         return images, np.arange(len(images))
     readable = np.ones(len(images), bool)
+    problems: dict[int, UnreadableImage] = {}
     out = np.zeros(images.shape, np.uint8) if fits else None
 
     def put(i: int) -> None:
         try:
             image = images[i]
-        except UnreadableImage:
-            if on_unreadable == "error":
-                raise
-            readable[i] = False
+        except UnreadableImage as error:
+            readable[i], problems[i] = False, error
             return
         if out is not None:
             out[i] = image
@@ -291,10 +290,24 @@ def load(
             for _ in pool.map(put, range(len(images))):
                 pass
     kept = np.flatnonzero(readable)
+    if problems and on_unreadable == "error":
+        raise _all_of(problems, images.names)
     check(len(kept) > 0, f"None of the {len(images)} images can be read, e.g. {images.names[0]}.")
     if len(kept) == len(images):
         return (images if out is None else out), kept
     return (View(images, kept) if out is None else out[kept]), kept
+
+
+def _all_of(problems: dict[int, UnreadableImage], names: Sequence[str]) -> UnreadableImage:
+    """Returns one error for all images that cannot be read."""
+    first, *rest = sorted(problems)
+    if not rest:
+        return problems[first]
+    more = ", ..." if len(rest) > 4 else ""
+    which = ", ".join(names[i] for i in [first, *rest][:5]) + more
+    return UnreadableImage(
+        f"{len(problems)} of {len(names)} images cannot be read: {which}. {_SKIP}"
+    )
 
 
 def skipped_note(split: str, ids: Sequence[str], kept: np.ndarray) -> str:
