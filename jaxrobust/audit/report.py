@@ -68,6 +68,7 @@ def render(
         name=name,
         results=results,
         audit=results["audit"],
+        on_given=results.get("measured_on") == "given labels",
         config=config,
         environment=environment,
         issues=issues,

@@ -56,10 +56,20 @@ def write_all(
         logits, labels = test
         save(confusion(logits.argmax(-1), labels, class_names), folder / "confusion.png")
         save(
-            per_class(results["last"]["per_class"], class_names, results["noise"]),
+            per_class(
+                results["last"]["per_class"],
+                class_names,
+                results["noise"],
+                "agreement" if on_given(results) else "accuracy",
+            ),
             folder / "per_class_accuracy.png",
         )
         save(reliability(logits, labels), folder / "reliability.png")
+
+
+def on_given(results: dict[str, Any]) -> str:
+    """Returns " (given labels)" where the test labels may be wrong, else an empty text."""
+    return " (given labels)" if results.get("measured_on") == "given labels" else ""
 
 
 def learning_curves(rows: list[dict[str, Any]], results: dict[str, Any]) -> Figure:
@@ -70,7 +80,7 @@ def learning_curves(rows: list[dict[str, Any]], results: dict[str, Any]) -> Figu
     named = [
         ("train_accuracy", "training (given labels)", GRAY),
         ("validation_balanced_accuracy", "validation, balanced (given labels)", BLUE),
-        ("test_balanced_accuracy", "test, balanced", GREEN),
+        ("test_balanced_accuracy", f"test, balanced{on_given(results)}", GREEN),
         ("memorised", "wrong labels memorised", ORANGE),
     ]
     for key, label, color in named:
@@ -134,13 +144,16 @@ def confusion(predicted: np.ndarray, labels: np.ndarray, class_names: Sequence[s
 
 
 def per_class(
-    accuracy: Sequence[float | None], class_names: Sequence[str], noise: dict[str, Any]
+    accuracy: Sequence[float | None],
+    class_names: Sequence[str],
+    noise: dict[str, Any],
+    name: str = "accuracy",
 ) -> Figure:
     """Accuracy of each class beside the number of its training examples."""
     figure, ax = canvas(max(6.4, 0.22 * len(class_names)), 4.0)
     x = np.arange(len(class_names))
     ax.bar(x, [a or 0 for a in accuracy], color=BLUE)
-    ax.set(ylabel="test accuracy", ylim=(0, 1), title="Accuracy by class")
+    ax.set(ylabel=f"test {name}", ylim=(0, 1), title=f"{name.capitalize()} by class")
     if len(class_names) <= 40:
         name_classes(ax, class_names)
     counts = ax.twinx()

@@ -28,6 +28,7 @@ from jaxrobust.training.saving import Wave
 from jaxrobust.training.sharding import is_first
 
 MATRICES = "matrices.npz"
+GIVEN = "given labels"
 VERSION = 1
 _KINDS: dict[str, tuple[type, ...]] = {
     "last": (dict,),
@@ -130,6 +131,7 @@ def measure_run(
     last = last or evaluate(experiment, state.params, state.network_state)
     numbers = {"epoch": place.epoch} | _numbers(experiment, state.params, state.network_state, last)
     measured = {
+        "measured_on": measured_on(experiment.config, experiment.data),
         "selection_split": None,
         "selection_metric": None,
         "last": numbers,
@@ -152,6 +154,13 @@ def measure_run(
 
 def _measure(experiment, weights: tuple[Any, Any]) -> dict[str, Any]:
     return _numbers(experiment, *weights, evaluate(experiment, *weights))
+
+
+def measured_on(config, data) -> str:
+    """Returns what test numbers are measured on: "given labels", some of which may be wrong, where
+    a user's own data come without any truth; else "true labels"."""
+    own = config.data.name in configuration.OWN_DATA and not data.truth_known
+    return GIVEN if own else "true labels"
 
 
 def _numbers(experiment, params, batch_stats, evaluated: dict[str, Evaluated]) -> dict[str, Any]:
@@ -311,7 +320,14 @@ def table(runs: dict[str, dict[str, Any]]) -> str:
         for name, metric in METRICS.items()
         if any(numbers.get(name) is not None for _, numbers in rows)
     }
-    lines = [["run", "epoch", *(metric.heading for metric in shown.values())]]
+    given = all(
+        r.get("measured_on") == GIVEN for r in runs.values() if "agreement" not in r["last"]
+    )
+    headings = [m.heading.replace("accuracy", "agreement" if given else "accuracy")
+                for m in shown.values()]  # fmt: skip
+    if given:
+        said.append("Agreement with the given labels of the test data, of which some may be wrong.")
+    lines = [["run", "epoch", *headings]]
     for title, numbers in rows:
         values = [metric.text(numbers.get(name), unit=" %") for name, metric in shown.items()]
         lines.append([title, str(numbers.get("epoch", "–")), *values])

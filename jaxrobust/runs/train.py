@@ -285,6 +285,7 @@ def _run(
             start=place.epoch,
             tensorboard=config.log.tensorboard,
             name=config.loss.name if config.method.name == "supervised" else config.method.name,
+            given_labels=results.measured_on(config, experiment.data) == results.GIVEN,
             select=config.eval.select,
             kept=kept,
         )

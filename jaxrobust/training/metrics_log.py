@@ -37,6 +37,7 @@ class Log:
       name: of the method, at the head of each line.
       select: the metric that the progress bar shows.
       kept: rows that a checkpoint holds; they take the place of what the file says.
+      given_labels: test labels may be wrong: lines say agreement instead of accuracy.
 
     Attributes:
       missing: epochs up to `start` of which there is no row.
@@ -53,9 +54,11 @@ class Log:
         name: str = "",
         select: str = "balanced_accuracy",
         kept: Iterable[dict[str, Any]] = (),
+        given_labels: bool = False,
     ):
         self._path = Path(workdir) / LOG
         self._epochs, self._name = epochs, name
+        self._accuracy = "agreement" if given_labels else "accuracy"
         self._in_bar = {
             "train_loss": "loss",
             "memorised": "memorised",
@@ -89,7 +92,7 @@ class Log:
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
         numbers = "  ".join(
-            f"{key} {value:.4g}"
+            f"{key.replace('accuracy', self._accuracy)} {value:.4g}"
             for key, value in row.items()
             if key in _SHOWN and value is not None
         )
