@@ -103,6 +103,33 @@ class LabelIssues:
         scores = {name: score[rows] for name, score in self.scores.items()}
         return dataclasses.replace(self, paths=paths, scores=scores, **parts)
 
+    def joined(self, other: LabelIssues) -> LabelIssues:
+        """Returns these issues and those of other examples, ranked by score together; a score is
+        NaN where its source of evidence is only the others'."""
+        names = (
+            "index",
+            "given_label",
+            "predicted_label",
+            "label_score",
+            "is_label_issue",
+            "weight",
+        )
+        parts = {n: np.concatenate([getattr(self, n), getattr(other, n)]) for n in names}
+        order = np.lexsort((parts["label_score"], ~parts["is_label_issue"]))
+        rank = np.empty(len(order), np.int64)
+        rank[order] = np.arange(1, len(order) + 1)
+        paths = None
+        if self.paths is not None and other.paths is not None:
+            paths = (*self.paths, *other.paths)
+        none = {"self": np.full(len(self), np.nan), "other": np.full(len(other), np.nan)}
+        scores = {
+            n: np.concatenate(
+                [self.scores.get(n, none["self"]), other.scores.get(n, none["other"])]
+            )
+            for n in {**self.scores, **other.scores}
+        }
+        return dataclasses.replace(self, paths=paths, scores=scores, rank=rank, **parts)
+
     def columns(self) -> dict[str, np.ndarray]:
         """Returns the table with names of classes, most suspect first; ready for pandas."""
         order = np.argsort(self.rank)

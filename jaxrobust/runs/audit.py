@@ -40,7 +40,9 @@ FILES = ("label_issues.csv", "sample_weights.npz", "report.html")
 Evidence = dict[str, np.ndarray]
 """By name: `curves` [N, S], `training_probabilities` [N, P, K], `out_of_sample` [N, K],
 `weights_<method>` [N], `held_out` [V, K] (predictions of the validation examples), `paths` [N],
-`paths_metadata` [M], `paths_validation` [V]. Those that a run has not got are left out."""
+`paths_metadata` [M], `paths_validation` [V]; `outside_predictions`, `outside_labels`,
+`outside_index`, `outside_split`, `outside_paths` of a user's own validation and test examples. Those
+that a run has not got are left out."""
 
 
 def small_matrix(matrix: Any) -> list | None:
@@ -49,12 +51,14 @@ def small_matrix(matrix: Any) -> list | None:
 
 
 class Audited(NamedTuple):
-    """What an audit found: the issues, what of them goes into results.json, and the folder that
-    `FILES` were written to, if they were."""
+    """What an audit found: the issues, what of them goes into results.json, the folder that `FILES`
+    were written to, if they were, and the issues of the examples that were not trained on, where
+    they are not among the others."""
 
     issues: LabelIssues
     summary: dict[str, Any]
     folder: Path | None = None
+    outside: LabelIssues | None = None
 
 
 def weights_source(method: str) -> str:
@@ -100,6 +104,8 @@ def gather(
         )
     if data.train.votes is not None:
         found["votes"] = data.train.votes
+    if config.data.name in configuration.OWN_DATA and not data.truth_known:
+        found |= _outside(experiment, state, evaluated)
     pause()
     for name, part in (
         ("paths", data.train),
@@ -113,6 +119,33 @@ def gather(
 
 def save(found: Evidence, path: Path, run: str = "") -> None:
     """Writes evidence.npz, whole or not at all; `run`: the fingerprint of whose it is."""
+def _outside(
+    experiment: Experiment, state: Any, evaluated: dict[str, Evaluated] | None
+) -> Evidence:
+    """Returns predictions of the user's own validation and test examples, never trained on."""
+    parts = {
+        name: part
+        for name in ("validation", "test")
+        if (part := getattr(experiment.data, name)) is not None
+    }
+    if not parts:
+        return {}
+    if evaluated is None or not parts.keys() <= evaluated.keys():
+        evaluated = evaluate(experiment, state.params, state.network_state, tuple(parts))
+    logits = np.concatenate([np.asarray(evaluated[name].logits) for name in parts])
+    found = {
+        "outside_predictions": np.asarray(jax.nn.softmax(logits)),
+        "outside_labels": np.concatenate([part.labels for part in parts.values()]),
+        "outside_index": np.concatenate([part.index for part in parts.values()]),
+        "outside_split": np.repeat(list(parts), [len(part.labels) for part in parts.values()]),
+    }
+    if all(part.ids is not None for part in parts.values()):
+        found["outside_paths"] = np.array([name for p in parts.values() for name in p.ids or ()])
+    return found
+
+
+def save(found: Evidence, path: Path) -> None:
+    """Writes evidence.npz, whole or not at all."""
     with files.whole(path, "wb") as file:
         np.savez(file, **found, **({_RUN: np.array(run)} if run else {}))
 
@@ -200,7 +233,24 @@ def find(config: ConfigDict, record: Manifest, found: Evidence) -> Audited:
         groups = class_groups(counts, config.eval.many_above, config.eval.few_below)
         truth = against_truth(issues, rows.true_labels, groups)
         summary["truth"] = truth | {"noise_matrix": small_matrix(truth["noise_matrix"])}
-    return Audited(issues, summary)
+    outside = _judged_outside(config, record, found)
+    if outside is not None:
+        summary["outside"] = {"examples": len(outside), "flagged": outside.num_issues}
+    return Audited(issues, summary, outside=outside)
+
+
+def _judged_outside(config: ConfigDict, record: Manifest, found: Evidence) -> LabelIssues | None:
+    """Returns the issues of validation and test examples, by the predictions of the network."""
+    if "outside_predictions" not in found or len(found["outside_labels"]) < 2:
+        return None
+    return find_label_issues(
+        found["outside_labels"],
+        probabilities=found["outside_predictions"],
+        class_names=record.class_names,
+        index=found["outside_index"],
+        seed=config.seed,
+        paths=found.get("outside_paths"),
+    )
 
 
 def judged_rows(record: Manifest, found: Evidence) -> Rows:
@@ -241,6 +291,12 @@ def sentence(summary: dict[str, Any]) -> str:
         if truth["auprc"] is not None:
             text += f"; area under the precision-recall curve {truth['auprc']:.3f}"
         text += "."
+    outside = summary.get("outside")
+    if outside:
+        text += (
+            f" Of {outside['examples']} validation and test labels, never trained on, "
+            f"{outside['flagged']} are flagged."
+        )
     lines = [text, *summary.get("notes", ())]
     return "\n".join([*lines, summary["doubt"]] if summary.get("doubt") else lines)
 
@@ -305,6 +361,12 @@ def write(
     output = output or workdir
     export.write_csv(audited.issues, output / "label_issues.csv", true, found.get("split"))
     export.write_weights(audited.issues, output / "sample_weights.npz")
+    every, split = audited.issues, found.get("split")
+    if audited.outside is not None:
+        split = np.concatenate([np.full(len(every), "train"), found["outside_split"]])
+        every = every.joined(audited.outside)
+    export.write_csv(every, workdir / "label_issues.csv", true, split)
+    export.write_weights(audited.issues, workdir / "sample_weights.npz")
     page = report.render(
         audited.issues,
         name=workdir.resolve().name,

@@ -68,7 +68,13 @@ def from_config(config: ConfigDict) -> Extractor:
         return DEFAULT
     from jaxrobust.networks import pretrained
 
-    side = pretrained.image_side(network.name) or data.image_size or DEFAULT.image_size
+    only = pretrained.image_side(network.name)
+    check(
+        network.freeze or only in (None, data.image_size),
+        f"network.name={network.name} takes images of {only} pixels: set "
+        f"--config.data.image_size={only}.",
+    )
+    side = only or data.image_size or DEFAULT.image_size
     source = network.pretrained
     if source != INSTALLED and not source.startswith("hf:"):
         path = Path(source).expanduser().absolute()

@@ -325,7 +325,7 @@ def table(runs: dict[str, dict[str, Any]]) -> str:
     )
     headings = [m.heading.replace("accuracy", "agreement" if given else "accuracy")
                 for m in shown.values()]  # fmt: skip
-    if given:
+    if given and shown:
         said.append("Agreement with the given labels of the test data, of which some may be wrong.")
     lines = [["run", "epoch", *headings]]
     for title, numbers in rows:

@@ -145,10 +145,12 @@ def test_predictions_of_new_images_with_broken_ones_among_them(run, tmp_path, ca
     assert [CLASSES.index(row["predicted_label"]) for row in found] == [0, 1, 2]
 
 
-def test_learned_objectives_train_a_head_on_frozen_features(photos, run, tmp_path, counted):
+def test_learned_objectives_train_a_head_on_frozen_features(photos, run, tmp_path, counted, capsys):
     workdir = run.parent / "dynamic"
     more = [
         "--config.method.name=dynamic_loss",
+        "--config.data.test_fraction=0.25",
+        "--config.data.validation.fraction=0.2",
         "--config.method.warmup_epochs=1",
         "--config.method.num_ranks=5",
         "--config.train.epochs=4",
@@ -159,7 +161,13 @@ def test_learned_objectives_train_a_head_on_frozen_features(photos, run, tmp_pat
     ]
     assert main.run(command(photos, workdir, *more)) == 0
     assert sum(counted) == 0
-    assert len(rows(workdir / "label_issues.csv")) == 60
+    found = rows(workdir / "label_issues.csv")
+    assert len(found) == 60 and {row["split"] for row in found} == {"train", "validation", "test"}
+    assert [int(row["rank"]) for row in found] == [*range(1, 61)]
+    assert json.loads((workdir / "results.json").read_text())["measured_on"] == "given labels"
+    assert "agreement with the given test labels" in (workdir / "report.html").read_text()
+    said = capsys.readouterr()
+    assert "test_agreement" in said.err and "Agreement with the given labels" in said.out
     assert (workdir / "report.html").read_text().count("data:image") >= 5
     names = [path for path in sorted(photos.rglob("*.png"))][:9]
     x = np.stack([np.asarray(Image.open(path).resize((32, 32))) for path in names])
