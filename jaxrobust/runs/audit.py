@@ -41,8 +41,8 @@ Evidence = dict[str, np.ndarray]
 """By name: `curves` [N, S], `training_probabilities` [N, P, K], `out_of_sample` [N, K],
 `weights_<method>` [N], `held_out` [V, K] (predictions of the validation examples), `paths` [N],
 `paths_metadata` [M], `paths_validation` [V]; `outside_predictions`, `outside_labels`,
-`outside_index`, `outside_split`, `outside_paths` of a user's own validation and test examples. Those
-that a run has not got are left out."""
+`outside_index`, `outside_split`, `outside_paths` of a user's own validation and test examples.
+Those that a run has not got are left out."""
 
 
 def small_matrix(matrix: Any) -> list | None:
