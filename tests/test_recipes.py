@@ -109,7 +109,8 @@ def test_animal10n_runs_as_a_user_runs_it(tmp_path, program):
     rows = read_rows(tmp_path / "w" / "metrics.jsonl")
     assert rows[1]["train_meta_grad_norm"] > 0 and len(rows[1]["weight_by_class"]) == 10
     with (tmp_path / "w" / "label_issues.csv").open() as file:
-        assert len(list(csv.DictReader(file))) == 79
+        splits = [row["split"] for row in csv.DictReader(file)]
+    assert (splits.count("train"), splits.count("test")) == (79, 20)
     figures = {path.name for path in (tmp_path / "w" / "figures").glob("*.png")}
     assert {"margins.png", "weight_by_rank.png", "learning_curves.png"} <= figures
     assert "animal3" in (tmp_path / "w" / "report.html").read_text()
