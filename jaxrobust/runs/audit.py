@@ -117,8 +117,6 @@ def gather(
     return found
 
 
-def save(found: Evidence, path: Path, run: str = "") -> None:
-    """Writes evidence.npz, whole or not at all; `run`: the fingerprint of whose it is."""
 def _outside(
     experiment: Experiment, state: Any, evaluated: dict[str, Evaluated] | None
 ) -> Evidence:
@@ -144,8 +142,8 @@ def _outside(
     return found
 
 
-def save(found: Evidence, path: Path) -> None:
-    """Writes evidence.npz, whole or not at all."""
+def save(found: Evidence, path: Path, run: str = "") -> None:
+    """Writes evidence.npz, whole or not at all; `run`: the fingerprint of whose it is."""
     with files.whole(path, "wb") as file:
         np.savez(file, **found, **({_RUN: np.array(run)} if run else {}))
 
