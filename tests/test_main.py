@@ -123,10 +123,12 @@ def test_compare_puts_runs_side_by_side(trained, program):
 def test_a_dry_run_tells_sizes_and_writes_nothing(program, tmp_path):
     done = program(*TINY, "--dry_run", "--workdir=w")
     assert done.returncode == 0, done.stderr
+    assert '"rate": 0.4' not in done.stdout and len(done.stdout.splitlines()) <= 10
+    done = program(*TINY, "--dry_run", "--verbose", "--workdir=w")
     for text in (
         '"rate": 0.4',
-        "train: 1132",
-        "test: 539",
+        "train 1132",
+        "test 539",
         "requested rate 0.400, realized 0.3",
         "3,466 parameters",
         "MiB",
