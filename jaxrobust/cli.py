@@ -33,9 +33,14 @@ STRINGS = {
     "fail_on": None,
     "sweep": None,
 }
+_DEVICE_FLAGS = ("gpu", "gpus", "device", "cuda", "cpu", "tpu", "platform")
 FLAGS = ("config", "dry_run", "force", "verbose", *STRINGS)
 _DATA = ("data.path", "data.data_dir", "data.labels_file", "data.manifest")
 _SPEED = ("data.residency", "data.workers", "eval.batch_size", "train.devices")
+_FLAGS_OF = {
+    "audit": ("decisions", "export", "write_corrected"),
+    "predict": ("input", "output"),
+}
 TAKES = {
     "evaluate": (*_DATA, *_SPEED),
     "predict": (*_DATA, *_SPEED, "data.on_unreadable"),
@@ -357,11 +362,12 @@ def parse(argv: list[str]) -> flags.FlagValues:
     )
     if values.workdir is None and values.mode == "train" and name:
         values.workdir = default_workdir(name)
-    for flag in ("decisions", "export", "write_corrected"):
-        check(
-            getattr(values, flag) is None or values.mode == "audit",
-            f"--{flag} is for --mode=audit.",
-        )
+    for mode, own in _FLAGS_OF.items():
+        for flag in own:
+            check(
+                getattr(values, flag) is None or values.mode == mode or values.sweep is not None,
+                f"--{flag} is for --mode={mode}.",
+            )
     check(not values.force or values.write_corrected, "--force is for --write_corrected.")
     if values.fail_on:
         _failed(values.fail_on, {})  # Codes that do not exist are named now.
@@ -404,12 +410,13 @@ def check_flags(argv: list[str]) -> None:
 
 def _nearest_flag(flag: str, keys: list[str]) -> str:
     """Returns " Did you mean …?" for a flag that does not exist: settings may lack their prefix."""
-    inside = [k for k in keys if k == flag or k.endswith(f".{flag}")]
-    if inside:
+    if flag.lower() in _DEVICE_FLAGS:
+        return " The device is JAX's choice: set JAX_PLATFORMS=cpu, cuda or tpu."
+    if inside := configuration.named_like(flag):
         return f" Did you mean {' or '.join(f'--config.{key}' for key in inside[:4])}?"
     last = {key.rpartition(".")[2]: key for key in keys}
     names = {f"--config.{key}": key for key in keys}
-    hint = nearest(flag, [*FLAGS, *last]) or nearest(f"--config.{flag}", names)
+    hint = nearest(flag, [*FLAGS, *last], 0.6) or nearest(f"--config.{flag}", names, 0.85)
     for name, key in last.items():
         hint = hint.replace(f"'{name}'", f"'--config.{key}'")
     return hint

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 import runpy
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -53,12 +55,43 @@ def settings(node: dict = SCHEMA, prefix: str = "") -> Iterator[tuple[str, Setti
             yield from settings(child, f"{prefix}{name}.")
 
 
+_USUAL = {
+    "lr": "learning_rate", "bs": "batch_size", "batchsize": "batch_size", "wd": "weight_decay",
+    "decay": "weight_decay", "epoch": "epochs", "num_epochs": "epochs", "n_epochs": "epochs",
+    "ratio": "rate", "noise_rate": "rate", "noise": "rate", "random_state": "seed",
+    "model": "network.name", "arch": "network.name", "dataset": "data.name",
+    "imbalance_ratio": "factor", "gamma_lr": "gamma",
+}  # fmt: skip
+"""What other programs call settings, and how they end here."""
+
+
+def named_like(key: str) -> list[str]:
+    """Returns the settings that are meant by what others call them, or by their last word.
+
+    Args:
+      key: such as "optimizer.lr" or "learning_rate".
+
+    Returns:
+      Full names; where there are some in the key's own group, these only.
+    """
+    group, _, last = key.lower().replace("-", "_").rpartition(".")
+    known = [name for name, _ in settings()]
+    word = _USUAL.get(last, last)
+    found = [name for name in known if name == word or name.endswith(f".{word}")]
+    return [name for name in found if group and name.startswith(f"{group}.")] or found
+
+
 def unknown_key(key: str) -> UserError:
     """The error for a setting that does not exist, with the nearest one that does."""
-    inside = [k.removeprefix(key + ".") for k, _ in settings() if k.startswith(key + ".")]
+    known = [k for k, _ in settings()]
+    inside = [k.removeprefix(key + ".") for k in known if k.startswith(key + ".")]
     if inside:
         return UserError(f"{key!r} is a group; set one of its settings: {', '.join(inside)}.")
-    return UserError(f"No setting {key!r}.{nearest(key, [k for k, _ in settings()])}")
+    like = named_like(key)
+    meant = f" Did you mean {' or '.join(map(repr, like[:4]))}?" if like else ""
+    usual = key.rpartition(".")[2] in _USUAL
+    hint = meant if usual else nearest(key, known, 0.8) or meant or nearest(key, known)
+    return UserError(f"No setting {key!r}.{hint}")
 
 
 def from_mapping(values: dict[str, Any]) -> ConfigDict:
@@ -73,12 +106,13 @@ def from_mapping(values: dict[str, Any]) -> ConfigDict:
     def put(target, mapping, prefix):
         for name, value in mapping.items():
             key = prefix + name
-            if isinstance(value, dict) and name in target and key not in known:
+            group = "." not in name and name in target and key not in known
+            if isinstance(value, dict) and group:
                 put(target[name], value, key + ".")
             elif key not in known:
                 raise unknown_key(key)
             else:
-                target[name] = _cast(key, known[key], value)
+                target.update_from_flattened_dict({name: _cast(key, known[key], value)})
 
     put(config, values, "")
     return config
@@ -132,13 +166,21 @@ def validate(config: ConfigDict) -> ConfigDict:
     """
     values = flat(config)
     for key, setting in settings():
-        check(key in values, f"The configuration lacks {key!r}.")
+        check(
+            key in values,
+            f"The configuration lacks {key!r}: begin with jaxrobust.config.default_config(), "
+            "which has every setting, and change what differs.",
+        )
         value = values.pop(key)
         if value is None:
             continue
         value = _cast(key, setting, value)
+        finite = not isinstance(value, float) or math.isfinite(value)
+        check(finite, f"{key}={value!r}: must be a finite number.")
         if setting.rule is not None and not setting.rule.holds(value):
             hint = nearest(value, setting.rule.choices) if setting.rule.choices else ""
+            if setting.kind is float and 1 < value <= 100 and setting.rule.holds(value / 100):
+                hint = f" {value:g} % is {value / 100:g}." if "1" in setting.rule.text else ""
             raise UserError(f"{key}={value!r}: must be {setting.rule.text}.{hint}")
     for key in values:
         raise unknown_key(key)
@@ -250,8 +292,12 @@ def call(path: Path, name: str, *arguments: str) -> Any:
         return function(*arguments)
     except UserError:
         raise
-    except Exception as error:
-        raise UserError(f"{path}: {type(error).__name__}: {error}") from None
+    except (Exception, SystemExit) as error:
+        text = str(error).replace("\\n", "\n").strip("'\"")
+        if match := re.match(r"Key \"(\w+)\" does not exist", text):
+            raise UserError(f"{path}: {unknown_key(match[1])}") from None
+        line = (text.splitlines() or [""])[0]
+        raise UserError(f"{path}: {type(error).__name__}: {line}") from None
 
 
 def recipes_folder() -> Path:

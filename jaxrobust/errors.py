@@ -58,10 +58,17 @@ def check(condition: bool, message: str) -> None:
         raise UserError(message)
 
 
-def nearest(name: str, choices: Iterable[str]) -> str:
-    """Returns " Did you mean 'x'?" for the choice nearest to `name`, or an empty string."""
-    found = difflib.get_close_matches(str(name), [str(c) for c in choices], n=1, cutoff=0.5)
-    return f" Did you mean {found[0]!r}?" if found else ""
+def nearest(name: str, choices: Iterable[str], cutoff: float = 0.5) -> str:
+    """Returns " Did you mean 'x'?" for the choice nearest to `name`, or an empty string.
+
+    Args:
+      name: what was given; capitals do not count.
+      choices: what there is.
+      cutoff: least similarity, from 0 to 1.
+    """
+    lower = {str(choice).lower(): str(choice) for choice in choices}
+    found = difflib.get_close_matches(str(name).lower(), list(lower), n=1, cutoff=cutoff)
+    return f" Did you mean {lower[found[0]]!r}?" if found else ""
 
 
 def choose(kind: str, name: str, choices: Iterable[str]) -> str:

@@ -14,24 +14,22 @@ from ml_collections import ConfigDict
 from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import _safe_indexing, check_random_state
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
     _check_sample_weight,
     check_consistent_length,
     check_is_fitted,
-    column_or_1d,
     validate_data,
 )
 
 from jaxrobust import config as configuration
-from jaxrobust import networks
+from jaxrobust import losses, networks
 from jaxrobust.audit import find_label_issues, models
 from jaxrobust.audit.checks import COLLAPSED
-from jaxrobust.data import crowd, table, tabular
+from jaxrobust.data import crowd, table, tabular, targets
 from jaxrobust.data.examples import Examples, Source
 from jaxrobust.data.prepare import prepare
 from jaxrobust.data.readers import arrays as tables
-from jaxrobust.errors import check, choose
+from jaxrobust.errors import UserError, check, choose
 from jaxrobust.methods import TrainState
 from jaxrobust.runs import METHODS, image_features
 from jaxrobust.runs.audit import weights_source
@@ -279,12 +277,10 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
     def _check_labels(self, X: Any, y: Any) -> tuple[Any, np.ndarray, np.ndarray]:
         """Returns the examples with a label, their labels [N] or [N, A], and their rows."""
         check(y is not None, "RobustClassifier requires y to be passed, but the target y is None.")
+        targets.check_same_order(X, y)
         self.notes_ = ()
-        values = y if getattr(y, "ndim", None) == 2 or _nested(y) else column_or_1d(y, warn=True)
-        values = np.asarray(values)
-        if values.ndim == 2 and values.shape[1] == 1:
-            values = column_or_1d(values, warn=True)
-        absent = _absent(values)
+        values = targets.as_array(y)
+        absent = targets.absent_labels(values)
         missing = absent if absent.ndim == 1 else absent.all(1)
         kept = np.flatnonzero(~missing)
         check(len(missing) == 0 or len(kept) > 0, "Input y contains NaN: no example has a label.")
@@ -299,19 +295,15 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
 
     def _encode(self, y: np.ndarray) -> np.ndarray:
         """Sets `classes_`; returns class numbers, -1 where an annotator gave none."""
-        absent = _absent(y)
+        absent = targets.absent_labels(y)
         known = y[~absent]
-        if y.dtype == object and len(known) and isinstance(known[0], str):
-            known = known.astype(str)
+        if y.dtype == object and any(isinstance(v, str) for v in known):
+            known = np.array([table.text(v) for v in known])
         elif y.dtype == object and y.ndim == 2:
             known = np.array(known.tolist())
-        elif y.ndim == 2 and (known == np.round(known)).all():
+        elif y.ndim == 2 and y.dtype.kind == "f" and (known == np.round(known)).all():
             known = known.astype(np.int64)
-        check(
-            not (known.dtype.kind == "f" and bool(np.isinf(known).any())),
-            "y contains infinity; expected classes.",
-        )
-        check_classification_targets(known)
+        targets.check_classes(y, known, absent)
         self.classes_, codes = np.unique(known, return_inverse=True)
         check(len(self.classes_) > 1, "RobustClassifier needs two classes; y holds one class.")
         votes = np.full(y.shape, -1, np.int64)
@@ -322,6 +314,11 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
         """Returns the examples, uint8 [N, H, W, C], float32 [N, D] or a `Table`; sets the
         encoder of tables."""
         self._encoder = None
+        check(
+            not isinstance(X, Mapping),
+            "X is a dictionary: pass a table, such as pandas.DataFrame(X).",
+        )
+        X = _without_mask(X)
         if _is_images(X):
             x = np.asarray(X)
             top = x.max(initial=0) if x.dtype.kind in "fb" else 255
@@ -332,6 +329,7 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
             return x
         mixed = _is_mixed(X)
         if mixed:
+            table.check_names([str(n) for n in getattr(X, "columns", ())], "X")
             _validate(self, X, skip_check_array=True)
             rows = len(X) if hasattr(X, "columns") else X.shape[0]
             check(rows > 1, f"Found array with {rows} sample(s): a minimum of 2 is required.")
@@ -345,7 +343,8 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
                 ensure_min_samples=2,
             )
         self._shape = (self.n_features_in_,)
-        if not mixed and self._method() != "auto" and _plain_numbers(X):
+        plain = isinstance(X, np.ndarray) and tables.fits_float32(X)
+        if not mixed and self._method() != "auto" and plain:
             return np.asarray(X, np.float32)
         x = table.from_frame(X)
         wide = not mixed and x.shape[1] >= models.WIDE
@@ -355,6 +354,7 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
 
     def _check_predict(self, X: Any) -> Any:
         check_is_fitted(self)
+        X = _without_mask(X)
         if len(self._shape) == 1:
             if _is_mixed(X):
                 return table.from_frame(X)
@@ -400,7 +400,16 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
         return image_features.of(x)
 
     def _seed(self) -> int:
-        return int(check_random_state(self.random_state).randint(2**31 - 1))
+        try:
+            state = check_random_state(self.random_state)
+        except ValueError as error:
+            kind = type(self.random_state).__name__
+            given = self.random_state if isinstance(self.random_state, int) else f"a {kind}"
+            raise UserError(
+                f"random_state is {given}: pass an integer from 0 to 2**32 - 1, a "
+                "numpy.random.RandomState, or None."
+            ) from error
+        return int(state.randint(2**31 - 1))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -412,6 +421,10 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
         """Returns the recipe of the method with the parameters of this estimator put over it."""
         method = choose("method", self._method(), METHODS)
         loss = self.loss or ("dal" if method == "supervised" else "ce")
+        if not isinstance(loss, str):
+            named = [name for name in losses.LOSSES if losses.get(name) is loss]
+            hint = f" Pass its name, {named[0]!r}." if named else " Pass a name of losses.LOSSES."
+            raise UserError(f"loss={getattr(loss, '__name__', loss)!r:.60} is no name.{hint}")
         config = _recipe(method, loss, _number(self.epochs))
         quarter = 2 ** int(np.log2(max(len(x) // 4, 1)))
         given = {
@@ -436,6 +449,11 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
             given["train.batch_size"] = min(_number(self.batch_size), len(x))
         if self.learning_rate is not None:
             given["optimizer.learning_rate"] = _number(self.learning_rate)
+        check(
+            isinstance(self.settings or {}, Mapping),
+            f"settings={self.settings!r:.60}: pass a dictionary, such as "
+            '{"optimizer.weight_decay": 1e-4}.',
+        )
         for key in self.settings or {}:
             group = key.partition(".")[0]
             refused = group in _NO_MEANING and key != "data.balance"
@@ -448,8 +466,14 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
         network, classes = self.network, len(self.classes_)
         if network is None or isinstance(network, str):
             return make_network(configuration.from_mapping(self.config_), classes)
-        if not isinstance(network, (networks.Network, nn.Module)):
+        kinds = (networks.Network, nn.Module)
+        if callable(network) and not isinstance(network, kinds):
             network = network(classes)
+        check(
+            isinstance(network, kinds),
+            f"network={network!r:.60}: pass a name ({', '.join(networks.NETWORKS)}), a linen "
+            "module, a Network, or a function of the number of classes that returns one.",
+        )
         return networks.from_linen(network) if isinstance(network, nn.Module) else network
 
     def _logits(self, x: Any) -> np.ndarray:
@@ -493,13 +517,10 @@ def _dense(X: Any) -> np.ndarray:
     return X.toarray() if hasattr(X, "toarray") else X
 
 
-def _plain_numbers(X: Any) -> bool:
-    return isinstance(X, np.ndarray) and not np.isnan(X).any()
-
-
 def _number(value: Any) -> Any:
-    """Returns a NumPy number as Python's."""
-    return value.item() if isinstance(value, np.generic) else value
+    """Returns a number of NumPy or JAX as Python's."""
+    scalar = getattr(value, "ndim", None) == 0 and hasattr(value, "item")
+    return value.item() if scalar else value
 
 
 def _rows_of(values: Any, rows: np.ndarray) -> Any:
@@ -509,22 +530,11 @@ def _rows_of(values: Any, rows: np.ndarray) -> Any:
     return _safe_indexing(values, rows)
 
 
-def _nested(y: Any) -> bool:
-    """Whether y is a sequence of sequences, not of labels."""
-    return isinstance(y, (list, tuple)) and bool(y) and isinstance(y[0], (list, tuple, np.ndarray))
-
-
-def _absent(y: np.ndarray) -> np.ndarray:
-    """Returns where a label is missing, of the shape of y."""
-    if y.dtype.kind == "f":
-        missing = np.isnan(y)
-    elif y.dtype == object:
-        missing = np.frompyfunc(table.is_missing, 1, 1)(y).astype(bool)
-    else:
-        missing = np.zeros(y.shape, bool)
-    if y.dtype.kind in "if" and y.size and (y[~missing] == 0).any() and (y == -1).any():
-        missing |= y == -1 if y[~missing].min() == -1 else False
-    return missing
+def _without_mask(X: Any) -> Any:
+    """Returns a masked array as floats, NaN where masked."""
+    if not isinstance(X, np.ma.MaskedArray) or X.dtype.kind not in "biuf":
+        return X
+    return X.astype(np.float64).filled(np.nan)
 
 
 def _as_votes(votes: np.ndarray) -> np.ndarray:

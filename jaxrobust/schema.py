@@ -49,6 +49,10 @@ def at_least(low: float) -> Rule:
     return Rule(f"at least {low:g}", lambda v: v >= low)
 
 
+def seeds() -> Rule:
+    return Rule("at least 0 and below 2**32", lambda v: 0 <= v < 2**32)
+
+
 def above(low: float) -> Rule:
     return Rule(f"greater than {low:g}", lambda v: v > low)
 
@@ -122,7 +126,7 @@ SCHEMA: dict[str, Any] = {
         0,
         "random seed of initialization, order, label noise, long tail and augmentation",
         int,
-        at_least(0),
+        seeds(),
     ),
     "probe_workdir": Setting(
         None,

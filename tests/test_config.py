@@ -188,7 +188,7 @@ def test_unknown_keys_and_wrong_types_are_named(values, message):
         (["--config=digits_ce", "--config.los.name=ce"], "Did you mean 'loss.name'?"),
         (["--config=digits_ce", "--config.sede=1"], "Did you mean 'seed'?"),
         (["--config=digits_ce", "--epochs=5"], "Did you mean --config.train.epochs?"),
-        (["--config=digits_ce", "--epoch=5"], "Did you mean '--config.train.epochs'?"),
+        (["--config=digits_ce", "--epoch=5"], "Did you mean --config.train.epochs?"),
         (["--config=digits_ce", "--learning_rate", "0.1"], "--config.optimizer.learning_rate"),
         (["--config=digits_ce", "--train.epochs=5"], "Did you mean --config.train.epochs?"),
         (
@@ -315,3 +315,74 @@ def test_a_setting_is_described_once():
     assert isinstance(SCHEMA["seed"], Setting)
     keys = [key for key, _ in config.settings()]
     assert len(keys) == len(set(keys))
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("optimizer.lr", "'optimizer.learning_rate'"),
+        ("train.learning_rate", "'optimizer.learning_rate'"),
+        ("train.num_epochs", "'train.epochs'"),
+        ("data.noise.ratio", "'data.noise.rate'"),
+        ("weight_decay", "'optimizer.weight_decay'"),
+        ("Optimizer.Momentum", "'optimizer.momentum'"),
+    ],
+)
+def test_settings_by_the_names_of_other_programs_are_recognized(key, meant):
+    assert f"Did you mean {meant}" in str(config.unknown_key(key))
+
+
+@pytest.mark.parametrize(
+    ("flag", "hint"),
+    [
+        ("--lr=0.1", "--config.optimizer.learning_rate?"),
+        ("--epochs=3", "--config.train.epochs?"),
+        ("--gpu=0", "set JAX_PLATFORMS=cpu, cuda or tpu"),
+        ("--verbose", "Unknown flag --verbose.\n"),
+        ("--config.loss.name=CE", "Did you mean 'ce'?"),
+        ("--config.data.noise.rate=40", "40 % is 0.4."),
+        ("--config.optimizer.learning_rate=inf", "must be a finite number"),
+        ("--config.seed=99999999999999999999", "at least 0 and below 2**32"),
+        ("--input=photos", "--input is for --mode=predict"),
+        ("--output=a.csv", "--output is for --mode=predict"),
+    ],
+)
+def test_mistakes_in_flags_and_values_name_what_was_meant(flag, hint, capsys):
+    assert main.run(["jaxrobust", "--config=digits_ce", "--workdir=unused", flag]) == 2
+    assert hint in capsys.readouterr().err
+
+
+def test_a_json_file_may_name_settings_in_full(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(
+        '{"train.epochs": 7, "data": {"noise.rate": 0.2, "noise": {"kind": "pair_flip"}}}'
+    )
+    made = config.load(str(path))
+    assert (made.train.epochs, made.data.noise.rate) == (7, 0.2)
+    path.write_text('{"train.epoch": 7}')
+    with pytest.raises(UserError, match="Did you mean 'train.epochs'"):
+        config.load(str(path))
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("raise SystemExit(3)", "SystemExit: 3"),
+        (
+            "from jaxrobust.config import default_config\n"
+            "def get_config():\n    c = default_config()\n    c.train.epochz = 3\n    return c",
+            "No setting 'epochz'. Did you mean 'train.epochs'",
+        ),
+        (
+            "from ml_collections import ConfigDict\n"
+            "def get_config():\n    return ConfigDict({'train': {'epochs': 3}})",
+            r"lacks 'seed': begin with jaxrobust.config.default_config\(\)",
+        ),
+    ],
+)
+def test_configuration_programs_that_fail_are_one_line(tmp_path, code, message):
+    path = tmp_path / "mine.py"
+    path.write_text(code)
+    with pytest.raises(UserError, match=message) as caught:
+        config.validate(config.load(str(path)))
+    assert "\n" not in str(caught.value)

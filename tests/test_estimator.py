@@ -1,10 +1,12 @@
 """`RobustClassifier`: what scikit-learn asks of an estimator, and what ours adds to it."""
 
+import datetime
 import pickle
 import re
 from pathlib import Path
 
 import flax.linen as nn
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn.base import clone
@@ -16,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
-from jaxrobust import RobustClassifier, networks
+from jaxrobust import RobustClassifier, losses, networks
 from jaxrobust.audit import find_label_issues
 from jaxrobust.data import statistics
 from jaxrobust.errors import UserError
@@ -323,3 +325,106 @@ def test_a_network_meets_rare_classes_more_often_and_one_that_collapsed_says_so(
     assert "never_predicted" in found.codes
     for c in range(1, 5):
         assert found.is_label_issue[y == c].mean() <= 0.5
+
+
+X = np.random.default_rng(0).normal(size=(60, 3)) + 3 * (np.arange(60) % 3)[:, None]
+Y = np.arange(60) % 3
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        (Y + 0.5, r"Unknown label type: continuous. Row 0 of y is .*expected one label"),
+        (np.eye(3)[Y], r"one-hot rows: pass y.argmax\(axis=1\)"),
+        ([[1], [1, 2], [0]] * 20, "lists of several lengths.*multi-label"),
+        (Y.astype(complex), "complex numbers"),
+        ([None] * 60, "no example has a label"),
+        ([datetime.date(2020, 1, 1 + v) for v in Y], "Row 0 of y is datetime.date"),
+    ],
+    ids=["fractions", "one-hot", "lists", "complex", "none", "dates"],
+)
+def test_labels_that_are_no_classes_are_refused_in_one_line(y, message):
+    with pytest.raises(UserError, match=message) as caught:
+        RobustClassifier().fit(X, y)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("nothing", ["", "NULL", "nan", "None"])
+def test_texts_that_stand_for_a_missing_label_are_left_out(nothing):
+    y = np.array(["ant", "bee", "cat"])[Y].astype("U8")
+    y[:5] = nothing
+    model = RobustClassifier(loss="ce", epochs=1, settings=QUICK)
+    with pytest.warns(UserWarning, match="5 of 60 examples have no label"):
+        model.fit(X, y)
+    assert model.classes_.tolist() == ["ant", "bee", "cat"]
+
+
+@pytest.mark.parametrize(
+    ("y", "classes"),
+    [
+        (np.array([b"ant", b"bee", b"cat"])[Y], ["ant", "bee", "cat"]),
+        (np.array([2**70, 2**70 + 1, 5], object)[Y], [5, 2**70, 2**70 + 1]),
+        (np.array([1, "b", 2.0], object)[Y], ["1", "2", "b"]),
+        (np.ma.array(Y, mask=Y == 2), [0, 1]),
+    ],
+    ids=["bytes", "beyond 64 bits", "mixed", "masked"],
+)
+@pytest.mark.filterwarnings("ignore:20 of 60 examples")
+def test_labels_of_unusual_types_are_classes(y, classes):
+    model = RobustClassifier(loss="ce", epochs=1, settings=QUICK).fit(X, y)
+    assert model.classes_.tolist() == classes
+    assert set(model.predict(X[:5])) <= {*classes}
+
+
+@pytest.mark.parametrize("offset", [1e8, 1.7e9])
+@pytest.mark.parametrize("scale", [1.0, 1e290])
+def test_a_network_sees_features_whatever_their_offset_and_magnitude(offset, scale):
+    moved = (X + offset) * scale if scale == 1 else X * scale
+    model = RobustClassifier(loss="ce", epochs=15, random_state=0, settings=QUICK).fit(moved, Y)
+    assert model.score(moved, Y) > 0.8
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"settings": ["seed"]}, r"settings=\['seed'\]: pass a dictionary"),
+        ({"network": 3}, "network=3: pass a name .*mlp.* a linen module"),
+        ({"network": lambda classes: classes}, "network=3: pass a name"),
+        ({"loss": losses.cross_entropy}, "loss='cross_entropy' is no name. Pass its name, 'ce'"),
+        ({"loss": "CE"}, "Did you mean 'ce'"),
+        ({"random_state": np.random.default_rng(0)}, "random_state is a Generator: pass an int"),
+        ({"random_state": -1}, "random_state is -1: pass an integer from 0"),
+    ],
+)
+def test_parameters_of_other_types_are_one_clear_line(changes, message):
+    with pytest.raises(UserError, match=message) as caught:
+        RobustClassifier(**{"epochs": 1} | changes).fit(X, Y)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("wrap", [np.array, jnp.float32])
+def test_settings_may_be_scalar_arrays(wrap):
+    model = RobustClassifier(epochs=1, settings=QUICK | {"optimizer.weight_decay": wrap(0.25)})
+    assert model.fit(X, Y).config_["optimizer"]["weight_decay"] == 0.25
+
+
+def test_frames_in_another_order_or_with_a_name_twice_are_refused():
+    pd = pytest.importorskip("pandas")
+    with pytest.raises(UserError, match=r"same index in different orders: pass y.loc\[X.index\]"):
+        RobustClassifier().fit(pd.DataFrame(X), pd.Series(Y)[::-1])
+    with pytest.raises(UserError, match="more than once: 'a'"):
+        RobustClassifier().fit(pd.DataFrame(X, columns=list("aab")), Y)
+    with pytest.raises(UserError, match=r"pass a table, such as pandas.DataFrame\(X\)"):
+        RobustClassifier().fit({"a": X[:, 0]}, Y)
+
+
+def test_a_masked_value_is_a_missing_one():
+    masked = np.ma.array(X, mask=(np.arange(180) % 7 == 0).reshape(60, 3))
+    model = RobustClassifier(epochs=1, settings=QUICK).fit(masked, Y)
+    missing = np.where(masked.mask, np.nan, X)
+    np.testing.assert_array_equal(model.predict_proba(masked), model.predict_proba(missing))
+
+
+def test_one_example_per_class_is_too_few_to_be_judged():
+    with pytest.raises(UserError, match="No class has two examples"):
+        RobustClassifier().fit(X[:3], Y[:3])

@@ -30,7 +30,8 @@ CHECKS: dict[str, Check] = {
         "Calibrate it, regularize it more or train it for fewer epochs.",
     ),
     "collapsed": Check(
-        "The prediction is the same for every example: it says nothing about the labels.",
+        "The prediction, or the features, are the same for every example: they say nothing about "
+        "the labels.",
         "Train the model before its predictions are audited.",
     ),
     "not_learned": Check(
@@ -61,6 +62,10 @@ CHECKS: dict[str, Check] = {
     "few_examples": Check(
         "A class has fewer than 10 examples: what is said of its labels is uncertain.",
         "Review its examples by hand.",
+    ),
+    "similar_names": Check(
+        "Some class names differ in case or white space only.",
+        "Give them one name if they are one class.",
     ),
     "duplicates_in_conflict": Check(
         "Some examples are the same, or nearly, and have different labels: one of each pair is "

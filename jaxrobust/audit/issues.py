@@ -14,6 +14,7 @@ from jaxrobust.audit.neighbors import Duplicates
 from jaxrobust.audit.recorder import Recorder
 from jaxrobust.audit.sources import Source, limited, score_of
 from jaxrobust.data import crowd as crowds
+from jaxrobust.data.class_labels import similar
 from jaxrobust.errors import check
 
 # How much a source counts in the combination. A network that has not seen a label makes mistakes of
@@ -338,9 +339,9 @@ def _decide(
         noise_matrix=matrix,
         noise_rate=rate,
         noise_rate_interval=(low, high),
-        codes=(*_codes(rate, found), *details),
+        codes=(*_codes(rate, found, given), *details),
         notes=(
-            *map(checks.line, _codes(rate, found)),
+            *map(checks.line, _codes(rate, found, given)),
             *(checks.line(code, detail) for code, detail in details.items()),
         ),
         duplicates=pairs,
@@ -376,9 +377,10 @@ def _suggest(
     return predicted, np.where(there, joint / np.maximum(total, 1e-12), np.eye(k))
 
 
-def _codes(rate: float, found: dict[str, Source]) -> tuple[str, ...]:
+def _codes(rate: float, found: dict[str, Source], given: validation.Given) -> tuple[str, ...]:
     codes = ["no_issues"] if rate < NONE_BELOW else []
     if all(source.margin is None for source in found.values()):
         codes.append("no_predictions")
     codes += [code for source in found.values() for code in source.codes]
+    codes += ["similar_names"] if similar(given.class_names) else []
     return tuple(dict.fromkeys(codes))

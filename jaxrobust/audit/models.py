@@ -234,6 +234,10 @@ def splits(
 
     count = len(strata) if groups is None else len(np.unique(groups))
     folds = min(folds, count, max(2, int(np.bincount(strata).max())))
+    check(
+        int(np.bincount(strata).max()) > 1,
+        "No class has two examples: labels cannot be judged by cross-validation.",
+    )
     check(folds > 1, "All examples belong to one group: predictions need two groups or more.")
     check(
         groups is not None or int(np.bincount(strata).max()) > 1,

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxrobust.errors import check
+from jaxrobust.errors import UserError, check
 
 NEIGHBORS = 10
 REFERENCES = 50_000  # examples among which neighbors are sought, at most
@@ -92,7 +92,10 @@ def unit(features: np.ndarray) -> np.ndarray:
     Raises:
       UserError: not [N, D], or values that are not finite.
     """
-    x = np.asarray(features, np.float32)
+    try:
+        x = np.asarray(features, np.float64)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"features must be numbers [N, D]: {error}.") from None
     check(x.ndim == 2, f"features of shape {list(x.shape)}; expected [N, D], a row per example.")
     finite = np.isfinite(x).all(1)
     check(
@@ -100,6 +103,8 @@ def unit(features: np.ndarray) -> np.ndarray:
         "features hold NaN or infinity"
         + (f", first in row {int(np.argmin(finite))}." if not finite.all() else "."),
     )
+    largest = np.abs(x).max(1, keepdims=True, initial=0)
+    x = (x / np.where(largest > 0, largest, 1)).astype(np.float32)  # Squares must not overflow.
     return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
 
 

@@ -160,6 +160,10 @@ def of_features(
     pairs = neighbors.duplicates(features, labels, nearest)
     source = of_predictions(p, labels, seed)
     codes = source.codes
+    x = neighbors.unit(features)
+    if float((x.max(0) - x.min(0)).max(initial=0)) < 1e-6:
+        even = np.full((len(labels), k), 1 / k)
+        return of_predictions(even, labels, seed), pairs
     if pairs.conflict.any():
         codes = (*codes, "duplicates_in_conflict")
     if nearest.references < len(labels):
@@ -226,18 +230,33 @@ def _logistic(a: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-np.clip(a, -60, 60)))
 
 
+def _exchanged(table: np.ndarray) -> bool:
+    """Whether some classes agree with each other's predictions instead of their own.
+
+    Args:
+      table: int [K, K], counts [named, given].
+    """
+    total, most = table.sum(1), table.argmax(1)
+    rows = np.arange(len(table))
+    moved = (most != rows) & (total >= FEW)
+    moved &= (table[rows, most] > 0.5 * total) & (np.diag(table) < 0.25 * total)
+    return bool(moved.any()) and {*rows[moved]} == {*most[moved]}
+
+
 def _codes(d: decision.Decision, p: np.ndarray, labels: np.ndarray) -> tuple[str, ...]:
     """Returns the codes of what makes predictions doubtful."""
     rows = np.flatnonzero(np.isfinite(p[:, 0]))
     rows = rows[decision.sample(len(rows), p.shape[1], 0)]
     block, given = p[rows], labels[rows]
     named, contradicted = block.argmax(1), float(d.contradicted[rows].mean())
+    k = p.shape[1]
+    table = np.bincount(named.astype(np.int64) * k + given, minlength=k * k).reshape(k, k)
+    other = table.max(1).sum() / max(table.sum(), 1)
     codes = []
-    if contradicted > WEAK:
-        k = p.shape[1]
-        table = np.bincount(named.astype(np.int64) * k + given, minlength=k * k).reshape(k, k)
-        other = table.max(1).sum() / max(table.sum(), 1)
-        codes.append("column_order" if other - (1 - contradicted) > ORDER else "weak_model")
+    if _exchanged(table) or (contradicted > WEAK and other - (1 - contradicted) > ORDER):
+        codes.append("column_order")
+    elif contradicted > WEAK:
+        codes.append("weak_model")
     if float(block.max(1).mean()) - (1 - contradicted) > CONFIDENT + 1 / np.sqrt(len(rows)):
         codes.append("overconfident")
     if abs(d.free - d.held) > DIFFER:

@@ -8,10 +8,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxrobust.data import crowd
+from jaxrobust.data.table import is_missing
 from jaxrobust.errors import UserError, check, choose
 
 TOLERANCE = 1e-2  # of the sum of a row of probabilities,
 ROUNDING, MOST_ROUNDING = 5e-3, 0.2  # and per class, for probabilities written with two decimals
+_CONTAINERS = (list, tuple, set, dict, np.ndarray)
+_MOST_NUMBERS = 1000  # classes beyond the number of examples, for labels that are class numbers
 _ONE = "one label per example is supported, not lists of labels (multi-label data)"
 
 
@@ -42,9 +45,10 @@ def read(
     method: str | None = None,
 ) -> Given:
     """Checks all arguments; raises `UserError` with one line that names the wrong one."""
-    values, names, columns = _labels(labels, class_names), class_names, None
+    names, columns = class_names, None
     if names is None and hasattr(getattr(labels, "dtype", None), "categories"):
         names = list(labels.dtype.categories)
+    values = _labels(labels, names)
     n = len(values)
     check(n > 0, "labels are empty.")
     if hasattr(probabilities, "columns"):
@@ -78,6 +82,8 @@ def read(
 
 def _plain(name: str, value: Any, hint: str) -> np.ndarray:
     """Returns a NumPy array of anything array-like: JAX, torch (detached), pandas, lists."""
+    if isinstance(value, np.ma.MaskedArray):
+        value = np.where(np.ma.getmaskarray(value), None, value.data.astype(object))
     for step in ("detach", "cpu"):
         value = getattr(value, step)() if hasattr(value, step) else value
     try:
@@ -91,35 +97,40 @@ def _plain(name: str, value: Any, hint: str) -> np.ndarray:
 
 def _labels(labels: Any, class_names: Sequence[str] | None) -> np.ndarray:
     """Returns labels [N], or of several annotators [N, A]; numbers or objects, none missing but
-    where another annotator has voted."""
+    where another annotator has voted.
+
+    A text such as "NA" or "" is missing too, unless it is among the class names.
+    """
     values = _plain("labels", labels, _ONE)
     check(values.ndim in (1, 2), f"labels must be [N]; got shape {list(values.shape)}.")
-    nested = values.dtype == object and next(
-        (i for i, v in enumerate(values.ravel()) if isinstance(v, list | tuple | set | np.ndarray)),
-        None,
-    )
-    if nested is not False and nested is not None:
-        raise UserError(f"Label {nested} is a list; {_ONE}.")
-    if values.dtype == object:
-        values = np.array([None if _missing(v) else v for v in values.ravel()], object).reshape(
-            values.shape
+    check(values.dtype.kind != "c", "labels are complex numbers; expected classes.")
+    flat = [v.decode(errors="replace") if isinstance(v, bytes) else v for v in values.ravel()]
+    if values.dtype.kind not in "biufmM":
+        nested = next((i for i, v in enumerate(flat) if isinstance(v, _CONTAINERS)), None)
+        if nested is not None:
+            raise UserError(f"Label {nested} is a list; {_ONE}.")
+        known_names = () if class_names is None else {*map(str, class_names)}
+        missing = [_missing(v) and str(v) not in known_names for v in flat]
+        cells = np.array(
+            [None if gone else v for v, gone in zip(flat, missing, strict=True)], object
         )
-        known = [v for v in values.ravel() if v is not None]
-        if known and all(isinstance(v, int | float | np.number) for v in known):
-            values = np.array([np.nan if v is None else v for v in values.ravel()]).reshape(
-                values.shape
-            )
+        values = cells.reshape(values.shape)
+        present = [v for v in cells if v is not None]
+        if present and all(isinstance(v, int | float | np.number) for v in present):
+            if all(abs(v) < 2**53 for v in present):
+                numbers = [np.nan if v is None else v for v in cells]
+                values = np.array(numbers).reshape(values.shape)
     absent = _absent(values)
     rows = np.flatnonzero(absent if values.ndim == 1 else absent.all(1))
     if len(rows):
-        raise UserError(
-            f"Label {rows[0]} is missing (None or NaN): leave its example out, or label it."
-        )
+        text = flat[rows[0] * (values.size // len(values))]
+        what = repr(str(text)) if isinstance(text, str) else "None or NaN"
+        raise UserError(f"Label {rows[0]} is missing ({what}): leave its example out, or label it.")
     return values
 
 
 def _missing(value: Any) -> bool:
-    return value is None or type(value).__name__ in ("NAType", "NaTType") or value != value
+    return is_missing(value) or bool(value != value)
 
 
 def _absent(values: np.ndarray) -> np.ndarray:
@@ -155,7 +166,12 @@ def _array(name: str, value: Any, n: int, dims: tuple[int, ...]) -> np.ndarray |
         return None
     a = _plain(name, value, "give an array")
     check(a.dtype.kind in "fiub", f"{name} must be numbers; got {a.dtype}.")
-    check(a.ndim in dims, f"{name} has shape {list(a.shape)}; expected {dims[0]} dimensions.")
+    column = name.endswith("probabilities") and a.ndim == 1
+    hint = " Pass predict_proba's result; of one column p, np.column_stack([1 - p, p])."
+    check(
+        a.ndim in dims,
+        f"{name} has shape {list(a.shape)}; expected {dims[0]} dimensions.{hint * column}",
+    )
     check(len(a) == n, f"{name} has {len(a)} rows for {n} labels.")
     check(a.size > 0, f"{name} is empty.")
     return a if a.dtype in (np.float32, np.float64) else a.astype(np.float32)
@@ -181,18 +197,36 @@ def _classes(values, class_names, widths, columns) -> tuple[np.ndarray, tuple[st
             and not all(str(c).isdigit() for c in columns)
         ):
             class_names = columns
-        codes, names = _numbers(values, class_names, widths)
+        if class_names is None and not widths and _identifiers(values):
+            codes, names = _texts(np.vectorize(str, otypes=[object])(values), None)
+        else:
+            codes, names = _numbers(values, class_names, widths)
     else:
         codes, names = _texts(values, class_names)
     check(len(names) >= 2, "There is one class only: no label can be another.")
     check(len(set(names)) == len(names), "class_names are not distinct.")
+    if columns is not None and class_names is None:
+        lacking = [name for name in names if name not in {*map(str, columns)}]
+        check(
+            not lacking or len(lacking) == len(names),
+            f"The columns of probabilities ({', '.join(map(str, columns[:5]))}) have none for the "
+            f"classes {', '.join(lacking[:5])}: name the columns as the classes.",
+        )
     for width in widths:
+        remedy = "name all classes, in the order of the columns, with class_names="
+        if width == 1:
+            remedy = "of one column p pass np.column_stack([1 - p, p])"
         check(
             width == len(names),
-            f"Predictions are for {width} classes; there are {len(names)}"
-            ": name all classes, in the order of the columns, with class_names=.",
+            f"Predictions are for {width} classes; there are {len(names)}: {remedy}.",
         )
     return codes.astype(np.int32), names
+
+
+def _identifiers(values: np.ndarray) -> bool:
+    """Whether labels are codes such as 10042, not numbers of classes 0 ... K-1."""
+    finite = values[np.isfinite(values)]
+    return bool(len(finite)) and float(finite.max()) > values.size + _MOST_NUMBERS
 
 
 def _numbers(values, class_names, widths) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -202,6 +236,9 @@ def _numbers(values, class_names, widths) -> tuple[np.ndarray, tuple[str, ...]]:
     if len(infinite):
         raise UserError(f"Label {infinite[0]} is infinite: not a class.")
     check(bool((known == np.round(known)).all()), "labels are numbers but not whole: not classes.")
+    large = np.flatnonzero((~absent & (np.nan_to_num(values.astype(float)) >= 2**31)).ravel())
+    if len(large):
+        raise UserError(f"Label {large[0]} is {values.ravel()[large[0]]}, no number of a class.")
     codes = np.where(absent, -1, np.nan_to_num(values)).astype(np.int64)
     most, least = int(codes.max()), int(codes[~absent].min())
     k = len(class_names) if class_names is not None else max([*widths, most + 1])
@@ -241,8 +278,8 @@ def _agreed(votes: np.ndarray, k: int, method: str | None) -> tuple[np.ndarray, 
     indicator = votes.shape[1] == k and bool(np.isin(votes, (0, 1)).all())
     check(
         method is not None or not indicator,
-        f"labels have shape {list(votes.shape)}, like an indicator matrix: {_ONE}. If each "
-        "column is an annotator, pass crowd='dawid_skene'.",
+        f"labels have shape {list(votes.shape)}, like an indicator matrix: {_ONE}. Of one-hot rows "
+        "pass labels.argmax(1); if each column is an annotator, crowd='dawid_skene'.",
     )
     method = method or crowd.CONSENSUS[0]
     choose("crowd", method, crowd.CONSENSUS)
@@ -270,5 +307,7 @@ def _not_probabilities(name: str, total: float, least: float, most: float) -> st
     if np.isnan(total):
         return f"{name} are NaN: predict every example, or leave those out that are not."
     text = f"{name} sum to {total:.4g}, with smallest {least:.3g}: not probabilities. "
+    if np.abs(total - 100) < 3 and least >= -1:
+        return text + "They are percentages: divide them by 100."
     inside = least >= -TOLERANCE and most <= 1 + TOLERANCE
     return text + ("Rows must sum to one." if inside else "Apply a softmax to logits.")

@@ -30,19 +30,21 @@ class LookAhead(NamedTuple):
 
     Attributes:
       inner_loss: `(params, meta_params, batch) -> (loss, aux)`.
-      meta_loss: `(params, meta_batch) -> loss`.
+      meta_loss: `(params, meta_batch, meta_params) -> loss`.
       optimizer: optax.
       held: parameters that stay; None: none.
       axis_name: of the `pmap` over whose devices gradients are summed, or None.
       per_step: whether the leaves of a batch have a leading axis of steps.
+      direct_term: whether the meta-loss reads the meta-parameters itself.
     """
 
     inner_loss: Callable[[Any, Any, Any], tuple[jax.Array, Any]]
-    meta_loss: Callable[[Any, Any], jax.Array]
+    meta_loss: Callable[[Any, Any, Any], jax.Array]
     optimizer: optax.GradientTransformation
     held: Held | None
     axis_name: str | None
     per_step: bool = False
+    direct_term: bool = False
 
     def gradient(self, params: Any, meta_params: Any, batch: Any) -> tuple[Any, Any]:
         """Returns (loss, aux) and grad_theta L, zero where held."""
@@ -53,14 +55,17 @@ class LookAhead(NamedTuple):
         found, grads = jax.value_and_grad(loss, has_aux=True)(params)
         return found, self.sum(grads)
 
-    def meta_gradient(self, params: Any, meta_batch: Any) -> tuple[jax.Array, Any]:
-        """Returns M and grad_theta M, zero where held."""
+    def meta_gradient(
+        self, params: Any, meta_batch: Any, meta_params: Any
+    ) -> tuple[jax.Array, Any, Any]:
+        """Returns M, grad_theta M, zero where held, and grad_phi M, None without direct term."""
 
-        def loss(params):
-            return self.meta_loss(stop(params, self.held), meta_batch)
+        def loss(params, meta_params):
+            return self.meta_loss(stop(params, self.held), meta_batch, meta_params)
 
-        value, grads = jax.value_and_grad(loss)(params)
-        return value, self.sum(grads)
+        which = (0, 1) if self.direct_term else (0,)
+        value, grads = jax.value_and_grad(loss, which)(params, meta_params)
+        return value, self.sum(grads[0]), grads[1] if self.direct_term else None
 
     def move(
         self,
@@ -132,17 +137,18 @@ def update(
     opt_state: Any,
     params: Any,
     value: jax.Array,
-    value_fn: Callable[[Any], jax.Array],
+    value_fn: Callable[[Any], jax.Array] | None,
 ) -> tuple[Any, Any]:
     """Returns the updates of an optimizer and its state, with the extra arguments that optax names.
 
     Raises:
       UserError: the optimizer asks for other arguments (a Hessian's, as sophia).
     """
+    extra: dict[str, Any] = {"value": value, "grad": grads}
+    if value_fn is not None:
+        extra["value_fn"] = value_fn
     try:
-        return optax.with_extra_args_support(optimizer).update(
-            grads, opt_state, params, value=value, grad=grads, value_fn=value_fn
-        )
+        return optax.with_extra_args_support(optimizer).update(grads, opt_state, params, **extra)
     except (TypeError, ValueError) as error:
         if "argument" not in str(error) and "must be provided" not in str(error):
             raise
@@ -235,7 +241,7 @@ class Hypergradient(NamedTuple):
 
 def hypergradient(
     inner_loss: Callable[[Any, Any, Any], Any],
-    meta_loss: Callable[[Any, Any], jax.Array],
+    meta_loss: Callable[..., jax.Array],
     optimizer: optax.GradientTransformation,
     *,
     steps: int = 1,
@@ -244,6 +250,7 @@ def hypergradient(
     has_aux: bool = False,
     axis_name: str | None = None,
     per_step: bool = False,
+    direct_term: bool = False,
 ) -> Callable[[Any, Any, Any, Any, Any], Hypergradient]:
     """Returns `compute(meta_params, params, opt_state, batch, meta_batch) -> Hypergradient`.
 
@@ -253,7 +260,8 @@ def hypergradient(
 
     Args:
       inner_loss: `(params, meta_params, batch) -> loss []`, or `-> (loss, aux)` with `has_aux`.
-      meta_loss: `(params, meta_batch) -> loss []`.
+      meta_loss: `(params, meta_batch) -> loss []`; with `direct_term`
+        `(params, meta_batch, meta_params) -> loss []`.
       optimizer: any optax optimizer; its state is read and not changed. Gradients that are
         exactly zero are nudged, see `LookAhead.move`: at zero Adam has no derivative.
       steps: K, all on the same batch unless `per_step`. More than three are compiled as a scan: on
@@ -264,6 +272,7 @@ def hypergradient(
       axis_name: of a `pmap` over shards of both batches. The losses are then each device's share
         of the total: summed over devices they give the loss.
       per_step: every leaf of `batch` has a leading axis of K: a batch for each look-ahead step.
+      direct_term: the meta-loss reads the meta-parameters itself; the gradient has that term too.
 
     Raises:
       UserError: unknown mode, fewer than one step; when traced: no path leads from the
@@ -284,7 +293,10 @@ def hypergradient(
         found = inner_loss(params, meta_params, batch)
         return found if has_aux else (found, None)
 
-    ahead = LookAhead(loss_and_aux, meta_loss, optimizer, held, axis_name, per_step)
+    def outer_loss(params, meta_batch, meta_params):
+        return meta_loss(params, meta_batch, *((meta_params,) if direct_term else ()))
+
+    ahead = LookAhead(loss_and_aux, outer_loss, optimizer, held, axis_name, per_step, direct_term)
     undifferentiated = 0 if mode == "exact" else steps - 1
 
     def compute(meta_params, params, opt_state, batch, meta_batch):
@@ -337,7 +349,7 @@ def exact(ahead: LookAhead, steps, meta_params, params, opt_state, batch, meta_b
 
     def meta_loss(meta_params):
         moved, _, first = ahead.run(steps, meta_params, params, opt_state, batch)
-        return ahead.meta_loss(moved, meta_batch), (moved, first)
+        return ahead.meta_loss(moved, meta_batch, meta_params), (moved, first)
 
     (value, (moved, first)), grads = connected_value_and_grad(meta_loss, meta_params)
     return (grads, value), moved, first
@@ -350,7 +362,7 @@ def first_order(ahead: LookAhead, steps, meta_params, params, opt_state, batch, 
     in the gradient, as SGD with momentum, nothing needs the look-ahead's backward pass: it falls
     away when compiled. Returns as `exact`.
     """
-    value, v = ahead.meta_gradient(params, meta_batch)
+    value, v, direct = ahead.meta_gradient(params, meta_batch, meta_params)
     devices = ahead.sum(1)  # Each of them holds the whole tangent, and takes its share.
 
     def tangent(meta_params):
@@ -358,7 +370,7 @@ def first_order(ahead: LookAhead, steps, meta_params, params, opt_state, batch, 
         return optax.tree.vdot(v, moved) / devices, (moved, first)
 
     (_, (moved, first)), grads = connected_value_and_grad(tangent, meta_params)
-    return (grads, value), moved, first
+    return (_plus(grads, direct), value), moved, first
 
 
 def finite_difference(ahead: LookAhead, steps, meta_params, params, opt_state, batch, meta_batch):
@@ -376,7 +388,7 @@ def finite_difference(ahead: LookAhead, steps, meta_params, params, opt_state, b
     first, g = ahead.gradient(params, meta_params, batch)
     extra = (ahead.sum(first[0]), ahead.value_fn(meta_params, batch))
     moved, pull = jax.vjp(lambda g: ahead.move(g, opt_state, params, *extra)[0], g)
-    value, v = ahead.meta_gradient(moved, meta_batch)
+    value, v, direct = ahead.meta_gradient(moved, meta_batch, meta_params)
     u = keep(jax.tree.map(jnp.zeros_like, params), pull(v)[0], ahead.held)
     size = optax.tree.norm(u)
     e = 2 * jnp.cbrt(jnp.finfo(size.dtype).eps) / jnp.where(size > 0, size, 1)
@@ -386,7 +398,11 @@ def finite_difference(ahead: LookAhead, steps, meta_params, params, opt_state, b
         return jax.grad(ahead.inner_loss, argnums=1, has_aux=True)(at, meta_params, batch)[0]
 
     grads = jax.tree.map(lambda a, b: (a - b) / (2 * e), slope(e), slope(-e))
-    return (grads, value), moved, first
+    return (_plus(grads, direct), value), moved, first
+
+
+def _plus(grads: Any, direct: Any | None) -> Any:
+    return grads if direct is None else jax.tree.map(jnp.add, grads, direct)
 
 
 def connected_value_and_grad(function: Callable[[Any], tuple[jax.Array, Any]], meta_params: Any):

@@ -20,7 +20,15 @@ import optax
 from jaxrobust import losses
 from jaxrobust.bilevel._hypergradient import hypergradient, update
 from jaxrobust.bilevel.skip_layers import Parts, split
-from jaxrobust.bilevel.validation import check_batch, check_objective, check_step
+from jaxrobust.bilevel.validation import (
+    check_batch,
+    check_objective,
+    check_optimizer,
+    check_step,
+    explained,
+    init_optimizer,
+    losses_of,
+)
 from jaxrobust.errors import check
 from jaxrobust.objectives import Objective
 
@@ -97,7 +105,8 @@ def make_bilevel(
     skip: int | Callable[[str], bool] = 0,
     bottom_batch_norm: str = "eval",
     meta_every: int = 1,
-    meta_loss: Callable[[jax.Array, Batch], jax.Array] = cross_entropy_to_labels,
+    meta_loss: Callable[..., jax.Array] = cross_entropy_to_labels,
+    direct_term: bool = False,
     axis_name: str | None = None,
 ) -> Bilevel:
     """Returns `Bilevel(init, step)` that trains a network and its objective together.
@@ -113,6 +122,9 @@ def make_bilevel(
     Without `meta_batch`, or where `due`, which may be traced, is False, phi stays as it is. `key`
     is needed by objectives that draw.
 
+    An integer label outside 0 ... K-1, in a row that counts, makes the loss and what follows from
+    it NaN: within a compiled step no row can be named.
+
     Batch norm runs in train mode in look-ahead, meta-loss and real step; kept are the running
     statistics of the real step alone, as in the papers' programs.
 
@@ -124,7 +136,9 @@ def make_bilevel(
       steps, mode: see `hypergradient`.
       skip, bottom_batch_norm: layers left out of the look-ahead, see `bilevel.skip_layers.split`.
       meta_every: a meta-step every so many steps (of `State.step`).
-      meta_loss: `(logits, meta_batch) -> [B]`.
+      meta_loss: `(logits, meta_batch) -> [B]`; with `direct_term`
+        `(logits, meta_batch, meta_params) -> [B]`.
+      direct_term: whether the meta-loss reads phi itself, besides through the look-ahead.
       axis_name: of a `pmap` whose devices hold shards of the batches and copies of the rest; the
         network must then normalize over the same axis. Under `jit` with sharded batches: None.
 
@@ -137,6 +151,8 @@ def make_bilevel(
         f"make_bilevel: meta_every must be a whole number of at least 1, not {meta_every}.",
     )
     check_objective(objective)
+    check_optimizer("make_bilevel: optimizer", optimizer)
+    check_optimizer("make_bilevel: meta_optimizer", meta_optimizer)
     check(
         axis_name is None or objective.restart is None,
         "make_bilevel: weights that belong to the batch cannot be learned over an axis_name; "
@@ -153,6 +169,7 @@ def make_bilevel(
         held=parts.held,
         has_aux=True,
         axis_name=axis_name,
+        direct_term=direct_term,
     )
     meta_step, no_meta_step = _make_meta_step(parts, objective, compute, meta_optimizer)
     apply = getattr(network, "apply", network)
@@ -164,16 +181,18 @@ def make_bilevel(
             jnp.zeros((), jnp.int32),
             params,
             {} if network_state is None else network_state,
-            optimizer.init(params),
+            init_optimizer("make_bilevel: optimizer", optimizer, params),
             meta_params,
-            meta_optimizer.init(meta_params),
+            init_optimizer("make_bilevel: meta_optimizer", meta_optimizer, meta_params),
         )
 
     def step(state, batch, meta_batch=None, key=None, due=True, look_ahead=None):
         look_key, real_key = (None, None) if key is None else jax.random.split(key)
         look = batch if look_ahead is None else look_ahead
         check_batch(batch)
-        check_batch(look)
+        check_batch(look, "look-ahead batch")
+        if meta_batch is not None:
+            check_batch(meta_batch, "metadata batch")
         check_step(apply, objective, partial(_observe, objective, look_key), state, look)
         met = jnp.asarray(meta_batch is not None) & due & (state.step % meta_every == 0)
         inputs = (
@@ -213,7 +232,9 @@ def _observe(objective: Objective, key: jax.Array | None, logits: jax.Array, bat
 
 
 def _mean_loss(objective: Objective, meta_params, logits, batch, axis_name) -> jax.Array:
-    values = objective.loss(meta_params, logits, batch)
+    values = losses_of(
+        "objective's loss", lambda z, b: objective.loss(meta_params, z, b), logits, batch
+    )
     return share_of_mean(values, batch.get("where"), axis_name)
 
 
@@ -226,9 +247,14 @@ def _two_losses(parts: Parts, objective: Objective, meta_loss, axis_name):
         batch = _observe(objective, key, logits, batch)
         return _mean_loss(objective, meta_params, logits, batch, axis_name), logits
 
-    def outer_loss(params, inputs):
+    def outer_loss(params, inputs, *phi):
         network_state, features, batch = inputs
-        values = meta_loss(parts.top(params, network_state, features), batch)
+        logits = explained(
+            "step: the network, on the metadata batch's 'x'",
+            lambda: parts.top(params, network_state, features),
+            (Exception,),
+        )
+        values = losses_of("meta-loss", lambda z, b: meta_loss(z, b, *phi), logits, batch)
         return share_of_mean(values, batch.get("where"), axis_name)
 
     return inner_loss, outer_loss
@@ -248,7 +274,11 @@ def _make_meta_step(parts: Parts, objective: Objective, compute, meta_optimizer)
         if objective.restart is not None:
             phi = objective.restart(phi)
         features = parts.bottom(params, network_state, batch["x"])
-        meta_features = parts.bottom(params, network_state, meta_batch["x"])
+        meta_features = explained(
+            "step: the network, on the metadata batch's 'x'",
+            lambda: parts.bottom(params, network_state, meta_batch["x"]),
+            (Exception,),
+        )
         found = compute(
             phi,
             params,
@@ -256,7 +286,9 @@ def _make_meta_step(parts: Parts, objective: Objective, compute, meta_optimizer)
             (network_state, features, batch, key),
             (network_state, meta_features, meta_batch),
         )
-        updates, meta_opt_state = meta_optimizer.update(found.grads, state.meta_opt_state, phi)
+        updates, meta_opt_state = update(
+            meta_optimizer, found.grads, state.meta_opt_state, phi, found.meta_loss, None
+        )
         phi = optax.apply_updates(phi, updates)
         numbers = (found.inner_loss, found.meta_loss, optax.tree.norm(found.grads))
         numbers = tuple(v.astype(found.aux.dtype) for v in numbers)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from jaxrobust.errors import UserError, check
 from jaxrobust.objectives import Objective
@@ -22,19 +23,93 @@ def check_objective(objective: Any) -> None:
     )
 
 
-def check_batch(batch: Any) -> None:
-    """Raises `UserError` unless the batch is a dictionary with "x", and without "real_step"."""
-    entries = f" of {', '.join(sorted(batch))}" if isinstance(batch, dict) else ""
+def check_optimizer(what: str, optimizer: Any) -> None:
+    """Raises `UserError` unless `optimizer` is one of optax.
+
+    Args:
+      what: name of the argument, for the message.
+      optimizer: what was given for it.
+    """
+    name = getattr(optimizer, "__name__", repr(optimizer))
+    check(
+        callable(getattr(optimizer, "init", None)) and callable(getattr(optimizer, "update", None)),
+        f"{what} must be an optimizer of optax, such as optax.sgd(0.1), not {name:.60}.",
+    )
+
+
+def init_optimizer(what: str, optimizer: Any, params: Any) -> Any:
+    """Returns the optimizer's state for `params`; `UserError` if it takes no such parameters."""
+    return explained(f"{what}: init(params)", lambda: optimizer.init(params))
+
+
+def check_batch(batch: Any, what: str = "batch") -> None:
+    """Raises `UserError` unless the batch is a dictionary with "x", and without "real_step".
+
+    Args:
+      batch: what the step was given.
+      what: "batch", "metadata batch" or "look-ahead batch", for the message.
+    """
+    entries = f" of {', '.join(sorted(map(str, batch)))}" if isinstance(batch, dict) else ""
     check(
         isinstance(batch, dict) and "x" in batch and bool(jax.tree.leaves(batch["x"])),
-        "step: a batch must be a dictionary with 'x', 'labels' and what the objective reads, not a "
-        f"{type(batch).__name__}{entries}.",
+        f"step: a {what} must be a dictionary with 'x', 'labels' and what the objective reads, not "
+        f"a {type(batch).__name__}{entries}.",
     )
     check(
         "real_step" not in batch,
         "step: batch['real_step'] is from version 0.1.0; now the batch is what the real step sees, "
         "and what the look-ahead sees is step(..., look_ahead=...).",
     )
+    labels = batch.get("labels")
+    if labels is None:
+        return
+    first = jnp.shape(jax.tree.leaves(batch["x"])[0])[:1]
+    check(
+        jnp.shape(labels)[:1] == first,
+        f"step: the {what} has 'labels' {list(jnp.shape(labels))} for {first[0] if first else 1} "
+        "examples in 'x'.",
+    )
+    dtype = jnp.result_type(labels)
+    check(
+        jnp.ndim(labels) < 2 or jnp.issubdtype(dtype, jnp.floating),
+        f"step: the {what} has 'labels' {list(jnp.shape(labels))} of {dtype}: pass int [B], or "
+        "distributions over the classes as floats [B, K].",
+    )
+
+
+def losses_of(
+    what: str, loss: Callable[..., jax.Array], logits: jax.Array, batch: dict[str, Any]
+) -> jax.Array:
+    """Returns the losses [B] of a batch: `loss(logits, batch)`, checked.
+
+    An integer label outside 0 ... K-1, in a row that counts, makes that row's loss NaN: within a
+    compiled step no row can be named, and an index beyond the end would give another row's value.
+
+    Args:
+      what: "objective's loss" or "meta-loss", for messages.
+      loss: `(logits, batch) -> [B]`.
+      logits: [B, K].
+      batch: its "labels", if int [B], say which rows are NaN; "where" bool [B], which count.
+
+    Raises:
+      UserError: the batch lacks what the loss reads; shapes that do not fit.
+    """
+    labels = batch.get("labels")
+    shape = "" if labels is None else f" and labels {list(jnp.shape(labels))}"
+    values = explained(
+        f"step: the {what} of logits {list(logits.shape)}{shape}", lambda: loss(logits, batch)
+    )
+    check(
+        jnp.shape(values) == logits.shape[:1],
+        f"step: the {what} must be one value per example, {list(logits.shape[:1])}, not "
+        f"{list(jnp.shape(values))}.",
+    )
+    if labels is None or jnp.ndim(labels) != 1:
+        return values
+    inside = (labels >= 0) & (labels < logits.shape[1])
+    if "where" in batch:
+        inside |= ~jnp.asarray(batch["where"], bool)  # Padding rows may hold anything.
+    return values * jnp.where(inside, 1, jnp.nan).astype(values.dtype)
 
 
 def check_step(apply: Callable, objective: Objective, observe: Callable, state: Any, batch: Any):
@@ -53,7 +128,7 @@ def check_step(apply: Callable, objective: Objective, observe: Callable, state: 
         "as lambda params, state, x, train: (module.apply({'params': params}, x), state)",
         lambda: apply(state.params, state.network_state, batch["x"], True),
     )
-    size = jax.numpy.shape(jax.tree.leaves(batch["x"])[0])[:1]
+    size = jnp.shape(jax.tree.leaves(batch["x"])[0])[:1]
     check(
         isinstance(found, tuple)
         and len(found) == 2
@@ -61,10 +136,10 @@ def check_step(apply: Callable, objective: Objective, observe: Callable, state: 
         and found[0].shape[:1] == size,
         "make_bilevel: the network must return (logits [B, K], state), not "
         f"{jax.tree.map(lambda leaf: list(leaf.shape), found)} for x "
-        f"{jax.tree.map(lambda leaf: list(jax.numpy.shape(leaf)), batch['x'])}.",
+        f"{jax.tree.map(lambda leaf: list(jnp.shape(leaf)), batch['x'])}.",
     )
     logits = found[0]
-    labels = f" and labels {list(jax.numpy.shape(batch['labels']))}" if "labels" in batch else ""
+    labels = f" and labels {list(jnp.shape(batch['labels']))}" if "labels" in batch else ""
     loss = _traced(
         f"step: the objective's loss of logits {list(logits.shape)}{labels}",
         lambda z: objective.loss(state.meta_params, z, observe(z, batch)),
@@ -78,11 +153,27 @@ def check_step(apply: Callable, objective: Objective, observe: Callable, state: 
 
 
 def _traced(what: str, function: Callable, *args: Any) -> Any:
+    return explained(what, lambda: jax.eval_shape(function, *args))
+
+
+def explained(
+    what: str,
+    function: Callable[[], Any],
+    errors: tuple[type[Exception], ...] = _WRONG_USE,
+) -> Any:
+    """Returns `function()`; errors of a wrong use become a `UserError` of one line.
+
+    Args:
+      what: what is computed, the beginning of the line.
+      function: computes it.
+      errors: those that a wrong use raises; of a network, whose framework has its own, all.
+    """
     try:
-        return jax.eval_shape(function, *args)
+        return function()
     except UserError:
         raise
     except KeyError as error:
         raise UserError(f"{what} needs {error}, which is not there.") from error
-    except _WRONG_USE as error:
-        raise UserError(f"{what}: {str(error).splitlines()[0]}") from error
+    except errors as error:
+        line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{what}: {line}") from error

@@ -106,7 +106,8 @@ def encode(
 
     Args:
       raw: labels by split; see `tidy`.
-      names: classes that exist even if no example has them.
+      names: classes that exist even if no example has them. A split all of whose labels are among
+        them is taken as it is: "None" may be the name of a class.
       unlabeled: a further label that stands for a missing one.
 
     Returns:
@@ -115,8 +116,11 @@ def encode(
     Raises:
       UserError: see `tidy`; fewer than two classes.
     """
-    tidied = {split: tidy(values, f"labels of {split}") for split, values in raw.items()}
-    texts = {s: [None if v is None else str(v) for v in t.tolist()] for s, t in tidied.items()}
+    texts = {}
+    for split, values in raw.items():
+        exact = bool(names) and {*values} <= {*names}
+        labels = np.asarray(values) if exact else tidy(values, f"labels of {split}")
+        texts[split] = [None if v is None else str(v) for v in labels.tolist()]
     distinct = {v for values in texts.values() for v in values if v is not None} | {*names}
     if distinct and all(_WHOLE.fullmatch(v) for v in distinct) and not names:
         texts = {s: [v and v.partition(".")[0] for v in t] for s, t in texts.items()}
@@ -146,6 +150,38 @@ def _without_minus_one(
 def _by_value(names: set[str]) -> Any:
     whole = all(re.fullmatch(r"-?\d+", name) for name in names)
     return int if whole and len({int(name) for name in names}) == len(names) else None
+
+
+def similar(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Returns pairs of class names that differ in case or white space only."""
+    first: dict[str, str] = {}
+    pairs = []
+    for name in names:
+        key = " ".join(name.casefold().split())
+        if first.setdefault(key, name) != name:
+            pairs.append((first[key], name))
+    return pairs
+
+
+def class_notes(splits: dict[str, np.ndarray], names: Sequence[str]) -> list[str]:
+    """Returns lines on classes that are probably mistakes.
+
+    Args:
+      splits: class numbers by split, -1 where missing.
+      names: of the K classes.
+    """
+    notes = []
+    if pairs := similar(names):
+        listed = ", ".join(f"{a!r} and {b!r}" for a, b in pairs[:3])
+        more = ", ..." if len(pairs) > 3 else ""
+        notes.append(f"Class names that differ in case or spaces only: {listed}{more}.")
+    seen = {s: np.bincount(v[v >= 0], minlength=len(names)) > 0 for s, v in splits.items()}
+    others = [there for split, there in seen.items() if split not in ("train", "truth")]
+    absent = np.flatnonzero(np.any(others, axis=0) & ~seen["train"]) if others else ()
+    if len(absent):
+        listed = ", ".join(repr(names[i]) for i in absent[:5]) + ", ..." * (len(absent) > 5)
+        notes.append(f"Classes of validation or test without a training example: {listed}.")
+    return notes
 
 
 def left_out_note(split: str, missing: np.ndarray, rows: np.ndarray) -> str:

@@ -112,7 +112,8 @@ def _kind_of_texts(name: str, table: Table, present: np.ndarray) -> tuple[str, s
     for form in _number_forms(table.decimal_comma):
         parsed = _numbers(texts, form)
         if (share := np.mean(~np.isnan(parsed))) >= _MOST:
-            return "number", form, "" if share == 1 else _odd(name, table, present, parsed)
+            odd = [] if share == 1 else [_odd(name, table, present, parsed)]
+            return "number", form, " ".join([*odd, *_several_signs(name, texts)])
     for form in _DATES:
         if _is_date(texts[0], form) and np.mean(~np.isnan(_dates(texts, form))) >= _MOST:
             return "date", form, ""
@@ -125,6 +126,14 @@ def _odd(name: str, table: Table, present: np.ndarray, parsed: np.ndarray) -> st
         f"Column {name!r}: {len(odd)} of {len(parsed)} values are not numbers (row "
         f"{table.row(odd[0])} reads {_short(table.columns[name][odd[0]])}) and count as missing."
     )
+
+
+def _several_signs(name: str, texts: np.ndarray) -> list[str]:
+    """Returns a note if some numbers of a column have another sign (5 %, 5) than others."""
+    found = {match[0] if (match := _SIGNS.search(cell)) else "none" for cell in texts}
+    if len(found) < 2:
+        return []
+    return [f"Column {name!r} has numbers with different signs ({', '.join(sorted(found))})."]
 
 
 def _short(value: str, most: int = 40) -> str:
@@ -246,13 +255,28 @@ _FORMS = {
 }
 
 
+_SIGNS = re.compile(r"[€$£¥₹%]|\b(EUR|USD|GBP|CHF)\b")
+_GROUPS = re.compile(r"(?<=\d)[\s'’\u00a0\u202f](?=\d{3}(\D|$))")
+
+
+def _plain(cell: str) -> str:
+    """Returns a number without currency or percent sign, its minus and thousands as in programs.
+
+    All values of a column have the same sign and unit, or none: 5 % is read as 5.
+    """
+    cell = cell.replace("\u2212", "-").replace("\u2013", "-")
+    return _GROUPS.sub("", _SIGNS.sub("", cell).strip())
+
+
 def _numbers(texts: np.ndarray, form: str) -> np.ndarray:
     """Returns float64 [N] of texts, NaN where one is no number."""
     fits = _FORMS[form].fullmatch
 
     def read(cell: str) -> float:
         if fits(cell) is None:
-            return np.nan
+            cell = _plain(cell)
+            if fits(cell) is None:
+                return np.nan
         if form == ",":
             cell = cell.replace(".", "").replace(",", ".")
         return float(cell.replace(",", ""))

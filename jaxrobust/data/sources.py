@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from jaxrobust.data import annotators as raters
-from jaxrobust.data import splits
+from jaxrobust.data import class_labels, splits
 from jaxrobust.data.examples import Examples, Loaded, Source, labeled_only, take
 from jaxrobust.data.readers import arrays, folder, tfds
 from jaxrobust.errors import check
@@ -160,6 +160,8 @@ def _with_test(name: str, loaded: Loaded, fraction: float) -> Source:
     train, truth = loaded.splits["train"], loaded.true_labels
     test, validation = loaded.splits.get("test"), loaded.splits.get("validation")
     notes = list(loaded.notes)
+    labels = {split: examples.labels for split, examples in loaded.splits.items()}
+    notes += class_labels.class_notes(labels, loaded.class_names)
     shapes = {tuple(split.x.shape[1:]) for split in loaded.splits.values()}
     check(
         len(shapes) == 1,

@@ -141,7 +141,7 @@ def from_frame(frame: Any, origin: str = "X") -> Table:
     if names is None:
         return from_array(np.asarray(frame), origin)
     names = [*names]
-    _check_names([str(n) for n in names], origin)
+    check_names([str(n) for n in names], origin)
     return _from_columns(names, [frame[n] for n in names], origin, len(frame))
 
 
@@ -173,7 +173,7 @@ def _from_columns(
     names: list[Any], values: list[Any], origin: str, num_rows: int | None = None
 ) -> Table:
     texts = [str(n) for n in names]
-    _check_names(texts, origin)
+    check_names(texts, origin)
     typed = [_typed(v) for v in values]
     return Table(
         {n: v for n, (v, _) in zip(texts, typed, strict=True)},
@@ -182,7 +182,8 @@ def _from_columns(
     )  # fmt: skip
 
 
-def _check_names(names: list[str], origin: str) -> None:
+def check_names(names: list[str], origin: str) -> None:
+    """Raises `UserError` if column names occur more than once."""
     twice = [name for name, count in Counter(names).items() if count > 1]
     check(
         not twice,

@@ -368,3 +368,98 @@ def test_a_class_that_is_learned_badly_is_not_taken_for_a_mislabeled_one():
     assert "two_fits_differ" in found.codes
     flagged = np.bincount(given, found.is_label_issue, k) / np.bincount(given, minlength=k)
     assert flagged[1::2].max() < 0.8
+
+
+TRUE = np.arange(240) % 4
+SURE = 0.88 * np.eye(4)[TRUE] + 0.03
+ANIMALS = np.array(["ant", "bee", "cat", "dog"])
+
+
+@pytest.mark.parametrize("nothing", ["", "nan", "NA", "NULL", "None", " "])
+@pytest.mark.parametrize("kind", [object, "U4"])
+def test_texts_that_stand_for_a_missing_label_are_named_by_row(nothing, kind):
+    labels = ANIMALS[TRUE].astype(kind)
+    labels[7] = nothing
+    with pytest.raises(UserError, match="Label 7 is missing"):
+        find_label_issues(labels, SURE)
+
+
+def test_a_class_that_is_named_may_be_called_as_missing_values_are():
+    names = np.array(["None", "bee", "cat", "dog"])
+    found = find_label_issues(names[TRUE], SURE, class_names=names.tolist())
+    assert found.class_names == tuple(names) and found.num_issues == 0
+
+
+def test_a_masked_label_is_missing():
+    with pytest.raises(UserError, match="Label 4 is missing"):
+        find_label_issues(np.ma.array(TRUE, mask=np.arange(240) == 4), SURE)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (TRUE.astype(complex), "complex numbers"),
+        (TRUE.astype(np.uint64) + np.uint64(2**63), "Label 0 is 9223372036854775808, no number"),
+        (np.eye(4, dtype=int)[TRUE], r"one-hot rows pass labels.argmax\(1\)"),
+    ],
+)
+def test_labels_of_other_kinds_are_refused(labels, message):
+    with pytest.raises(UserError, match=message):
+        find_label_issues(labels, SURE)
+
+
+def test_labels_that_are_codes_are_names_of_classes():
+    codes = np.array([10042, 7, 2**60, 10**6])[TRUE]
+    found = find_label_issues(codes, weights=np.linspace(0.1, 1, 240))
+    assert found.class_names == ("7", "10042", "1000000", str(2**60))
+    assert found.given_label[:4].tolist() == [1, 0, 3, 2]
+
+
+@pytest.mark.parametrize("order", [[1, 0, 2, 3], [0, 2, 3, 1], [3, 2, 1, 0]])
+def test_columns_that_are_exchanged_are_noted_even_if_most_are_in_place(order):
+    assert "column_order" in find_label_issues(TRUE, SURE[:, order]).codes
+    assert "column_order" not in find_label_issues(TRUE, SURE).codes
+
+
+def test_heavy_noise_between_two_classes_is_no_exchange_of_columns():
+    rng = np.random.default_rng(0)
+    labels = np.where((TRUE < 2) & (rng.random(240) < 0.45), 1 - TRUE, TRUE)
+    assert "column_order" not in find_label_issues(labels, SURE).codes
+
+
+def test_features_that_are_the_same_for_all_say_nothing():
+    found = find_label_issues(TRUE, features=np.ones((240, 5)))
+    assert found.num_issues == 0 and "collapsed" in found.codes
+    assert "duplicates_in_conflict" not in found.codes
+
+
+def test_names_of_classes_that_look_alike_are_noted():
+    names = ["cat", "Cat", "dog", "eel"]
+    assert (
+        "similar_names"
+        in find_label_issues(
+            np.array(names)[TRUE], class_names=names, weights=np.linspace(0.1, 1, 240)
+        ).codes
+    )
+    found = find_label_issues(TRUE, weights=np.linspace(0.1, 1, 240))
+    assert "similar_names" not in found.codes
+
+
+@pytest.mark.parametrize(
+    ("p", "message"),
+    [
+        (100 * SURE, "percentages: divide them by 100"),
+        (SURE.argmax(1), r"Pass predict_proba's result; of one column p, np.column_stack"),
+        (SURE[:, :1], r"of one column p pass np.column_stack\(\[1 - p, p\]\)"),
+    ],
+)
+def test_other_forms_of_predictions_are_told_how_to_pass(p, message):
+    with pytest.raises(UserError, match=message):
+        find_label_issues(TRUE, p)
+
+
+def test_a_class_without_a_column_is_named():
+    pd = pytest.importorskip("pandas")
+    p = pd.DataFrame(SURE[:, :3] / SURE[:, :3].sum(1, keepdims=True), columns=ANIMALS[:3])
+    with pytest.raises(UserError, match="have none for the classes dog"):
+        find_label_issues(ANIMALS[TRUE], p)

@@ -101,3 +101,11 @@ def test_features_are_evidence_and_duplicates_in_conflict_are_named():
     assert "neighbors" in found.scores
     with pytest.raises(UserError, match="5 rows of features for 600 labels"):
         find_label_issues(labels, features=x[:5])
+
+
+def test_features_of_any_magnitude_and_no_texts():
+    x = np.random.default_rng(0).normal(size=(30, 4))
+    np.testing.assert_allclose(neighbors.unit(1e200 * x), neighbors.unit(x), rtol=1e-5)
+    np.testing.assert_allclose(neighbors.unit(1e-200 * x), neighbors.unit(x), rtol=1e-5)
+    with pytest.raises(UserError, match="features must be numbers"):
+        neighbors.unit(np.full((3, 2), "a"))

@@ -412,3 +412,22 @@ def test_more_than_one_look_ahead_step_is_rematerialised(toy, steps):
     )
     names = [str(equation.primitive) for equation in program.eqns]
     assert any(name.startswith(("checkpoint", "remat")) for name in names) == (steps > 1)
+
+
+@pytest.mark.parametrize("mode", ["exact", "first_order", "finite_difference"])
+def test_a_meta_loss_that_reads_the_meta_parameters_has_that_term_too(x64, mode):
+    """w' = w - a phi w, M = w'^2 / 2 + phi^3 w': dM/dphi = (w' + phi^3)(-a w) + 3 phi^2 w'."""
+    w, phi, rate = 2.0, 0.5, 0.1
+    compute = hypergradient(
+        lambda w, phi, batch: phi * w**2 / 2,
+        lambda w, batch, phi: w**2 / 2 + phi**3 * w,
+        optax.sgd(rate),
+        mode=mode,
+        direct_term=True,
+    )
+    found = compute(jnp.asarray(phi), jnp.asarray(w), optax.sgd(rate).init(w), None, None)
+    moved = w - rate * phi * w
+    at = w if mode == "first_order" else moved  # M's slopes are taken where the look-ahead starts.
+    np.testing.assert_allclose(
+        found.grads, (at + phi**3) * (-rate * w) + 3 * phi**2 * at, rtol=1e-6
+    )

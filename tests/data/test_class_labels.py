@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxrobust.data.class_labels import encode, tidy
+from jaxrobust.data.class_labels import encode, similar, tidy
 from jaxrobust.errors import UserError
 
 NAT = np.datetime64("NaT")
@@ -118,3 +118,16 @@ def test_tidy_keeps_names_and_whole_numbers():
     assert tidy([True, False]).tolist() == [1, 0]
     assert tidy([b"x", " y "]).tolist() == ["x", "y"]
     assert tidy(np.array([3.0, 4.0])).dtype == np.int64
+
+
+def test_names_that_differ_in_case_or_spaces_only():
+    assert similar(["cat", "Cat", "dog", " cat", "a  b", "a b"]) == [
+        ("cat", "Cat"), ("cat", " cat"), ("a  b", "a b")
+    ]  # fmt: skip
+    assert similar(["cat", "dog", "cats"]) == []
+
+
+def test_a_class_that_is_named_may_be_called_as_missing_values_are():
+    codes, names = encode({"train": ["None", "a", "None"]}, names=("None", "a"))
+    assert names == ("None", "a") and codes["train"].tolist() == [0, 1, 0]
+    assert encode({"train": ["None", "a", "b"]})[0]["train"].tolist() == [-1, 0, 1]

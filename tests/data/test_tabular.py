@@ -308,3 +308,31 @@ def test_a_category_trained_from_texts_takes_numbers_of_a_frame():
     np.testing.assert_array_equal(
         encoder.transform(table(code=[3.0, 17.0])), encoder.transform(table(code=["3", "17"]))
     )
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda v: f"{v:.2f}%", lambda v: f"${v:.2f}", lambda v: f"{v:.2f} €", lambda v: f"€{v:.2f}",
+        lambda v: f"{v:.2f}".replace("-", "\u2212"), lambda v: f"{v:.2f} USD",
+        lambda v: f"{v:,.2f}".replace(",", "\u00a0"), lambda v: f"{v:,.2f}".replace(",", "\u202f"),
+        lambda v: f"{v:,.2f}".replace(",", "'"), lambda v: f"{v:,.2f}".replace(",", " "),
+    ],
+)  # fmt: skip
+def test_numbers_with_signs_and_thousands_as_people_write_them(write):
+    values = np.array([-1234.5, 2.25, 1234567.0, -3.0, 0.5])
+    table = from_array(np.array([[write(v)] for v in values], object))
+    encoder = tabular.fit(table)
+    np.testing.assert_array_equal(encoder.transform(table, "trees")[:, 0], values)
+
+
+def test_numbers_of_different_signs_in_one_column_are_noted():
+    cells = ["5%", "0.05", "7%", "0.07"]
+    encoder = tabular.fit(from_array(np.array([[c] for c in cells], object)))
+    assert "Column 'x0' has numbers with different signs (%, none)." in encoder.notes
+
+
+def test_texts_with_digits_stay_categories():
+    cells = ["5-10", "10-20", "A 100", "5-10", "10-20", "A 100"]
+    encoder = tabular.fit(from_array(np.array([[c] for c in cells], object)))
+    assert [c.kind for c in encoder.columns] == ["category"]

@@ -177,7 +177,7 @@ def as_examples(x: np.ndarray, key: str, path: str) -> np.ndarray | Table:
         bad = np.flatnonzero(wrong.any(axis=tuple(range(1, x.ndim))))
         check(not len(bad), f"{path}: example {bad[:1].tolist()} of {key!r} holds NaN or infinity.")
     if x.ndim == 2:
-        return x.astype(np.float32) if _fits_float32(x) else from_array(x, f"{path}: {key!r}")
+        return x.astype(np.float32) if fits_float32(x) else from_array(x, f"{path}: {key!r}")
     if x.ndim == 4:
         check(
             x.shape[-1] in (1, 3),
@@ -188,7 +188,7 @@ def as_examples(x: np.ndarray, key: str, path: str) -> np.ndarray | Table:
     return x if x.ndim == 4 else x[:, :, :, None]
 
 
-def _fits_float32(x: np.ndarray) -> bool:
+def fits_float32(x: np.ndarray) -> bool:
     """Returns whether features keep what they say in float32."""
     if x.dtype.kind == "f" and np.isnan(x).any():
         return False
@@ -246,6 +246,12 @@ def load_csv(
     check(path is not None, "A csv data set needs a path: set --config.data.path=FILE.")
     sheet = csv_columns.read(path)
     columns, notes = sheet.columns, list(sheet.notes)
+    check(
+        len(columns) > 1,
+        f"{path} has one column, {next(iter(columns))!r}, and no feature columns. Columns are "
+        "separated by commas, semicolons, tabs or bars.",
+    )
+    csv_columns.check_header(columns, path)
     own = csv_columns.label_column(columns, label_column, path)
     if annotators is not None:
         check(label_key is None, "data.annotators and data.label_key are both set; use one.")
@@ -260,12 +266,13 @@ def load_csv(
             "another."
         )
     group = group_column and csv_columns.column(columns, (group_column,), path)
-    roles = {given, "split", "id", group} | ({own} if truth is not None else set())
+    split_column, id_column = (csv_columns.named(columns, (n,)) for n in ("split", "id"))
+    roles = {given, split_column, id_column, group} | ({own} if truth is not None else set())
     features = [name for name in columns if name not in roles]
     x = csv_columns.table(sheet, features, path)
     where = np.full(len(x), "train")
-    if "split" in columns:
-        where = csv_columns.splits(columns["split"], path)
+    if split_column is not None:
+        where = csv_columns.splits(columns[split_column], path)
     check("train" in where, f"{path}: no row belongs to the split 'train'.")
     rows = {str(split): np.flatnonzero(where == split) for split in np.unique(where)}
     raw = {
@@ -276,7 +283,7 @@ def load_csv(
         raw["truth"] = truth[rows["train"]]
     labels, names = encode(raw, unlabeled=unlabeled)
     groups = group_numbers({"all": columns[group]})["all"] if group else None
-    ids = columns.get("id")
+    ids = None if id_column is None else columns[id_column]
     splits = {
         split: Examples(
             x[r],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import unicodedata
+import re
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -15,15 +15,12 @@ import numpy as np
 
 from jaxrobust.data.class_labels import encode, left_out_note
 from jaxrobust.data.examples import Examples, Loaded
-from jaxrobust.data.readers import csv_columns, images, walk
+from jaxrobust.data.readers import csv_columns, images, list_files, walk
 from jaxrobust.data.readers.arrays import group_numbers
 from jaxrobust.errors import check
 
-_SPLIT_WORDS = {
-    "train": ("train", "training"),
-    "validation": ("val", "validation", "valid", "dev"),
-    "test": ("test", "testing"),
-}
+_SET = re.compile(r"(?<=\w)[ _-]?(set|data|dataset|images|imgs|split)$")  # after "train", "test"
+_MOST_BESIDE = 5  # folders without sub-folders beside the one that holds all
 _MOST_COPIES = 0.3  # share of images that are copies up to which splits keep copies together
 _HASHED_BYTES = 4 << 30
 
@@ -64,7 +61,7 @@ def load(
     - a folder of class folders, or with such folders below `train`, `val` (or `valid`,
       `validation`, `dev`) and `test`, in any case; classes are the names of the folders that hold
       images.
-    - a .csv or .tsv file with the columns `path` (or `file`, `filename`, `image`), `label` (or
+    - a .csv or .tsv file with the columns `path` (or another of `list_files.PATHS`), `label` (or
       `label_column`) and optionally `split`; paths relative to it. With a `label_key`, that column
       is given to training and the label is the truth.
     - a list file with a line "path label" per image, as ImageNet-LT and WebVision ship
@@ -96,7 +93,10 @@ def load(
     elif is_csv:
         listings = _csv_listing(root, label_key, label_column, group_column, notes)
     else:
-        listings = _list_files(root)
+        listings = {
+            split: _Listing(*one, np.arange(len(one.ids)))
+            for split, one in list_files.read_splits(root).items()
+        }
     listings = _existing(listings, root, on_unreadable, notes)
     check("train" in listings, f"{path} holds no images of the split 'train'.")
     raw = {split: one.labels for split, one in listings.items()}
@@ -244,8 +244,11 @@ def _content(paths: list[str]) -> np.ndarray:
 
 
 def _digest(path: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "blake2b").hexdigest()
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "blake2b").hexdigest()
+    except OSError:  # It cannot be read: that is said when it is decoded.
+        return path
 
 
 def _read(paths: list[str], i: int) -> bytes:
@@ -253,16 +256,19 @@ def _read(paths: list[str], i: int) -> bytes:
 
 
 def _class_folders(root: Path, notes: list[str]) -> tuple[dict[str, _Listing], tuple[str, ...]]:
-    base, folders = _split_folders(root)
+    base, folders = _split_folders(root, notes)
     if base != root:
         notes.append(f"The classes are the folders in {base.relative_to(root)}.")
     classes = {split: walk.subfolders(str(folder)) for split, folder in folders.items()}
     check(
         len(classes["train"]) > 1,
         f"{folders['train']} must hold one folder of images per class; it holds "
-        f"{', '.join(map(walk.printable, classes['train'])) or 'no folder'}.",
+        f"{', '.join(map(walk.printable, classes['train'])) or 'no folder'}. Expected "
+        "CLASS/image.png, or pass a list file of 'path label' lines.",
     )
     listings, left_out = {}, walk.LeftOut(str(base))
+    for folder in {base, *folders.values()}:
+        walk.loose_images(str(folder), left_out)
     names: set[str] = set()
     for split, folder in folders.items():
         paths, labels = [], []
@@ -271,7 +277,7 @@ def _class_folders(root: Path, notes: list[str]) -> tuple[dict[str, _Listing], t
             if not below:
                 left_out.add("folders without images", str(folder / name))
             paths += below
-            labels += [walk.printable(name)] * len(below)
+            labels += [walk.printable(name).strip()] * len(below)
         names |= {*labels}
         if paths:
             ids = [walk.printable(Path(f).relative_to(base).as_posix()) for f in paths]
@@ -284,25 +290,68 @@ def _class_folders(root: Path, notes: list[str]) -> tuple[dict[str, _Listing], t
     return listings, tuple(sorted(names))
 
 
-def _split_folders(root: Path) -> tuple[Path, dict[str, Path]]:
+def _split_folders(root: Path, notes: list[str]) -> tuple[Path, dict[str, Path]]:
     """Returns the folder of classes or splits, and the folder of each split.
 
-    A folder that holds nothing but one folder, as unpacked archives do, is looked into.
+    A folder that holds nothing but one folder, as unpacked archives do, or of whose folders one
+    alone has images, is looked into.
+
+    Raises:
+      UserError: two folders of the same split; splits without class folders.
     """
-    words = {word: split for split, choices in _SPLIT_WORDS.items() for word in choices}
     base = root
-    while len(inner := walk.subfolders(str(base))) == 1 and walk.subfolders(str(base / inner[0])):
-        base = base / inner[0]
-    found = {words[name.lower()]: base / name for name in inner if name.lower() in words}
-    below = {split: walk.subfolders(str(folder)) for split, folder in found.items()}
-    if "train" in found and below["train"]:
-        return base, {split: found[split] for split in _SPLIT_WORDS if below.get(split)}
+    while (inner := _only_folder(base)) is not None:
+        base = base / inner
+    inside = walk.subfolders(str(base))
+    named: dict[str, list[str]] = {}
+    for name in inside:
+        if split := _split_of(name):
+            named.setdefault(split, []).append(name)
+    below = {n: walk.subfolders(str(base / n)) for names in named.values() for n in names}
+    filled = {split: [n for n in names if below[n]] for split, names in named.items()}
+    if filled.get("train"):
+        for split, names in filled.items():
+            check(
+                len(names) < 2,
+                f"{base} has two folders of the split {split!r}: {', '.join(names)}. Keep one.",
+            )
+        used = {split: filled[split][0] for split in list_files.SPLIT_WORDS if filled.get(split)}
+        notes += _unused_folders(base, [n for n in inside if n not in used.values()])
+        return base, {split: base / name for split, name in used.items()}
     check(
-        len(inner) < 2 or not {name.lower() for name in inner} <= {*words},
-        f"{root} has {', '.join(f'{name}/' for name in inner)} but no class sub-folders. Expected "
+        len(inside) < 2 or any(_split_of(name) is None for name in inside),
+        f"{root} has {', '.join(f'{name}/' for name in inside)} but no class sub-folders. Expected "
         "train/CLASS/image.png, or pass a list file of 'path label' lines.",
     )
     return base, {"train": base}
+
+
+def _split_of(name: str) -> str | None:
+    """Returns the split that a folder is named after ("Train", "test_set"), or None."""
+    word = _SET.sub("", name.lower())
+    return next((split for split, words in list_files.SPLIT_WORDS.items() if word in words), None)
+
+
+def _only_folder(base: Path) -> str | None:
+    """Returns the one sub-folder that holds folders, if no other holds images."""
+    inner = walk.subfolders(str(base))
+    deep = [name for name in inner if walk.subfolders(str(base / name))]
+    others = [name for name in inner if name not in deep]
+    if len(deep) != 1 or len(others) > _MOST_BESIDE:
+        return None
+    if any(walk.images_below(str(base / name), walk.LeftOut(str(base))) for name in others):
+        return None
+    return deep[0]
+
+
+def _unused_folders(base: Path, names: list[str]) -> list[str]:
+    """Returns a note on folders next to those of the splits, where they hold images."""
+    parts = []
+    for name in names:
+        number = len(walk.images_below(str(base / name), walk.LeftOut(str(base))))
+        kind = "without class folders" if _split_of(name) else "no split"
+        parts += [f"{walk.printable(name)}/ ({kind}, {number} images)"] if number else []
+    return [f"Folders that are not used: {', '.join(parts)}."] if parts else []
 
 
 def _csv_listing(
@@ -315,26 +364,34 @@ def _csv_listing(
     sheet = csv_columns.read(file)
     columns = sheet.columns
     notes += sheet.notes
-    ids = columns[csv_columns.column(columns, ("path", "file", "filename", "image"), file)]
-    own = csv_columns.label_column(columns, label_column, file) if label_column else "label"
+    first = next(iter(columns))
+    check(
+        csv_columns.named(columns, list_files.PATHS) is not None
+        or not os.path.isfile(list_files.spelled(file.parent, first)),
+        f"{file}: the first line names an image, {first}. Write a header above it: path,label.",
+    )
+    ids = columns[csv_columns.column(columns, list_files.PATHS, file)]
+    empty = np.flatnonzero(ids == "")
+    check(not len(empty), f"{file}: row {', '.join(map(str, empty[:1]))} (from 0) names no image.")
+    own = csv_columns.named(columns, csv_columns.LABELS) or "label"
+    own = csv_columns.label_column(columns, label_column, file) if label_column else own
     given = columns[csv_columns.column(columns, (label_key or own,), file)]
     truth = columns.get(own) if label_key not in (None, own) else None
     groups = None
     if group_column is not None:
         groups = columns[csv_columns.column(columns, (group_column,), file)]
         groups = group_numbers({"all": groups})["all"]
-    where = (
-        csv_columns.splits(columns["split"], file)
-        if "split" in columns
-        else np.full(len(ids), "train")
-    )
+    split_column = csv_columns.named(columns, ("split",))
+    where = np.full(len(ids), "train")
+    if split_column is not None:
+        where = csv_columns.splits(columns[split_column], file)
     listings = {}
     for split in np.unique(where):
         rows = np.flatnonzero(where == split)
         # Away from training the true label is what counts, where it is known.
         labels = given if truth is None or split == "train" else truth
         listings[str(split)] = _Listing(
-            [_spelled(file.parent, ids[i]) for i in rows],
+            [list_files.spelled(file.parent, ids[i]) for i in rows],
             ids[rows].tolist(),
             labels[rows],
             rows,
@@ -342,53 +399,3 @@ def _csv_listing(
             None if groups is None else groups[rows],
         )
     return listings
-
-
-def _spelled(folder: Path, name: str) -> str:
-    """Returns the path of a file, its accents composed or decomposed as they are on disk."""
-    path = os.path.join(folder, name)
-    if not path.isascii() and not os.path.exists(path):
-        forms = (os.path.join(folder, unicodedata.normalize(form, name)) for form in ("NFC", "NFD"))
-        return next((p for p in forms if os.path.exists(p)), path)
-    return path
-
-
-def _list_files(file: Path) -> dict[str, _Listing]:
-    listings = {"train": _one_list(file)}
-    for split, choices in _SPLIT_WORDS.items():
-        if split == "train" or "train" not in file.name:
-            continue
-        beside = [file.name.replace("train", word) for word in choices]
-        beside += [f"{word}_filelist.txt" for word in choices]
-        found = next((file.parent / n for n in beside if (file.parent / n).is_file()), None)
-        if found is not None:
-            listings[split] = _one_list(found)
-    return listings
-
-
-def _one_list(file: Path) -> _Listing:
-    check(file.is_file(), f"{file} is no regular file.")
-    limit = csv_columns.MAX_BYTES
-    check(file.stat().st_size <= limit, f"{file} is too large for a list of images.")
-    data = file.read_bytes()
-    check(
-        data.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" not in data[:4096],
-        f"{file} is no text: use a folder of images, a .csv file, or a list of images.",
-    )
-    text, _ = csv_columns.decoded(data, file)
-    split = [line.strip().rsplit("\t" if "\t" in line else None, 1) for line in text.splitlines()]
-    lines = [line for line in split if line and line != [""]]
-    check(bool(lines), f"{file} is empty.")
-    odd = next((i for i, line in enumerate(lines) if len(line) != 2), None)
-    check(odd is None, f"{file}: line {odd} (from 0) does not read 'path label'.")
-    ids, labels = [line[0].strip() for line in lines], np.array([line[1] for line in lines], object)
-    above = [file.parent, file.parent.parent]
-    roots = [f / below for f in above for below in ("", "val_images_256", "images")]
-    found = (r for name in ids[:100] for r in roots if os.path.isfile(_spelled(r, name)))
-    root = next(found, None)
-    check(
-        root is not None,
-        f"{file} names {ids[0]}, which is in none of {', '.join(map(str, roots))}.",
-    )
-    paths = [_spelled(root, one) for one in ids]
-    return _Listing(paths, ids, labels, np.arange(len(ids)))

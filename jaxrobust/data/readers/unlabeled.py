@@ -72,11 +72,12 @@ def _array(x: np.ndarray, path: Path, encoder: Encoder | None) -> np.ndarray:
 
 def _table(path: Path, encoder: Encoder | None) -> tuple[np.ndarray, list[str]]:
     sheet = csv_columns.read(path)
-    names = [n for n in sheet.columns if n not in ("label", "split", "id")]
+    names = [n for n in sheet.columns if n.casefold() not in ("label", "split", "id")]
     if encoder is not None:
         names = [name for name in encoder.inputs if name in sheet.columns] or names
     x = csv_columns.table(sheet, names, path)
-    ids = sheet.columns["id"].tolist() if "id" in sheet.columns else [str(i) for i in range(len(x))]
+    own = csv_columns.named(sheet.columns, ("id",))
+    ids = [str(i) for i in range(len(x))] if own is None else sheet.columns[own].tolist()
     return _numbers(x) if encoder is None else encoder.transform(x), ids
 
 

@@ -76,6 +76,14 @@ def images_below(folder: str, left_out: LeftOut) -> list[str]:
     return sorted(_walk(folder, left_out, {os.path.realpath(folder)}))
 
 
+def loose_images(folder: str, left_out: LeftOut) -> None:
+    """Adds the images that lie in a folder itself, where each belongs in a class folder."""
+    with os.scandir(folder) as scan:
+        for entry in sorted(scan, key=lambda e: e.name):
+            if not is_hidden(entry.name) and not _is_dir(entry) and _why_not(entry.path) is None:
+                left_out.add("images outside the class folders", entry.path)
+
+
 def _walk(folder: str, left_out: LeftOut, above: set[str]) -> Iterator[str]:
     try:
         with os.scandir(folder) as scan:

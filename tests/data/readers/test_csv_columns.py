@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxrobust.data import tabular
+from jaxrobust.data import sources, tabular
 from jaxrobust.data.readers import csv_columns
 from jaxrobust.errors import UserError
 
@@ -78,3 +78,55 @@ def test_what_is_no_table_is_refused_in_a_line(tmp_path, content, message):
     with pytest.raises(UserError, match=message) as error:
         csv_columns.read(tmp_path / "a.csv")
     assert "\n" not in str(error.value)
+
+
+MEASURED = [(f"{0.5 + i / 7:.3f}", f"{3 - i / 11:.3f}", "ab"[i % 2]) for i in range(24)]
+BODY = "".join(",".join(row) + "\n" for row in MEASURED)
+
+
+def as_data(tmp_path, text):
+    (tmp_path / "a.csv").write_text(text)
+    return sources.load("csv", path=str(tmp_path / "a.csv"), test_fraction=0)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (BODY, "first line reads like data .* has no header"),
+        ("5,0,0,1\n7,0,3,0\n", "more than once: '0'.* Has it no header?"),
+        ("Measurements,,\nx,y,label\n" + BODY, "first line names 1 of 3 columns.* must be the"),
+        ("x,y,label\n(cm),(kg),(kind)\n" + BODY, r"text where .*\(\(cm\), \(kg\)\): a second head"),
+        ("x y label\n" + BODY.replace(",", " "), "has one column, 'x y label'"),
+        ("x,y,label\n" + BODY + '1,2,"a\n', 'row 24 .* quote that is never closed: .* write ""'),
+        ('"x,y,label\n' + BODY, "the header begins a cell with a quote that is never closed"),
+        ("PK\3\4" + BODY, "is an Excel workbook or a zip archive, no text: save it as CSV"),
+        ("PAR1" + BODY, "is a Parquet file, no text"),
+    ],
+    ids=["no header", "no header of digits", "title", "units", "spaces", "open quote",
+         "open quote in the header", "xlsx", "parquet"],
+)  # fmt: skip
+def test_first_lines_that_are_no_header_and_files_that_are_no_text(tmp_path, text, message):
+    with pytest.raises(UserError, match=message) as error:
+        as_data(tmp_path, text)
+    assert "\n" not in str(error.value)
+
+
+def test_comments_above_the_header_and_blank_lines_are_skipped(tmp_path):
+    source = as_data(tmp_path, "# from the lab\n# 2020\nx,y,label\n  \n" + BODY + ",,\n , ,\n")
+    assert len(source.train.labels) == 24 and source.class_names == ("a", "b")
+    assert any("2 lines that begin with # above the header are skipped" in n for n in source.notes)
+    assert as_data(tmp_path, "#x,y,label\n" + BODY).feature_names == ("#x", "y")
+
+
+def test_columns_of_splits_ids_and_labels_are_known_in_any_case(tmp_path):
+    rows = [(f"n{i}", *row, "Test" if i % 4 == 0 else "TRAIN") for i, row in enumerate(MEASURED)]
+    text = "ID,x,y,Class,Split\n" + "".join(",".join(row) + "\n" for row in rows)
+    source = as_data(tmp_path, text)
+    assert source.feature_names == ("x", "y") and source.class_names == ("a", "b")
+    assert len(source.test.labels) == 6 and source.test.ids[0] == "n0"
+
+
+def test_a_named_column_is_found_in_any_case(tmp_path):
+    (tmp_path / "a.csv").write_text("x,label,Kind\n" + BODY)
+    source = sources.load("csv", path=str(tmp_path / "a.csv"), label_column="kind", test_fraction=0)
+    assert source.class_names == ("a", "b") and source.feature_names == ("x", "label")

@@ -161,3 +161,84 @@ def test_groups_of_a_list_are_never_separated(tmp_path):
         "folder", path=str(tmp_path / "list.csv"), group_column="who", test_fraction=0.4
     )
     assert len(source.test.labels) and not {*source.test.groups} & {*source.train.groups}
+
+
+def test_folders_named_after_splits_in_other_words(tmp_path):
+    for name in ("Train_Set", "validation data", "test-images"):
+        photos(tmp_path / name)
+    source = load(tmp_path)
+    assert source.class_names == ("cat", "dog")
+    assert source.train.ids[0].startswith("Train_Set/")
+    assert source.validation.ids[0].startswith("validation data/")
+    assert source.test.ids[0].startswith("test-images/")
+
+
+def test_two_folders_of_one_split_are_refused(tmp_path):
+    for name in ("train", "val", "valid"):
+        photos(tmp_path / name)
+    with pytest.raises(UserError, match="two folders of the split 'validation': val, valid"):
+        load(tmp_path)
+
+
+def test_folders_beside_the_splits_and_loose_images_are_named(tmp_path):
+    photos(tmp_path / "train")
+    photos(tmp_path / "extra")
+    photos(tmp_path, names=("test",))  # as of a competition: without labels
+    shutil.copy(tmp_path / "train/cat/0.png", tmp_path / "train/cover.png")
+    notes = load(tmp_path).notes
+    assert any("1 images outside the class folders (e.g. train/cover.png)" in n for n in notes)
+    unused = "extra/ (no split, 8 images), test/ (without class folders, 4 images)"
+    assert f"Folders that are not used: {unused}." in notes
+
+
+def test_images_next_to_folders_without_any_are_found(tmp_path):
+    photos(tmp_path / "images/train")
+    photos(tmp_path / "images/test")
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations/a.xml").write_text("<a/>")
+    source = load(tmp_path)
+    assert source.class_names == ("cat", "dog") and len(source.test.labels) == 8
+    assert "The classes are the folders in images." in source.notes
+
+
+def test_spaces_around_a_class_folders_name_make_no_other_class(tmp_path):
+    photos(tmp_path, names=("cat", "cat ", " dog"), n=2)
+    source = load(tmp_path)
+    assert source.class_names == ("cat", "dog")
+    assert np.bincount(source.train.labels).tolist() == [4, 2]
+
+
+@pytest.mark.parametrize("name", ["None", "NA", "nan", "null"])
+def test_a_class_folder_may_be_called_as_missing_values_are(tmp_path, name):
+    photos(tmp_path, names=(name, "other"), n=2)
+    source = load(tmp_path)
+    assert set(source.class_names) == {name, "other"} and len(source.train.labels) == 4
+
+
+def test_classes_without_training_examples_and_names_alike_are_noted(tmp_path):
+    photos(tmp_path / "train")
+    photos(tmp_path / "test", names=("Cat", "dog"), n=2)
+    notes = load(tmp_path).notes
+    assert "Class names that differ in case or spaces only: 'Cat' and 'cat'." in notes
+    assert "Classes of validation or test without a training example: 'Cat'." in notes
+
+
+@pytest.mark.parametrize("header", ["path,label", "Image_Path,Class", "FILENAME,Target"])
+@pytest.mark.parametrize("slash", ["/", "\\"])
+def test_a_csv_of_paths_with_other_headers_and_slashes(tmp_path, header, slash):
+    photos(tmp_path / "img")
+    rows = [f"img{slash}{c}{slash}{i}.png,{c}" for c in ("cat", "dog") for i in range(4)]
+    (tmp_path / "a.csv").write_text("\n".join([header, *rows]) + "\n")
+    source = load(tmp_path / "a.csv")
+    assert source.class_names == ("cat", "dog") and len(source.train.labels) == 8
+
+
+def test_a_csv_of_paths_without_header_or_path_is_refused(tmp_path):
+    photos(tmp_path / "img")
+    rows = [f"img/{c}/{i}.png,{c}" for c in ("cat", "dog") for i in range(4)]
+    (tmp_path / "a.csv").write_text("\n".join(rows) + "\n")
+    with pytest.raises(UserError, match="first line names an image, img/cat/0.png. Write a header"):
+        load(tmp_path / "a.csv")
+    (tmp_path / "a.csv").write_text("\n".join(["path,label", *rows, ",cat"]) + "\n")
+    with pytest.raises(UserError, match=r"row 8 \(from 0\) names no image"):
+        load(tmp_path / "a.csv")
