@@ -310,7 +310,7 @@ def _of_annotators(
     """Reads a table whose labels are in a column per annotator, see `load_csv`."""
     columns, notes = sheet.columns, list(sheet.notes)
     raters = annotators_of.columns(wanted, columns, path)
-    own = [label_column] if label_column is not None else []
+    own = [] if label_column is None else [csv_columns.column(columns, (label_column,), path)]
     unused = [n for n in columns if n.lower() in csv_columns.LABELS and n not in (*raters, *own)]
     if unused:
         notes.append(
@@ -318,18 +318,19 @@ def _of_annotators(
             f"Right labels, to measure by, are named by --config.data.label_column={unused[0]}."
         )
     group = group_column and csv_columns.column(columns, (group_column,), path)
-    roles = {*raters, *own, *unused, "split", "id", group}
+    split_column, id_column = (csv_columns.named(columns, (n,)) for n in ("split", "id"))
+    roles = {*raters, *own, *unused, split_column, id_column, group}
     x = csv_columns.table(sheet, [name for name in columns if name not in roles], path)
     where = np.full(len(x), "train")
-    if "split" in columns:
-        where = csv_columns.splits(columns["split"], path)
+    if split_column is not None:
+        where = csv_columns.splits(columns[split_column], path)
     raw: dict[Any, Any] = {name: columns[name] for name in raters}
     if own:
-        raw["truth"] = columns[csv_columns.column(columns, own, path)]
+        raw["truth"] = columns[own[0]]
     labels, names = encode(raw, unlabeled=unlabeled)
     votes = np.stack([labels[name] for name in raters], 1)
     groups = group_numbers({"all": columns[group]})["all"] if group else None
-    ids = columns.get("id")
+    ids = None if id_column is None else columns[id_column]
     splits = {
         str(split): Examples(
             x[r],
