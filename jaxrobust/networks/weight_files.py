@@ -12,7 +12,9 @@ import io
 import math
 import pickle
 import pickletools
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -96,7 +98,9 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
         TypeError,
         AttributeError,
         zipfile.BadZipFile,
-        NotImplementedError,
+        zlib.error,
+        struct.error,
+        RuntimeError,  # it is encrypted
         OverflowError,
         RecursionError,
         MemoryError,

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxrobust import files
-from jaxrobust.errors import RunError, UserError
+from jaxrobust.errors import RunError, UserError, check
 
 Held = Callable[[], None]
 """Takes a lock that was removed again; raises `RunError` where another process has it now."""
@@ -38,7 +38,8 @@ def locked(workdir: Path) -> Iterator[Held]:
       A function to call before something is written: somebody may have removed the lock.
 
     Raises:
-      UserError: another process holds the lock, or it is unknown whether one does.
+      UserError: another process holds the lock, or it is unknown whether one does; or something in
+        the folder is neither file nor folder.
       OSError: the folder cannot be written.
     """
     path = workdir / "lock"
@@ -48,6 +49,9 @@ def locked(workdir: Path) -> Iterator[Held]:
         "started": _started(os.getpid()),
         "token": secrets.token_hex(8),
     }
+    for entry in workdir.iterdir():
+        kinds = entry.is_file(), entry.is_dir(), entry.is_symlink()
+        check(any(kinds), f"{entry} is no file but a pipe or a device: remove it.")
     with _alone(workdir):
         _take(path, owner)
     try:

@@ -292,3 +292,22 @@ def test_a_hub_name_says_what_to_download(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(UserError, match=r"Download https://huggingface\.co/timm/resnet18\.a1_in1k"):
         pretrained.variables("resnet18", "hf:timm/resnet18.a1_in1k")
+
+
+@pytest.mark.parametrize("kind", ["encrypted", "damaged"])
+def test_archives_that_cannot_be_unpacked_are_one_line(tmp_path, kind):
+    path = tmp_path / "w.pth"
+    compression = zipfile.ZIP_STORED if kind == "encrypted" else zipfile.ZIP_DEFLATED
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        archive.writestr("a/data.pkl", np.random.default_rng(0).bytes(400))
+    content = bytearray(path.read_bytes())
+    if kind == "encrypted":
+        content[6] |= 1  # the flags of the file, and of the directory's entry
+        content[content.index(b"PK\x01\x02") + 8] |= 1
+    else:
+        start = 30 + len("a/data.pkl")
+        content[start : start + 50] = bytes(255 - b for b in content[start : start + 50])
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="w.pth is truncated or no file of PyTorch") as error:
+        weight_files.read(path)
+    assert "\n" not in str(error.value)
