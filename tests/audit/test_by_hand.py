@@ -374,3 +374,82 @@ def test_small_pictures_are_shown_in_their_own_pixels(side, small):
     issues = find_label_issues(labels, 0.8 * np.eye(3)[labels] + 1 / 15)
     train = types.SimpleNamespace(x=np.zeros((30, *side, 3), np.uint8))
     assert report._card(issues, None, train, 0)["pixelated"] is small
+
+
+def test_labels_that_are_corrected_are_a_copy():
+    from jaxrobust.audit import decisions, export
+
+    labels, given = np.arange(40) % 2, np.arange(40) % 2
+    issues = find_label_issues(given, 0.8 * np.eye(2)[(np.arange(40) < 4) ^ given] + 0.1)
+    label = np.where(np.arange(40) == 3, 0, -1).astype(np.int32)
+    decided = decisions.none(issues)._replace(label=label)
+    for change in (
+        lambda: export.corrected(issues, labels, np.arange(40)),
+        lambda: decisions.corrected(decided, labels, np.arange(40)),
+    ):
+        assert (change() != labels).any()
+        np.testing.assert_array_equal(labels, given)
+
+
+def test_groups_may_be_a_list():
+    from sklearn.linear_model import LogisticRegression
+
+    x, labels = np.arange(40.0)[:, None], np.arange(40) % 2
+    p = out_of_sample(LogisticRegression(), x, labels, 2, groups=[f"g{i % 8}" for i in range(40)])
+    assert p.shape == (40, 2)
+
+
+def test_a_sample_of_neighbors_is_named_only_where_there_is_one(monkeypatch):
+    x = np.random.default_rng(0).normal(size=(120, 4)).astype(np.float32)
+    labels = np.arange(120) % 3
+    assert "sampled_neighbors" not in sources.of_features(x, labels, 3, 0)[0].codes
+    nearest = neighbors.nearest
+    monkeypatch.setattr(
+        sources.neighbors, "nearest", lambda f, **options: nearest(f, references=119, **options)
+    )
+    assert "sampled_neighbors" in sources.of_features(x, labels, 3, 0)[0].codes
+
+
+def test_the_nearest_of_a_sample_are_kept_also_for_rows_outside_it():
+    x = np.random.default_rng(1).normal(size=(60, 3)).astype(np.float32)
+    found = neighbors.nearest(x, neighbors=4, references=20)
+    u = x / np.linalg.norm(x, axis=1, keepdims=True)
+    sample = np.unique(found.index)
+    for row in range(60):
+        others = sample[sample != row]
+        distance = np.linalg.norm(u[others] - u[row], axis=1)
+        np.testing.assert_allclose(found.distance[row], np.sort(distance)[:4], atol=1e-3)
+
+
+def test_of_near_ones_alone_the_same_direction_is_no_exact_duplicate():
+    x = np.array([[1, 0], [2, 0], [0, 1], [0, 1]], np.float32)
+    found = neighbors.duplicates(x, np.array([0, 0, 0, 1]), near=0)
+    assert found.pairs.tolist() == [[2, 3]] and found.exact.all() and found.conflict.all()
+    assert len(neighbors.duplicates(x, np.zeros(4, int)).pairs) == 2
+
+
+def test_annotators_that_are_seldom_right_count_little():
+    """Dawid and Skene: of five, three are drawn by lot; the other two decide."""
+    from jaxrobust.audit import crowd
+
+    rng, true = np.random.default_rng(0), np.arange(600) % 3
+    votes = rng.integers(0, 3, (600, 5))
+    votes[:, :2] = true[:, None]
+    agreed, p = crowd.consensus(votes, 3, "dawid_skene")
+    assert (agreed == true).mean() > 0.97 > (crowd.majority(votes, 3).argmax(1) == true).mean()
+    np.testing.assert_allclose(p.sum(1), 1, rtol=1e-9)
+    one = crowd.dawid_skene(np.array([[0, -1], [1, 1], [-1, -1]]), 2)
+    assert one[0, 0] > 0.5 < one[1, 1]
+    np.testing.assert_allclose(one[2], one[2][::-1], atol=0.2)  # nobody has said anything
+
+
+def test_a_posterior_of_few_votes_is_shrunk_to_what_is_common():
+    """One vote of a new annotator counts about as an average one, not as a certainty."""
+    from jaxrobust.audit import crowd
+
+    votes = np.full((101, 3), -1)
+    votes[:100, 0] = votes[:100, 1] = np.arange(100) % 2
+    votes[:20, 1] = 1 - votes[:20, 1]
+    votes[100, 2] = 1
+    p = crowd.dawid_skene(votes, 2)
+    assert 0.6 < p[100, 1] < 0.999

@@ -167,3 +167,11 @@ def test_fitting_to_a_sample_takes_at_least_a_hundred_rows_per_class():
     assert len(mixture.sample(10**6, 1000, 0)) == 100 * 1000
     rows = mixture.sample(30_000, 3, 0)
     assert (np.diff(rows) > 0).all() and (rows != mixture.sample(30_000, 3, 1)).any()
+
+
+def test_where_fits_agree_the_interval_is_the_uncertainty_of_the_labels(monkeypatch):
+    """At even odds each label adds a quarter to the variance of their number."""
+    found, labels, _ = evidence(n=900, named=False)
+    monkeypatch.setattr(mixture, "log_odds", lambda *args: np.zeros(900))
+    low, high = mixture.interval(found, np.zeros(900), labels, 4, 0)
+    assert (high - low) / 2 == pytest.approx(1.96 * np.sqrt(0.25 / 900), rel=1e-6)
