@@ -59,7 +59,10 @@ def enable() -> Path | None:
     """
     import jax
 
-    place = folder()
+    try:
+        place = folder()
+    except RuntimeError:  # a user without a home, as in containers
+        return None
     if place is None or jax.config.jax_compilation_cache_dir is not None:
         return None
     try:

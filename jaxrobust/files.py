@@ -80,6 +80,14 @@ def whole(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     sync_folder(path.parent)
 
 
+def expanded(path: str | Path) -> Path:
+    """Returns a path with `~` as the home folder; as it is where nobody knows whose home it is."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # no such user, or one without a home, as in containers
+        return Path(path)
+
+
 def sync(descriptor: int) -> None:
     """Waits until a file is on the disk; where its file system has no such thing, does nothing."""
     try:

@@ -58,3 +58,15 @@ def test_it_lies_in_the_users_cache_folder(monkeypatch, tmp_path):
     monkeypatch.delenv(compile_cache.VARIABLE, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert compile_cache.folder().parent == tmp_path / "jaxrobust"
+
+
+def test_a_user_without_a_home_keeps_no_programs(monkeypatch):
+    """As in containers: a number for a user, and no HOME."""
+
+    def nowhere():
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("JAXROBUST_COMPILE_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(compile_cache.Path, "home", nowhere)
+    assert compile_cache.enable() is None

@@ -4,6 +4,7 @@ import io
 import os
 import threading
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -175,3 +176,9 @@ def test_what_can_be_read_is(tmp_path):
     assert isinstance(files.read_npy(tmp_path / "a.npy", mapped=True), np.memmap)
     (tmp_path / "a.npz").write_bytes(RANDOM)
     assert list(files.read_npz(tmp_path / "a.npz")) == ["x"]
+
+
+def test_a_home_that_nobody_knows_is_part_of_a_name(tmp_path, monkeypatch):
+    assert files.expanded("~nobody-of-this-name/x") == Path("~nobody-of-this-name/x")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert files.expanded("~/x") == tmp_path / "x"

@@ -44,7 +44,7 @@ def replace(source: Source, path: str | Path, *, check_labels: bool = True) -> S
         labels contradict the source's; or (unless `check_labels` is False) labels that agree
         with the source's no better than chance, so that they probably are in another order.
     """
-    path = Path(path).expanduser()
+    path = files.expanded(path)
     check(path.is_file(), f"No labels file {str(path)!r}.")
     truth = source.train.labels if source.true_labels is None else source.true_labels
     if path.suffix.lower() in csv_columns.SUFFIXES and REPLACES in csv_columns.read(path).columns:

@@ -100,7 +100,7 @@ def check_output(
     )
     for name in read:
         check(
-            not name or place != Path(name).expanduser().resolve(),
+            not name or place != files.expanded(name).resolve(),
             f"--{flag}={path} would take the place of the file that is read: name another one.",
         )
 

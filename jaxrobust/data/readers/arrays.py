@@ -44,7 +44,7 @@ def load_npz(
         (names the example), channels first.
     """
     check(path is not None, "An npz data set needs a path.")
-    file = Path(path).expanduser()
+    file = files.expanded(path)
     arrays = _arrays(file, max_bytes)
     given = annotators or label_key or "y"
     for key in ("x", given):

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxrobust import files
 from jaxrobust.data.table import MISSING, Table
 from jaxrobust.errors import UserError, check, nearest
 
@@ -62,7 +63,7 @@ def read(path: str | Path) -> Sheet:
       UserError: no such file, no text, no rows, columns of the same name, a row that is longer or
         shorter than the header, a cell of more than 16 million characters.
     """
-    path = Path(path).expanduser()
+    path = files.expanded(path)
     check(path.is_file(), f"No such file: {str(path)!r}.")
     size = path.stat().st_size
     check(size <= MAX_BYTES, f"{path} has {size / 2**30:.1f} GiB, too much for a CSV file.")

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxrobust import files
 from jaxrobust.data.class_labels import encode, left_out_note
 from jaxrobust.data.examples import Examples, Loaded
 from jaxrobust.data.readers import csv_columns, images, list_files, walk
@@ -78,7 +79,7 @@ def load(
         image cannot be read.
     """
     check(path is not None, "A folder data set needs a path: set --config.data.path=FOLDER.")
-    root = Path(path).expanduser().absolute()
+    root = files.expanded(path).absolute()
     check(root.exists(), f"No such folder or file: {str(path)!r}.")
     is_csv = root.suffix.lower() in csv_columns.SUFFIXES
     check(label_key is None or is_csv, "Only a .csv file can hold more than one label.")

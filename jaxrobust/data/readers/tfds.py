@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxrobust import files
 from jaxrobust.data.examples import Examples, Loaded
 from jaxrobust.data.readers import images
 from jaxrobust.errors import UserError, check, nearest
@@ -42,7 +43,7 @@ def load(
     """
     # Found here and not by `tfds.builder`: that imports the code that generates the data set,
     # and asks the network about names that it does not know.
-    folder = _find(name, Path(data_dir or _default_data_dir()).expanduser(), own)
+    folder = _find(name, files.expanded(data_dir or _default_data_dir()), own)
     builder = _tfds().builder_from_directory(folder)
     features = builder.info.features
     image_key = _image_key(features, name)

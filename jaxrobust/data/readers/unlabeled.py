@@ -38,7 +38,7 @@ def load_inputs(
       UserError: nothing there, a file that cannot be read, a column that is missing or not
         numeric, or examples of another shape.
     """
-    path = Path(path).expanduser()
+    path = files.expanded(path)
     check(path.exists(), f"--input={path}: no such file or folder.")
     suffix = path.suffix.lower()
     if suffix in (".npy", ".npz"):
