@@ -2,6 +2,7 @@ r"""The league: methods compared on the same data, one run a cell, from one tabl
 
     python -m benchmarks.league run --league=small --data_dir=TFDS_DIR --labels_dir=LABELS \
         --minutes=9
+    python -m benchmarks.league run --league=own --set data.name=folder --set data.path=photos
     python -m benchmarks.league table --league=small            # Markdown of what has run
     python -m benchmarks.league plan --league=published ...     # commands, steps and memory
     python -m benchmarks.league pack --data_dir=TFDS_DIR --parts=FOLDER
@@ -17,12 +18,15 @@ test data is there for information: nobody can choose by it.
 LABELS is a folder of files `human_worst.npy`, `symmetric_40.npy`, ... with a label for each of
 CIFAR-10's 50,000 training images, in the original order. `pack` writes the images losslessly into
 parts below 60 MB, for machines without a network; `unpack` makes of them the file that `--npz`
-takes in place of --data_dir.
+takes in place of --data_dir. The league `own` is for any other data: `--set` names them, and
+changes any other setting of all cells, e.g. `--set network.name=mlp --set augment.kind=none` for a
+table.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import os
 import signal
@@ -81,7 +85,7 @@ _EVERY_CELL = {
 }
 _SMALL = {
     "network.name": "small_vgg",
-    "network.width": None,
+    "network.width": 24,
     "optimizer.weight_decay": 1e-4,
     "train.epochs": 20,
     "eval.every": 2,
@@ -96,7 +100,7 @@ _AGREEMENT = {
 }
 _CURVENET = {
     "network.name": "small_vgg",
-    "network.width": None,
+    "network.width": 24,
     "train.epochs": 20,
     "optimizer.milestones": (10, 16),
     "method.probe_epochs": 20,
@@ -154,6 +158,29 @@ def _tail(rate: float, factor: float) -> Settings:
     }
 
 
+_OWN = {
+    "data.validation.fraction": 0.1,
+    "optimizer.learning_rate": 0.05,
+    "train.batch_size": 64,
+    "augment.kind": "none",
+}
+_UNSPOILED = {
+    "data.noise.kind": "none",
+    "data.noise.rate": 0.0,
+    "data.imbalance.kind": "none",
+    "data.imbalance.factor": 1.0,
+}
+
+
+def _own(name: str, method: Method) -> Method:
+    """Returns a method of the small league for data of any size, on which nothing is planted."""
+    loss = method.recipe.partition(":")[2]
+    if name == "dynamic_loss":
+        more = _UNSPOILED | {"method.warmup_epochs": 5}
+        return Method("digits_dynamic_loss", _OWN | method.settings | more, method.note)
+    return Method(f"cifar10_losses:{loss}", _OWN | method.settings, method.note)
+
+
 LEAGUES = {
     "small": League(
         _SMALL_METHODS,
@@ -166,6 +193,12 @@ LEAGUES = {
         {f"noise_{int(100 * rate)}": _tail(rate, 0.1) for rate in (0.2, 0.4)},
         _EVERY_CELL,
         "CIFAR-10, 10,000 images before the tail of 0.1 is cut, small_vgg, 20 epochs",
+    ),
+    "own": League(
+        {name: _own(name, method) for name, method in _SMALL_METHODS.items() if name != "curvenet"},
+        {"given": {}},
+        _EVERY_CELL,
+        "the user's own data, an epoch selected on 10 % of the given labels",
     ),
     "published": League(
         {
@@ -220,11 +253,15 @@ def cells(league: str, seeds: tuple[int, ...] = SEEDS) -> Iterator[Cell]:
 
 
 class Data(NamedTuple):
-    """Where CIFAR-10 and its label files are; `npz` in place of `data_dir`, see `unpack`."""
+    """Where CIFAR-10 and its label files are; `npz` in place of `data_dir`, see `unpack`.
+
+    `more` are settings by full name, put over those of every cell.
+    """
 
     data_dir: str | None = None
     labels_dir: str | None = None
     npz: str | None = None
+    more: tuple[tuple[str, Any], ...] = ()
 
     def settings(self) -> Settings:
         """Returns the settings that name the data set."""
@@ -240,7 +277,7 @@ def overrides(cell: Cell, data: Data) -> tuple[str, Settings]:
     found = league.shared | method.settings | league.labels[cell.labels] | data.settings()
     if "data.labels_file" in found:
         found["data.labels_file"] = str(Path(data.labels_dir or ".") / found["data.labels_file"])
-    return method.recipe, found | {"seed": cell.seed}
+    return method.recipe, found | dict(data.more) | {"seed": cell.seed}
 
 
 def configuration(cell: Cell, data: Data, more: Settings | None = None):
@@ -334,6 +371,9 @@ def _add_seconds(folder: Path, begin: float) -> float:
     return before + time.monotonic() - begin
 
 
+_KEPT = ("epoch", "accuracy", "balanced_accuracy", "memorised")
+
+
 def summary(cell: Cell, data: Data, out: Path, results: dict, seconds: float) -> dict[str, Any]:
     """Returns the contents of `cell.json`."""
     from jaxrobust.training.metrics_log import read_rows
@@ -344,7 +384,7 @@ def summary(cell: Cell, data: Data, out: Path, results: dict, seconds: float) ->
     best = max(rows, key=lambda row: row["test_accuracy"])
     kept = ("last", "selected", "label_wave", "ema")
     numbers = {
-        name: {k: results[name][k] for k in ("epoch", "accuracy", "balanced_accuracy", "memorised")}
+        name: {key: results[name].get(key) for key in _KEPT}
         for name in kept
         if name in results and (name != "selected" or results["selection_split"])
     }
@@ -362,6 +402,7 @@ def summary(cell: Cell, data: Data, out: Path, results: dict, seconds: float) ->
         "best_on_test_for_information": {
             "epoch": best["epoch"],
             "accuracy": best["test_accuracy"],
+            "balanced_accuracy": max(row["test_balanced_accuracy"] for row in rows),
         },
     }
 
@@ -392,10 +433,10 @@ def finished(league: str, out: Path) -> dict[tuple[str, str], list[dict[str, Any
 def table(league: str, out: Path) -> str:
     """Returns a Markdown table: mean and deviation over the seeds of each labels and method."""
     head = (
-        "labels | method | seeds | last | Label Wave (epoch) | EMA | best on test, for information "
-        "| wrong labels memorized | seconds | published"
+        "labels | method | seeds | last | selected | Label Wave (epoch) | EMA "
+        "| best on test, for information | wrong labels memorized | seconds | published"
     )
-    lines = [f"| {head} |", "|" + " --- |" * 10]
+    lines = [f"| {head} |", "|" + " --- |" * 11]
     sources: list[str] = []
     for (labels, method), runs in finished(league, out).items():
         tail = "tail" in league
@@ -409,16 +450,17 @@ def table(league: str, out: Path) -> str:
         name = f"`{method}`" + (f" ({note})" if note else "")
         wave = _mean([r["label_wave"][measure] for r in runs if "label_wave" in r])
         epochs = ", ".join(str(r["label_wave"]["epoch"]) for r in runs if "label_wave" in r)
-        best = [r["best_on_test_for_information"]["accuracy"] for r in runs]
+        best = [r["best_on_test_for_information"][measure] for r in runs]
         row = [
             labels,
             name,
             str(len(runs)),
             _mean([r["last"][measure] for r in runs]),
+            _mean([r["selected"][measure] for r in runs if "selected" in r]),
             f"{wave} ({epochs})" if epochs else wave,
             _mean([r["ema"][measure] for r in runs if "ema" in r]),
             _mean(best),
-            _mean([r["last"]["memorised"] for r in runs]),
+            _mean([r["last"].get("memorised") for r in runs]),
             f"{np.mean([r['seconds'] for r in runs]):.0f}",
             published,
         ]
@@ -547,9 +589,9 @@ def main(arguments: list[str] | None = None) -> int:
     from jaxrobust.errors import RunError, UserError
 
     args = _parser().parse_args(arguments)
-    data = Data(args.data_dir, args.labels_dir, args.npz)
     out = Path(args.out)
     try:
+        data = Data(args.data_dir, args.labels_dir, args.npz, _settings(args.set))
         if args.mode == "pack":
             for path in pack(args.data_dir, Path(args.parts)):
                 print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
@@ -570,6 +612,22 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def _settings(words: list[str]) -> tuple[tuple[str, Any], ...]:
+    """Returns "name=value" as pairs, numbers and lists as Python writes them, else as text."""
+    from jaxrobust.errors import check
+
+    pairs = []
+    for word in words:
+        name, equals, text = word.partition("=")
+        check(bool(equals), f"--set {word}: expected name=value, e.g. data.path=photos.")
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            value = text
+        pairs.append((name, value))
+    return tuple(pairs)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -581,6 +639,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--npz", help="file that `unpack` makes, in place of --data_dir")
     parser.add_argument("--parts", help="folder of the parts, for pack and unpack")
     parser.add_argument("--out", default="runs/league", help="folder of the cells")
+    parser.add_argument(
+        "--set", action="append", default=[], help="setting of every cell, name=value; repeatable"
+    )
     parser.add_argument("--minutes", type=float, help="stop after so many; the next call goes on")
     parser.add_argument("--seeds", default="0,1,2", help="seeds, separated by commas")
     parser.add_argument("--only", help="methods or LABELS/METHOD, separated by commas")

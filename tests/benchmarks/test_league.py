@@ -56,6 +56,8 @@ def test_every_cell_is_a_valid_configuration_and_its_command_says_the_same(data,
         for cell in made:
             config = league.configuration(cell, data)
             assert config.seed == 4 and config.eval.label_wave
+            said = league.overrides(cell, data)[1]
+            assert all(value is not None for value in said.values())  # No flag can say None.
             words = league.command(cell, data, tmp_path).split("--config=")[1].split(" --config.")
             assert config.network.name in " ".join(words) or name.startswith("published")
             assert words[0] == league.LEAGUES[name].methods[cell.method].recipe
@@ -91,6 +93,25 @@ def test_it_goes_on_where_it_was_stopped_and_says_what_it_found(data, tmp_path, 
     assert league.main(["table", f"--out={tmp_path}"]) == 0
     assert "human_worst" in capsys.readouterr().out
     assert (folder / "cell.json").stat().st_mtime_ns == before
+
+
+def test_own_data_and_settings_are_named_on_the_command_line(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    y = np.arange(200) % 3
+    x = rng.normal(size=(200, 6)).astype(np.float32) + 4 * np.eye(3, 6)[y].astype(np.float32)
+    np.savez(tmp_path / "own.npz", x=x, y=y)
+    words = ["data.name=npz", f"data.path={tmp_path}/own.npz", "network.name=mlp"]
+    words += ["augment.kind=none", "train.epochs=6", "method.consistency_from=3"]
+    command = ["run", "--league=own", f"--out={tmp_path}", "--seeds=0", "--only=ce,elr_ema_mixup"]
+    command += [part for word in words for part in ("--set", word)]
+    assert league.main(command) == 0
+    said = capsys.readouterr().out
+    rows = [line for line in said.splitlines() if line.startswith("| given | `")]
+    assert len(rows) == 2 and all(float(row.split("|")[4]) > 80 for row in rows)
+    found = json.loads((tmp_path / "own/given/ce/0/cell.json").read_text())
+    assert found["selected"]["epoch"] >= 1 and "--config.network.name=mlp" in found["command"]
+    assert league.main(["run", "--league=own", "--set", "nonsense"]) == 2
+    assert "--set nonsense: expected name=value" in capsys.readouterr().err
 
 
 def test_time_that_is_up_within_a_run_leaves_a_checkpoint(data, tmp_path, monkeypatch):
