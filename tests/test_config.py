@@ -338,7 +338,7 @@ def test_settings_by_the_names_of_other_programs_are_recognized(key, meant):
         ("--lr=0.1", "--config.optimizer.learning_rate?"),
         ("--epochs=3", "--config.train.epochs?"),
         ("--gpu=0", "set JAX_PLATFORMS=cpu, cuda or tpu"),
-        ("--verbose", "Unknown flag --verbose.\n"),
+        ("--zigzag", "Unknown flag --zigzag.\n"),
         ("--config.loss.name=CE", "Did you mean 'ce'?"),
         ("--config.data.noise.rate=40", "40 % is 0.4."),
         ("--config.optimizer.learning_rate=inf", "must be a finite number"),
