@@ -86,6 +86,8 @@ def command(values: flags.FlagValues) -> int:
     """Runs the command of parsed flags; returns the exit code."""
     if values.mode == "predict":
         check(values.input, "Name what to predict: --input=FOLDER, .npy, .npz or .csv.")
+    if values.config_name and values.mode == "train":
+        configuration.validate(values.config)  # A mistake is told before JAX is imported.
     _start_jax(values.distributed)
     if was_interrupted():
         raise KeyboardInterrupt
@@ -161,7 +163,7 @@ def train(values: flags.FlagValues, workdir: Path) -> int:
     )
     found = [str(workdir / n) for n in names if (workdir / n).exists()]
     tell("Wrote " + ", ".join(found) + ".")
-    return _failed(values.fail_on, outcome.get("audit", {}))
+    return _failed(values.fail_on, outcome.get("audit", outcome))
 
 
 def evaluate(values: flags.FlagValues, workdir: Path) -> int:
@@ -308,6 +310,11 @@ def run_settings(values: flags.FlagValues, workdir: Path) -> dict[str, Any]:
     from jaxrobust.runs import workdir as workdirs
 
     own = configuration.flat(workdirs.read_config(workdir))
+    check(
+        not own["train.seeds"],
+        f"--workdir={workdir} holds a run per seed: name one of them, "
+        f"--workdir={workdir / 'seed_'}{(*own['train.seeds'], '')[0]}.",
+    )
     named = configuration.flat(values.config) if values.config_name else given(values)
     changed = {key: value for key, value in named.items() if value != own.get(key)}
     takes = TAKES[values.mode]

@@ -6,9 +6,10 @@ keep its programs on disk; here is where, how many, and how to switch it off:
     JAXROBUST_COMPILE_CACHE=off      nothing is kept
     JAXROBUST_COMPILE_CACHE=FOLDER   kept in FOLDER
 
-Where JAX's own setting (JAX_COMPILATION_CACHE_DIR) is given, it is left alone. Several processes
-may share the folder: JAX writes under a lock, and removes what was not used for longest above
-`MAX_BYTES`.
+The command line and `RobustClassifier` use it; a program of your own may call `enable()`. Where
+JAX's own setting (JAX_COMPILATION_CACHE_DIR) is given, it is left alone. Several processes may
+share the folder: JAX reads and writes under a lock, and removes what was not used for longest above
+`MAX_BYTES`. What a process that was killed left half written is removed here.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import hashlib
 import os
 import platform
 from pathlib import Path
+
+import filelock
 
 VARIABLE = "JAXROBUST_COMPILE_CACHE"
 MAX_BYTES = 2 * 2**30
@@ -39,10 +42,11 @@ def folder() -> Path | None:
         home = Path.home() / "Library" / "Caches"
     elif home is None and platform.system() == "Windows":
         home = os.environ.get("LOCALAPPDATA")
-    return Path(home or Path.home() / ".cache") / "jaxrobust" / f"programs-{_processor()}"
+    return Path(home or Path.home() / ".cache") / "jaxrobust" / f"programs-{processor()}"
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Returns a name for the kind of processor, by the instructions that it knows."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         text = next(line for line in lines if line.startswith(("flags", "Features")))
@@ -58,6 +62,7 @@ def enable() -> Path | None:
       The folder, or None: it is switched off, cannot be written, or JAX's own setting is in force.
     """
     import jax
+    from jax.experimental.compilation_cache import compilation_cache
 
     try:
         place = folder()
@@ -75,4 +80,27 @@ def enable() -> Path | None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", MIN_SECONDS)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     jax.config.update("jax_compilation_cache_dir", str(place))
+    remove_unfinished(place)
+    # JAX looks once per process whether there is a cache; it may have done so before.
+    compilation_cache.reset_cache()
     return place
+
+
+def remove_unfinished(place: Path) -> int:
+    """Removes programs that were not written to their end; returns how many.
+
+    JAX writes `KEY-cache` and then `KEY-atime`, under the folder's lock: the first without the
+    second, while nobody holds the lock, is what a process left that was killed in between. JAX
+    itself would never replace it. Where the lock is held, nothing is done.
+    """
+    lock, removed = filelock.FileLock(place / ".lockfile"), 0
+    try:
+        with lock.acquire(timeout=0):
+            names = {path.name for path in place.iterdir()}
+            for name in names:
+                if name.endswith("-cache") and name.removesuffix("-cache") + "-atime" not in names:
+                    (place / name).unlink(missing_ok=True)
+                    removed += 1
+    except (filelock.Timeout, OSError):
+        pass
+    return removed

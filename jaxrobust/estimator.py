@@ -5,12 +5,9 @@ from __future__ import annotations
 import warnings
 import weakref
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import flax.linen as nn
-import jax
 import numpy as np
-from ml_collections import ConfigDict
 from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import _safe_indexing, check_random_state
@@ -21,25 +18,26 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from jaxrobust import compile_cache
 from jaxrobust import config as configuration
-from jaxrobust import losses, networks
+from jaxrobust import losses
 from jaxrobust.audit import find_label_issues, models
 from jaxrobust.audit.checks import COLLAPSED
 from jaxrobust.data import crowd, table, tabular, targets
 from jaxrobust.data.examples import Examples, Source
-from jaxrobust.data.prepare import prepare
 from jaxrobust.data.readers import arrays as tables
 from jaxrobust.errors import UserError, check, choose
-from jaxrobust.methods import TrainState
 from jaxrobust.runs import METHODS, image_features
-from jaxrobust.runs.audit import weights_source
-from jaxrobust.runs.experiment import Experiment, assemble, evaluation_view, make_network
-from jaxrobust.runs.fit import fit
-from jaxrobust.training import average
-from jaxrobust.training.dynamics import gathered
-from jaxrobust.training.programs import shared_jit
 
-NetworkLike = str | networks.Network | nn.Module | Callable[[int], Any]
+if TYPE_CHECKING:  # JAX and Flax are imported where a network is trained: blended models need none
+    import flax.linen as nn
+    from ml_collections import ConfigDict
+
+    from jaxrobust import networks
+    from jaxrobust.methods import TrainState
+    from jaxrobust.runs.experiment import Experiment
+
+    NetworkLike = str | networks.Network | nn.Module | Callable[[int], Any]
 
 
 class RobustClassifier(ClassifierMixin, BaseEstimator):
@@ -212,6 +210,13 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
 
     def _fit_network(self, x, labels, votes, weight, rows) -> None:
         """Trains a network and judges the labels by how its training went."""
+        import jax
+
+        from jaxrobust.runs.experiment import assemble
+        from jaxrobust.runs.fit import fit
+        from jaxrobust.training import average
+
+        compile_cache.enable()
         x = self._features(x).astype(np.float32) if getattr(x, "ndim", 2) == 2 else x
         config = self._make_config(x, labels)
         self.config_ = config.to_dict()
@@ -230,6 +235,9 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
         self, experiment: Experiment, state: TrainState, votes: np.ndarray, rows: np.ndarray
     ) -> None:
         """Sets what the training showed of the labels."""
+        from jaxrobust.runs.audit import weights_source
+        from jaxrobust.training.dynamics import gathered
+
         dynamics, method = gathered(state), self._method()
         report = experiment.method.report
         found = {} if report is None else {k: np.asarray(v) for k, v in report(state).items()}
@@ -434,6 +442,7 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
             "augment.kind": self.augment,
             "train.batch_size": min(config.train.batch_size, quarter),
             "train.devices": 1,
+            "train.xla_options": (),
         }
         counts = np.bincount(labels)
         counts = counts[counts > 0]
@@ -463,6 +472,11 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
 
     def _network(self) -> networks.Network:
         """Returns the network that was asked for, with as many outputs as there are classes."""
+        import flax.linen as nn
+
+        from jaxrobust import networks
+        from jaxrobust.runs.experiment import make_network
+
         network, classes = self.network, len(self.classes_)
         if network is None or isinstance(network, str):
             return make_network(configuration.from_mapping(self.config_), classes)
@@ -478,8 +492,14 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
 
     def _logits(self, x: Any) -> np.ndarray:
         """Returns float64 [N, K]; in batches of one size, so that few programs are compiled."""
+        import jax
+
+        from jaxrobust.runs.experiment import evaluation_view
+        from jaxrobust.training.programs import shared_jit
+
         x = self._features(x) if not _is_images(x) else x
         if self not in _FORWARD:
+            compile_cache.enable()
             network, view = self._network(), evaluation_view(self._shape, *self._scale)
             key = jax.random.key(0)
             _FORWARD[self] = shared_jit(
@@ -569,6 +589,8 @@ def _recipe(method: str, loss: str, epochs: int | None) -> ConfigDict:
 
 def _prepared(config: ConfigDict, x: np.ndarray, labels: np.ndarray, classes: np.ndarray):
     """Returns what a run works on, from arrays; nothing is held out."""
+    from jaxrobust.data.prepare import prepare
+
     examples = Examples(x, labels.astype(np.int32))
     source = Source("arrays", examples, None, None, tuple(map(str, classes)))
     return prepare(source, seed=config.seed, validation_fraction=0.0)

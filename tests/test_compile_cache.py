@@ -1,9 +1,11 @@
 """Compiled programs between processes: found again, switched off, left alone."""
 
+import concurrent.futures
 import os
 import subprocess
 import sys
 
+import filelock
 import pytest
 
 from jaxrobust import compile_cache
@@ -21,10 +23,10 @@ print(place, events.count("cache_hits"), events.count("cache_misses"))
 """
 
 
-def run(**environment):
+def run(code=CODE, **environment):
     kept = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
     done = subprocess.run(
-        [sys.executable, "-c", CODE],
+        [sys.executable, "-c", code],
         capture_output=True,
         text=True,
         env=kept | {"JAX_PLATFORMS": "cpu"} | environment,
@@ -70,3 +72,34 @@ def test_a_user_without_a_home_keeps_no_programs(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(compile_cache.Path, "home", nowhere)
     assert compile_cache.enable() is None
+
+
+def test_what_a_killed_process_left_half_written_is_removed(tmp_path):
+    for name in ("whole-cache", "whole-atime", "half-cache", "other"):
+        (tmp_path / name).write_bytes(b"x")
+    assert compile_cache.remove_unfinished(tmp_path) == 1
+    names = {path.name for path in tmp_path.iterdir()} - {".lockfile"}
+    assert names == {"whole-cache", "whole-atime", "other"}
+
+
+def test_nothing_is_removed_while_another_process_writes(tmp_path):
+    (tmp_path / "half-cache").write_bytes(b"x")
+    with filelock.FileLock(tmp_path / ".lockfile"):
+        assert compile_cache.remove_unfinished(tmp_path) == 0
+    assert (tmp_path / "half-cache").exists()
+
+
+def test_it_works_where_a_program_was_compiled_before(tmp_path):
+    early = "import jax\njax.jit(lambda x: x + 1)(1.0)\n" + CODE
+    place, hits, misses = run(early, JAXROBUST_COMPILE_CACHE=str(tmp_path / "c"))
+    assert place == str(tmp_path / "c") and hits == 0 and misses > 0
+
+
+@pytest.mark.slow
+def test_two_processes_at_once(tmp_path):
+    folder = {"JAXROBUST_COMPILE_CACHE": str(tmp_path / "c")}
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(run, **folder) for _ in range(2)]
+    assert all(job.result()[2] >= 0 for job in both)
+    _, hits, misses = run(**folder)
+    assert hits > 0 and misses == 0

@@ -15,7 +15,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import scipy.sparse
 
 FLOOR = 1e-3  # of probabilities: below it differences say nothing
 BIAS_PRIOR = 5.0  # pseudo-examples that shrink b to 0
@@ -177,6 +176,8 @@ def em(
 
 def soft_counts(r: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
     """Returns counts [true, given] of responsibilities r [N, K], perhaps weighted [N]."""
+    import scipy.sparse  # Not needed before there are predictions.
+
     n, k = r.shape
     weights = np.ones(n, r.dtype) if weights is None else weights
     place = scipy.sparse.csr_array((weights, labels, np.arange(n + 1)), (n, k))

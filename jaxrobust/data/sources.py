@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+from pathlib import Path
+
 import numpy as np
 
 from jaxrobust.data import annotators as raters
@@ -112,13 +115,24 @@ def load(
 
 def _digits() -> Loaded:
     """scikit-learn's 1797 digits: uint8 [N, 8, 8, 1], 0 ... 16 scaled to 0 ... 255 and rounded."""
-    from sklearn import datasets
-
-    digits, target = datasets.load_digits(return_X_y=True)
+    digits, target = _digits_table()
     x = np.round(digits * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
     n = len(x)
     examples = Examples(x, target.astype(np.int32), None, np.arange(n))
     return Loaded({"train": examples}, tuple(map(str, range(10))), None, n)
+
+
+def _digits_table() -> tuple[np.ndarray, np.ndarray]:
+    """Returns float [N, 64] and int [N], read from scikit-learn's file without importing it."""
+    package = importlib.util.find_spec("sklearn")
+    for place in (package and package.submodule_search_locations) or ():
+        path = Path(place) / "datasets" / "data" / "digits.csv.gz"
+        if path.is_file():
+            table = np.loadtxt(path, delimiter=",")
+            return table[:, :-1], table[:, -1].astype(int)
+    from sklearn import datasets
+
+    return datasets.load_digits(return_X_y=True)
 
 
 def _first_classes(loaded: Loaded, num_classes: int) -> Loaded:

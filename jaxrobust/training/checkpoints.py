@@ -21,14 +21,16 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
 from jaxrobust import files
 from jaxrobust.errors import RunError, UserError, check
+
+if TYPE_CHECKING:  # Orbax takes longer to import than the rest of a dry run
+    import orbax.checkpoint as ocp
 
 _DIGEST = "digest.json"
 _UNFINISHED = "its digest is not there: it was not finished"
@@ -82,6 +84,8 @@ class Checkpoints:
         self._manager = self._open()
 
     def _open(self) -> ocp.CheckpointManager:
+        import orbax.checkpoint as ocp
+
         options = ocp.CheckpointManagerOptions(max_to_keep=None, enable_async_checkpointing=False)
         return ocp.CheckpointManager(self._alias, options=options)
 
@@ -100,6 +104,8 @@ class Checkpoints:
         Raises:
           RunError: the disk is full, or the folder cannot be written.
         """
+        import orbax.checkpoint as ocp
+
         step = max([step, *(newest + 1 for newest in self.steps()[-1:])])
         items = ocp.args.Composite(
             arrays=ocp.args.StandardSave(arrays), place=ocp.args.JsonSave(place)
@@ -315,6 +321,8 @@ def _read_arrays(folder: Path, step: int, target: Any) -> Any:
     Raises:
       RunError: they are of another structure than `target`, or cannot be read.
     """
+    import orbax.checkpoint as ocp
+
     path = folder / str(step) / "arrays"
     try:
         with _quiet():
