@@ -223,6 +223,8 @@ def _check_together(config: ConfigDict) -> None:
             f"{name} is of a network's training: method.name=blend trains none. Leave it out.",
         )
     for option in config.train.xla_options:
+        if config.train.xla_options == ("auto",):
+            break
         name = option.partition("=")[0]
         check(
             name in XLA_OPTIONS,

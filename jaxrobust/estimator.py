@@ -18,9 +18,8 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from jaxrobust import compile_cache
+from jaxrobust import compile_cache, losses
 from jaxrobust import config as configuration
-from jaxrobust import losses
 from jaxrobust.audit import find_label_issues, models
 from jaxrobust.audit.checks import COLLAPSED
 from jaxrobust.data import crowd, table, tabular, targets

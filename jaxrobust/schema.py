@@ -66,11 +66,20 @@ def increasing(low: float) -> Rule:
     return Rule(f"increasing numbers, at least {low:g}", holds)
 
 
+def several_seeds() -> Rule:
+    def holds(v):
+        whole = all(isinstance(a, int) and not isinstance(a, bool) for a in v)
+        return whole and all(0 <= a < 2**32 for a in v) and len(set(v)) == len(v)
+
+    return Rule("different whole numbers, at least 0 and below 2**32", holds)
+
+
 def assignments() -> Rule:
     def holds(v):
-        return all(isinstance(a, str) and "=" in a[1:] for a in v)
+        given = all(isinstance(a, str) and "=" in a[1:] for a in v)
+        return given or tuple(v) == ("auto",)
 
-    return Rule("of texts 'name=value'", holds)
+    return Rule("of texts 'name=value', or auto", holds)
 
 
 _NOISE = (
@@ -136,6 +145,13 @@ SCHEMA: dict[str, Any] = {
     "data": {
         "name": Setting(
             "digits", "data set: digits, folder, npz, csv, or the name of a TFDS data set", str
+        ),
+        "seed": Setting(
+            None,
+            "random seed of label noise, long tail, splits and folds (default: seed, or the first "
+            "of train.seeds)",
+            int,
+            seeds(),
         ),
         "path": Setting(
             None, "folder or file of the data set, for data.name folder, npz and csv", str
@@ -651,9 +667,16 @@ SCHEMA: dict[str, Any] = {
         "devices": Setting(
             None, "number of devices that share a batch (default: all)", int, at_least(1)
         ),
-        "xla_options": Setting(
+        "seeds": Setting(
             (),
-            "options of the XLA compiler for the training step, each 'name=value'",
+            "several seeds, such as (0,1,2): all are trained, on the same data, instead of seed",
+            tuple,
+            several_seeds(),
+        ),
+        "xla_options": Setting(
+            ("auto",),
+            "options of the XLA compiler for the training step, each 'name=value'; auto: on CPU, "
+            "those of a few that are fastest for this run and compute the same",
             tuple,
             assignments(),
         ),

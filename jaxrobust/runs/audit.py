@@ -26,7 +26,7 @@ from jaxrobust.errors import UserError, check, writing
 from jaxrobust.runs import cross_validation, rematch
 from jaxrobust.runs import model as models
 from jaxrobust.runs.evaluation import Evaluated, evaluate
-from jaxrobust.runs.experiment import Experiment, assemble, load_source
+from jaxrobust.runs.experiment import Experiment, assemble, data_seed, load_source
 from jaxrobust.runs.lock import locked
 from jaxrobust.runs.workdir import read_config
 from jaxrobust.training.dynamics import gathered
@@ -470,7 +470,7 @@ def write_again(
     try:
         source = load_source(config)
         if manifest.fingerprint(source) == record.fingerprint:
-            data = prepare(source, seed=config.seed, manifest_path=workdir / "noise.npz")
+            data = prepare(source, seed=data_seed(config), manifest_path=workdir / "noise.npz")
             train = everything(data) if "judged_labels" in found else data.train
         else:
             train = rematch.by_name(source, found.get("judged_paths", found.get("paths")))

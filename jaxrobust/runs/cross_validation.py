@@ -12,7 +12,7 @@ from jaxrobust.data.examples import View
 from jaxrobust.data.manifest import Rows
 from jaxrobust.data.prepare import Part, Prepared
 from jaxrobust.errors import UserError, check
-from jaxrobust.runs.experiment import Experiment, assemble
+from jaxrobust.runs.experiment import Experiment, assemble, data_seed
 from jaxrobust.runs.fit import fit
 
 
@@ -34,7 +34,7 @@ def check_folds(experiment: Experiment, folds: int) -> None:
     data = experiment.data
     labels = data.train.labels
     check(2 <= folds <= len(labels), f"audit.folds={folds}: use 2 to {len(labels)}.")
-    fold = assign(labels, folds, experiment.config.seed, data.train.groups)
+    fold = assign(labels, folds, data_seed(experiment.config), data.train.groups)
     one = np.asarray(data.train.x[0])[None]  # What is checked depends on the labels alone.
     if data.metadata is not None:
         data = data._replace(metadata=data.metadata._replace(x=one))
@@ -67,7 +67,7 @@ def out_of_sample(
     check_folds(experiment, folds)
     config, data = experiment.config, experiment.data
     labels = data.train.labels
-    fold = assign(labels, folds, config.seed, data.train.groups)
+    fold = assign(labels, folds, data_seed(config), data.train.groups)
     found = np.zeros((len(labels), len(data.class_names)), np.float32)
     for k in range(folds):
         say(f"Fold {k + 1} of {folds}.")

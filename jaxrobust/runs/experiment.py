@@ -35,7 +35,8 @@ class Experiment(NamedTuple):
     """The parts of a run.
 
     `forward(params, batch_stats, x) -> logits` evaluates; `scale` is the mean and the standard
-    deviation of the training examples, see `statistics`.
+    deviation of the training examples, see `statistics`; `options` are those of the compiler that
+    `train.xla_options=auto` stands for.
     """
 
     config: ConfigDict
@@ -48,6 +49,7 @@ class Experiment(NamedTuple):
     layout: Layout
     key: jax.Array
     scale: tuple[np.ndarray, np.ndarray]
+    options: tuple[str, ...] = ()
 
     def with_arrays(self, **arrays: np.ndarray) -> Experiment:
         """Returns the experiment with more arrays [N, ...] whose rows enter the batches."""
@@ -75,12 +77,19 @@ def load_source(config: ConfigDict) -> Source:
     )
 
 
+def data_seed(config: ConfigDict) -> int:
+    """Returns the seed of label noise, long tail, splits and folds."""
+    if config.data.seed is not None:
+        return config.data.seed
+    return config.train.seeds[0] if config.train.seeds else config.seed
+
+
 def load_data(config: ConfigDict) -> Prepared:
     """Loads and prepares the data that a configuration names. Raises `UserError`."""
     d = config.data
     return prepare(
         load_source(config),
-        seed=config.seed,
+        seed=data_seed(config),
         labels_path=d.labels_file,
         check_labels=d.check_labels,
         manifest_path=d.manifest,

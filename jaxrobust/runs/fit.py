@@ -11,6 +11,7 @@ from jaxrobust.runs.experiment import Experiment
 from jaxrobust.training import average, dynamics
 from jaxrobust.training.loop import Place, Runner
 from jaxrobust.training.programs import shared_jit
+from jaxrobust.training.variants import as_dictionary
 
 
 def fit(
@@ -40,9 +41,9 @@ def fit(
 
 def init_state(experiment: Experiment) -> TrainState:
     """Returns the state that training starts from, laid out over the devices."""
-    init, method, key = _init(experiment), experiment.method, experiment.key
+    init, method, key = initial(experiment), experiment.method, experiment.key
     if experiment.layout.mesh is None:
-        return shared_jit(init, options=_options(experiment))(key)
+        return shared_jit(init, options=options_of(experiment))(key)
     shapes = jax.eval_shape(init, key)
     shardings = experiment.layout.over_rows(shapes, method.spread)
     return jax.jit(init, out_shardings=shardings)(key)
@@ -50,10 +51,10 @@ def init_state(experiment: Experiment) -> TrainState:
 
 def state_shapes(experiment: Experiment) -> TrainState:
     """Returns the shapes of what `init_state` returns; nothing is computed."""
-    return jax.eval_shape(_init(experiment), experiment.key)
+    return jax.eval_shape(initial(experiment), experiment.key)
 
 
-def _init(experiment: Experiment) -> Callable[[jax.Array], TrainState]:
+def initial(experiment: Experiment) -> Callable[[jax.Array], TrainState]:
     """Returns `init(key)`: the method's own state, and nothing recorded of the examples yet."""
     method, data, config = experiment.method, experiment.data, experiment.config
     sizes = len(data.train.labels), len(data.class_names)
@@ -74,11 +75,16 @@ def make_runner(experiment: Experiment) -> Runner:
         experiment.forward,
         experiment.key,
         loop=experiment.loop,
-        options=_options(experiment),
+        options=options_of(experiment),
         layout=experiment.layout,
         ema=experiment.config.train.ema,
     )
 
 
-def _options(experiment: Experiment) -> dict[str, str] | None:
-    return dict(item.split("=", 1) for item in experiment.config.train.xla_options) or None
+def options_of(experiment: Experiment) -> dict[str, str] | None:
+    """Returns the options of the XLA compiler for the training step, or None.
+
+    With `train.xla_options=auto` those that `runs.compiler_options` has chosen: none before it has.
+    """
+    given = experiment.config.train.xla_options
+    return as_dictionary(experiment.options if given == ("auto",) else given)

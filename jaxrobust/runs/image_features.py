@@ -13,16 +13,18 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from jaxrobust import compile_cache, files
 from jaxrobust.data.examples import Joined
-from jaxrobust.data.prepare import Prepared
 from jaxrobust.errors import UserError, check
 from jaxrobust.process import duration
+
+if TYPE_CHECKING:  # it imports JAX, which blended models do without
+    from jaxrobust.data.prepare import Prepared
 
 SMALL = 16  # pixels: images of a shorter side are their own features
 FILE = "features.npz"

@@ -394,6 +394,11 @@ def load(workdir: str | Path, which: str = "selected") -> Predictor | Fitted:
     if blended.is_run(workdir):
         return blended.load(workdir)
     config = read_config(workdir)
+    check(
+        not config.train.seeds,
+        f"{workdir} holds a run per seed: load one of them, such as {workdir}/seed_"
+        f"{(*config.train.seeds, '')[0]}.",
+    )
     return open_predictor(workdir, config, which)
 
 

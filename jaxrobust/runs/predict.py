@@ -17,7 +17,7 @@ from jaxrobust.data.prepare import Prepared
 from jaxrobust.data.readers import images
 from jaxrobust.data.readers.unlabeled import load_inputs
 from jaxrobust.errors import check, writing
-from jaxrobust.runs import blended, cross_validation, image_features, results, summary
+from jaxrobust.runs import blended, cross_validation, image_features, results, seeds, summary
 from jaxrobust.runs import model as models
 from jaxrobust.runs.experiment import Experiment, assemble, load_data, make_views
 from jaxrobust.runs.fit import init_state, state_shapes
@@ -193,6 +193,7 @@ def describe(config: ConfigDict, verbose: bool = False) -> str:
     config = configuration.validate(config)
     head = [configuration.to_json(config)] if verbose else []
     if config.method.name == "blend":
+        seeds.check_seeds(config)
         return "\n".join([*head, blended.describe(config)])
     data = image_features.with_features(config, load_data(config), compute=False)
     experiment = assemble(config, data)
@@ -221,6 +222,7 @@ def describe(config: ConfigDict, verbose: bool = False) -> str:
         "progress line tells the time left after the first epoch.",
         f"Memory on the device before activations: about {held / 2**20:.0f} MiB; "
         f"one step adds about {_step_bytes(experiment, shapes) / 2**20:.0f} MiB.",
+        *_of_seeds(config, experiment),
     ]
     if data.train.images is not None:
         which, images = image_features.from_config(config), data.train.images
@@ -237,6 +239,15 @@ def _class_sizes(data: Prepared, noise: dict[str, Any]) -> list[str]:
     for name, given, true in counts:
         lines.append(f"  {name}: {given} / {true if data.truth_known else 'unknown'}")
     return lines
+
+
+def _of_seeds(config: ConfigDict, experiment: Experiment) -> list[str]:
+    """Says how several seeds are trained."""
+    if not config.train.seeds:
+        return []
+    seeds.check_seeds(config)
+    how = "as one program" if seeds.together(experiment) else "one after the other"
+    return [f"Seeds {', '.join(map(str, config.train.seeds))}: trained {how}, on the same data."]
 
 
 def _bytes(tree: Any) -> int:

@@ -312,13 +312,17 @@ def table(runs: dict[str, dict[str, Any]]) -> str:
         which = ["last"] + (["selected"] if results["selection_split"] else [])
         which += [name for name in ("ema", "label_wave") if name in results]
         for parameters in which:
-            rows.append((f"{name} ({parameters})", results[parameters]))
+            for run in results.get("runs", ()):
+                rows.append((f"{name}/{run['workdir']} ({parameters})", run[parameters], {}))
+            deviation = results.get("deviation", {}).get(parameters, {})
+            title = f"{name} ({parameters}{', mean ± deviation' if deviation else ''})"
+            rows.append((title, results[parameters], deviation))
     if not rows:
         return "\n".join(said)
     shown = {
         name: metric
         for name, metric in METRICS.items()
-        if any(numbers.get(name) is not None for _, numbers in rows)
+        if any(numbers.get(name) is not None for _, numbers, _ in rows)
     }
     given = all(
         r.get("measured_on") == GIVEN for r in runs.values() if "agreement" not in r["last"]
@@ -328,9 +332,13 @@ def table(runs: dict[str, dict[str, Any]]) -> str:
     if given and shown:
         said.append("Agreement with the given labels of the test data, of which some may be wrong.")
     lines = [["run", "epoch", *headings]]
-    for title, numbers in rows:
-        values = [metric.text(numbers.get(name), unit=" %") for name, metric in shown.items()]
-        lines.append([title, str(numbers.get("epoch", "–")), *values])
+    for title, numbers, deviation in rows:
+        values = [
+            metric.text(numbers.get(name), deviation.get(name), " %")
+            for name, metric in shown.items()
+        ]
+        epoch = numbers.get("epoch")
+        lines.append([title, "–" if epoch is None else f"{epoch:g}", *values])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     out = [
         "  ".join(

@@ -17,7 +17,15 @@ from jaxrobust.data import manifest
 from jaxrobust.errors import UserError, check, writing
 from jaxrobust.process import say
 from jaxrobust.runs import audit as auditing
-from jaxrobust.runs import blended, cross_validation, diagnostics, loss_curves, results
+from jaxrobust.runs import (
+    blended,
+    compiler_options,
+    cross_validation,
+    diagnostics,
+    loss_curves,
+    results,
+    seeds,
+)
 from jaxrobust.runs import model as models
 from jaxrobust.runs.evaluation import check_selection, evaluate
 from jaxrobust.runs.experiment import Experiment, assemble, load_source
@@ -58,10 +66,14 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         anything to save.
     """
     config, workdir = configuration.validate(config), Path(workdir)
+    if config.train.seeds:
+        seeds.check_seeds(config)
     done = check_workdir(config, workdir, quiet=True)
     if config.method.name == "blend":
         with writing(workdir, "The same command begins again."), _lock(workdir):
             return _blend(config, workdir, check_workdir(config, workdir))
+    if config.train.seeds:
+        return done or _train_seeds(config, workdir)
     if done is not None and not lost_files(workdir, done):
         return done
     check_path(workdir.absolute())
@@ -79,6 +91,17 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             return _run(experiment, model, workdir, interrupt, held)
         except Interrupted as stop:
             stop.saved = bool(saved_steps(workdir / "checkpoints"))
+            raise
+
+
+def _train_seeds(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+    check_path(workdir.absolute())
+    with _writing(workdir), _lock(workdir), Interrupt() as interrupt:
+        try:
+            return check_workdir(config, workdir) or seeds.train(config, workdir, train, interrupt)
+        except Interrupted as stop:
+            if (workdir / "checkpoints").is_dir():  # else the seeds take turns: one has said it
+                stop.saved = bool(saved_steps(workdir / "checkpoints"))
             raise
 
 
@@ -279,6 +302,7 @@ def _run(
             state, place, problems = found.state, found.place, found.problems
             selection, wave, kept = found.selection, found.wave, found.rows
         results.write_start(experiment, model, workdir)
+        experiment = compiler_options.settle(experiment, state, workdir)
         log = (Log if is_first() else Silent)(
             workdir,
             epochs=method.epochs,
@@ -340,7 +364,7 @@ def _epochs(experiment, state, place, kept, saver, log, workdir):
             row |= _columns(evaluated)
             if state.average:
                 row |= _columns(evaluate(experiment, *average.weights(state)), "ema_")
-        row |= _report(experiment, state, stage, place.epoch, workdir)
+        row |= report_of_epoch(experiment, state, stage, place.epoch, workdir)
         log.write({"epoch": place.epoch, "step": int(state.step)} | row)
         if stage.result and not last and _draws(config.log, place.epoch):
             results.draw_learned(experiment, workdir)
@@ -374,7 +398,7 @@ def _draws(log: ConfigDict, epoch: int) -> bool:
     return log.figures and is_first() and epoch % log.figures_every == 0
 
 
-def _report(experiment, state, stage, epoch: int, workdir: Path) -> dict[str, Any]:
+def report_of_epoch(experiment, state, stage, epoch: int, workdir: Path) -> dict[str, Any]:
     """Holds what the method has learned against the truth; draws it every few epochs."""
     method, data, log = experiment.method, experiment.data, experiment.config.log
     leaves = stage.leaves and method.stage_ends(epoch)

@@ -110,11 +110,11 @@ def means(sums: dict[str, Any]) -> dict[str, float]:
 
 
 def bad_step(sums: dict[str, Any]) -> int:
-    """Returns the first step of a pass whose loss was not finite, or -1."""
-    return int(sums["bad_step"])
+    """Returns the first step of a pass whose loss was not finite, or -1; of several seeds, one."""
+    return int(np.max(sums["bad_step"]))
 
 
-class _Compiled(NamedTuple):
+class Compiled(NamedTuple):
     """A pass, compiled: `many` runs all its steps, `one` runs step i; `info` is for its shapes."""
 
     prepare: Callable | None
@@ -130,6 +130,58 @@ def _jit(f, donate=(), out=None, *, options, layout: Layout):
     return jax.jit(f, donate_argnums=donate, out_shardings=out, compiler_options=options)
 
 
+class PassFunctions(NamedTuple):
+    """A pass as pure functions of its keys `(step_key, order_key)`, not compiled.
+
+    Attributes:
+      one: `one(keys, state, sums, data, truth, order, epoch, i, streamed)`, step i.
+      many: `many(keys, state, sums, data, truth, order, epoch)`, all steps.
+      order: `order(keys, state, epoch)`, see `MakeOrder`.
+      info: `info(keys, state, data, order, epoch, i, streamed)`, a step's numbers.
+    """
+
+    one: Callable
+    many: Callable
+    order: Callable
+    info: Callable
+
+
+def pass_functions(
+    pass_: Pass, epochs: int, layout: Layout = ONE_DEVICE, ema: float | None = None
+) -> PassFunctions:
+    """Returns the functions of a pass of a training of so many epochs; see `compile_pass`."""
+
+    def step(keys, state, data, order, epoch, i, streamed):
+        batch = batches.take(data, order.index[i], order.where[i]) | streamed.get("batch", {})
+        meta = None
+        if order.meta_index is not None:
+            meta = batches.take(data, order.meta_index[i]) | streamed.get("meta", {})
+        batch, meta = layout.shard(batch), layout.shard(meta)
+        key = jax.random.fold_in(keys[0], state.step)
+        after, info = pass_.step(state, batch, meta, key, epoch)
+        if "predicted" in state.dynamics:
+            info = label_wave.with_changes(state.dynamics["predicted"], batch, info)
+        return after, info, batch
+
+    def one(keys, state, sums, data, truth, order, epoch, i, streamed):
+        after, info, batch = step(keys, state, data, order, epoch, i, streamed)
+        seen = dynamics.record(state.dynamics, batch, info.logits, epoch, epochs)
+        mean = average.move(state.average, after, ema) if state.average else {}
+        after = after._replace(dynamics=seen, average=mean)
+        return after, _add(sums, info, batch, truth, state.step)
+
+    def many(keys, state, sums, data, truth, order, epoch):
+        def body(carry, i):
+            return one(keys, *carry, data, truth, order, epoch, i, {}), None
+
+        return jax.lax.scan(body, (state, sums), jnp.arange(order.index.shape[0]))[0]
+
+    def order(keys, state, epoch):
+        return pass_.order(state, jax.random.fold_in(keys[1], epoch), epoch)
+
+    return PassFunctions(one, many, order, lambda *args: step(*args)[1])
+
+
 def compile_pass(
     pass_: Pass,
     key: jax.Array,
@@ -138,7 +190,7 @@ def compile_pass(
     layout: Layout = ONE_DEVICE,
     shardings: Any = None,
     ema: float | None = None,
-) -> _Compiled:
+) -> Compiled:
     """Compiles a pass; see `Runner`.
 
     Args:
@@ -151,40 +203,14 @@ def compile_pass(
       ema: decay of the state's average, if it keeps one.
     """
     step_key, order_key = jax.random.split(key)
-
-    def step(state, data, order, epoch, i, streamed):
-        batch = batches.take(data, order.index[i], order.where[i]) | streamed.get("batch", {})
-        meta = None
-        if order.meta_index is not None:
-            meta = batches.take(data, order.meta_index[i]) | streamed.get("meta", {})
-        batch, meta = layout.shard(batch), layout.shard(meta)
-        key = jax.random.fold_in(step_key, state.step)
-        after, info = pass_.step(state, batch, meta, key, epoch)
-        if "predicted" in state.dynamics:
-            info = label_wave.with_changes(state.dynamics["predicted"], batch, info)
-        return after, info, batch
-
-    def one(state, sums, data, truth, order, epoch, i, streamed):
-        after, info, batch = step(state, data, order, epoch, i, streamed)
-        seen = dynamics.record(state.dynamics, batch, info.logits, epoch, epochs)
-        mean = average.move(state.average, after, ema) if state.average else {}
-        after = after._replace(dynamics=seen, average=mean)
-        return after, _add(sums, info, batch, truth, state.step)
-
-    def many(state, sums, data, truth, order, epoch):
-        def body(carry, i):
-            return one(*carry, data, truth, order, epoch, i, {}), None
-
-        return jax.lax.scan(body, (state, sums), jnp.arange(order.index.shape[0]))[0]
-
-    def order(state, epoch):
-        return pass_.order(state, jax.random.fold_in(order_key, epoch), epoch)
-
+    keys = step_key, order_key
+    functions = pass_functions(pass_, epochs, layout, ema)
+    one, many, order, info = (functools.partial(function, keys) for function in functions)
     out = None if shardings is None else (shardings, layout.copies())
     jit = functools.partial(_jit, options=options, layout=layout)
     one_step, all_steps = jit(one, (0,), out), jit(many, (0, 1), out)
     prepare = None if pass_.prepare is None else jit(pass_.prepare, (0,), shardings)
-    return _Compiled(prepare, jit(order), one_step, all_steps, lambda *args: step(*args)[1])
+    return Compiled(prepare, jit(order), one_step, all_steps, info)
 
 
 class Runner:
@@ -205,9 +231,23 @@ class Runner:
         self._ema = ema
         self.method, self.feed, self.forward, self.loop = method, feed, forward, loop
         self._key, self._options, self._layout = key, options, layout
-        self._compiled: dict[tuple[str, str], _Compiled] = {}
+        self._compiled: dict[tuple[str, str], Compiled] = {}
 
-    def _compile(self, stage, pass_, state) -> _Compiled:
+    def first_step(
+        self, stage: Stage, pass_: Pass, state: TrainState
+    ) -> tuple[Callable[[TrainState], TrainState], int]:
+        """Returns the first step of a pass, compiled, for a trial; and its steps per epoch.
+
+        `step(state) -> state` uses the memory of its argument again.
+        """
+        compiled, epoch = self._compile(stage, pass_, state), jnp.int32(0)
+        order = compiled.order(state, epoch)
+        sums = self._sums(compiled, state, None, order, epoch)
+        i, streamed = next(iter(self._steps(order, 0)))
+        args = (self.feed.arrays, self.feed.truth, order, epoch, i, streamed)
+        return lambda state: compiled.one(state, sums, *args)[0], order.index.shape[-2]
+
+    def _compile(self, stage, pass_, state) -> Compiled:
         name = (stage.name, pass_.name)
         if name not in self._compiled:
             key = self._pass_key(*name)
@@ -223,7 +263,10 @@ class Runner:
         return self._compiled[name]
 
     def _pass_key(self, *names: str) -> jax.Array:
-        return jax.random.fold_in(self._key, zlib.crc32("/".join(names).encode()))
+        return self._fold(self._key, zlib.crc32("/".join(names).encode()))
+
+    def _fold(self, key: jax.Array, number: int) -> jax.Array:
+        return jax.random.fold_in(key, number)
 
     def epoch(self, state: TrainState, place: Place, pause: Callable) -> tuple[TrainState, dict]:
         """Runs what is left of an epoch.
@@ -246,8 +289,7 @@ class Runner:
             if index < place.pass_index:
                 continue
             compiled = self._compile(stage, pass_, state)
-            key = self._pass_key(stage.name, pass_.name, "prepare")
-            key = jax.random.fold_in(key, place.epoch)
+            key = self._fold(self._pass_key(stage.name, pass_.name, "prepare"), place.epoch)
             if index == 0 and place.position == 0:
                 state = self._start(stage, state, key, place.epoch)
             if place.position == 0 and compiled.prepare is not None:
@@ -321,14 +363,17 @@ class Runner:
         info = jax.eval_shape(
             compiled.info, state, self.feed.arrays, order, epoch, jnp.int32(0), streamed
         )
-        sums = _no_sums(info.scalars, self.feed.truth is not None)
+        sums = self._zeros(info.scalars)
         if saved is not None:
             sums = {n: jnp.asarray(saved[n], v.dtype) for n, v in sums.items()}
         return self._layout.put(sums)
 
+    def _zeros(self, scalars: dict[str, Any]) -> dict[str, jax.Array]:
+        return _no_sums(scalars, self.feed.truth is not None)
+
     def _steps(self, order, start):
         """Yields the number of each step left, with its examples where these are streamed."""
-        steps = range(start, order.index.shape[0])
+        steps = range(start, order.index.shape[-2])
         if self.feed.host_x is None:
             yield from ((np.int32(i), {}) for i in steps)
             return
@@ -346,10 +391,10 @@ class Runner:
 class NonFinite(RunError):
     """A loss that became NaN or infinite."""
 
-    def __init__(self, step: int, epoch: int):
+    def __init__(self, step: int, epoch: int, whose: str = ""):
         self.step, self.epoch = step, epoch
         super().__init__(
-            f"The loss was not finite at step {step} (epoch {epoch + 1}). "
+            f"The loss{whose} was not finite at step {step} (epoch {epoch + 1}). "
             "Try a smaller optimizer.learning_rate, or optimizer.clip_norm."
         )
 

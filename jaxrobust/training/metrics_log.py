@@ -11,9 +11,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
 from jaxrobust import files
 from jaxrobust.process import duration, say
 from jaxrobust.training.metric_table import METRICS
@@ -35,6 +32,7 @@ class Log:
       start: epochs that are done.
       tensorboard: whether events are written too.
       name: of the method, at the head of each line.
+      quiet: whether nothing is shown, neither bar nor lines.
       select: the metric that the progress bar shows.
       kept: rows that a checkpoint holds; they take the place of what the file says.
       given_labels: test labels may be wrong: lines say agreement instead of accuracy.
@@ -53,11 +51,12 @@ class Log:
         tensorboard: bool = True,
         name: str = "",
         select: str = "balanced_accuracy",
+        quiet: bool = False,
         kept: Iterable[dict[str, Any]] = (),
         given_labels: bool = False,
     ):
         self._path = Path(workdir) / LOG
-        self._epochs, self._name = epochs, name
+        self._epochs, self._name, self._quiet = epochs, name, quiet
         self._accuracy = "agreement" if given_labels else "accuracy"
         self._in_bar = {
             "train_loss": "loss",
@@ -74,7 +73,10 @@ class Log:
             self._board = SummaryWriter(str(Path(workdir) / "tensorboard"), purge_step=start + 1)
         self._bar, self._said = None, -math.inf
         self._first: tuple[int, float] | None = None
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not quiet:
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
             self._bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=12),
@@ -126,6 +128,8 @@ class Log:
 
     def say(self, text: str) -> None:
         """Prints a line on the standard error stream, above the bar where there is one."""
+        if self._quiet:
+            return
         if self._bar is not None:
             with contextlib.suppress(OSError, ValueError):
                 self._bar.console.print(text, highlight=False, markup=False)

@@ -223,12 +223,12 @@ class Saver:
 
     def _save(self, state: TrainState) -> None:
         self._before()
-        sums = jax.tree.map(lambda value: np.asarray(value).item(), self._place.sums)
+        sums = jax.tree.map(lambda value: np.asarray(value).tolist(), self._place.sums)
         place = dataclasses.asdict(dataclasses.replace(self._place, sums=sums))
         arrays = {"state": state, "selected": self._selection.of(state)}
         if self._wave is not None:
             arrays["label_wave"] = self._wave.of(state)
-        self._checkpoints.save(int(state.step), arrays, place | {"record": self._record})
+        self._checkpoints.save(int(np.max(state.step)), arrays, place | {"record": self._record})
         self._saved_at = time.monotonic()
 
 
