@@ -149,6 +149,11 @@ def update(
         extra["value_fn"] = value_fn
     try:
         return optax.with_extra_args_support(optimizer).update(grads, opt_state, params, **extra)
+    except AttributeError as error:
+        raise UserError(
+            f"The optimizer asks for parameters of another kind ({str(error).splitlines()[0]}), as "
+            "optax.lookahead does: use one that takes any parameters."
+        ) from error
     except (TypeError, ValueError) as error:
         if "argument" not in str(error) and "must be provided" not in str(error):
             raise

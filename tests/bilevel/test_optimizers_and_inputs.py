@@ -70,6 +70,10 @@ def test_the_value_given_to_the_optimizer_is_the_loss_before_the_step():
         (optax.contrib.mechanize(optax.adam(1e-2)), "not a number in its first steps"),
         (optax.lbfgs(0.1), "cannot be taken"),
         (optax.contrib.sophia(1e-2), "asks for arguments"),
+        (
+            optax.lookahead(optax.sgd(0.1), 5, 0.5),
+            "parameters of another kind .* as optax.lookahead",
+        ),
     ],
 )
 def test_optimizers_without_a_derivative_are_refused_in_one_line(optimizer, says):

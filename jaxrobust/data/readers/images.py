@@ -305,8 +305,9 @@ def _all_of(problems: dict[int, UnreadableImage], names: Sequence[str]) -> Unrea
         return problems[first]
     more = ", ..." if len(rest) > 4 else ""
     which = ", ".join(names[i] for i in [first, *rest][:5]) + more
+    cause = str(problems[first]).removesuffix(f" {_SKIP}")
     return UnreadableImage(
-        f"{len(problems)} of {len(names)} images cannot be read: {which}. {_SKIP}"
+        f"{cause} {len(problems)} of {len(names)} images cannot be read: {which}. {_SKIP}"
     )
 
 

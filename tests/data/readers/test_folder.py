@@ -123,6 +123,9 @@ def test_an_unreadable_image_is_named_or_skipped(tree, max_bytes):
     with pytest.raises(UserError, match=r"1\.png cannot be read"):
         x = load(tree, max_bytes=max_bytes, image_size=6).splits["train"].x
         x[0]  # if it is lazy, only now
+    if max_bytes > 100:
+        with pytest.raises(UserError, match=r"2 of 5 images cannot be read: a/1\.png, b/4\.jpg"):
+            load(tree, image_size=6)
     loaded = load(tree, max_bytes=max_bytes, image_size=6, on_unreadable="skip")
     train = loaded.splits["train"]
     assert train.ids == ["a/2.PNG", "b/deep/er/3.png", "c/5.bmp"]
