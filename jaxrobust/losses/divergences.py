@@ -5,6 +5,7 @@ Symbols as in `cross_entropies`: z logits `[..., K]`, p = softmax(z), t label di
 
 from __future__ import annotations
 
+import functools
 import numbers
 from collections.abc import Callable
 from typing import Any
@@ -225,16 +226,15 @@ def _log_tempered_softmax(
         f"num_iters must be a whole number of at least 1, known at compile time; got {num_iters}.",
     )
     x, c = z - jnp.max(z, axis=-1, keepdims=True), 1 - t
-
-    def exponential(x):
-        if power is None:
-            return jnp.exp(log_tempered_exp(x, c))
-        return jax.lax.integer_pow(1 + c * x, power)
-
-    scale = jnp.ones_like(x[..., :1])
-    for _ in range(num_iters + 1):
-        log_z = jnp.log(jnp.sum(exponential(scale * x), axis=-1, keepdims=True))
-        scale = jnp.exp(c * log_z)
+    if power is None:
+        scale = jnp.ones_like(x[..., :1])
+        for _ in range(num_iters + 1):
+            total = jnp.sum(jnp.exp(log_tempered_exp(scale * x, c)), axis=-1, keepdims=True)
+            log_z = jnp.log(total)
+            scale = jnp.exp(c * log_z)
+    else:
+        log_z = _log_normalizer(x, power, num_iters)
+        scale = jnp.exp(log_z / power)
 
     def log_p(labels):
         if labels is not None:
@@ -244,6 +244,40 @@ def _log_tempered_softmax(
         return power * jnp.log(1 + c * scale * x) - log_z
 
     return log_p
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
+def _log_normalizer(x: jax.Array, power: int, num_iters: int) -> jax.Array:
+    """Returns log Z `[..., 1]` after the iterations, for 1/(1 − t) = `power`."""
+    return jnp.log(_totals(x, power, num_iters)[1][-1])
+
+
+@_log_normalizer.defjvp
+def _log_normalizer_jvp(power, num_iters, primals, tangents):
+    """Its derivative: one weight per logit, summed over the iterations in a single pass.
+
+    dZᵢ = Σₖ wᵢₖ (sᵢ dxₖ + xₖ dsᵢ) with wᵢ = (1 + c sᵢ x)^(power − 1), and dsᵢ₊₁ = c sᵢ₊₁ dZᵢ/Zᵢ.
+    """
+    (x,), (dx,) = primals, tangents
+    scales, totals = _totals(x, power, num_iters)
+    weights = [jax.lax.integer_pow(1 + s * x / power, power - 1) for s in scales]
+    factor = 1 / totals[-1]
+    slope = factor * scales[-1] * weights[-1]
+    for i in reversed(range(num_iters)):
+        along = jnp.sum(weights[i + 1] * x, axis=-1, keepdims=True)
+        factor = factor * along * scales[i + 1] / (power * totals[i])
+        slope = slope + factor * scales[i] * weights[i]
+    return _log_normalizer(x, power, num_iters), jnp.sum(slope * dx, axis=-1, keepdims=True)
+
+
+def _totals(x, power, num_iters):
+    """Returns the scales s and the sums Z, each `[..., 1]`, of all iterations."""
+    scales, totals = [jnp.ones_like(x[..., :1])], []
+    for _ in range(num_iters + 1):
+        terms = jax.lax.integer_pow(1 + scales[-1] * x / power, power)
+        totals.append(jnp.sum(terms, axis=-1, keepdims=True))
+        scales.append(jnp.exp(jnp.log(totals[-1]) / power))
+    return scales[:-1], totals
 
 
 def _safe_log(x):

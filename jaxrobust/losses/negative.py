@@ -57,9 +57,16 @@ def negative_learning(
     same_shape(
         "complementary_labels", negatives, (*z.shape[:-1], *negatives.shape[-1:]), "logits", z.shape
     )
-    log_not = jnp.log(jnp.maximum(1 - jax.nn.softmax(z), 1e-5))
-    # Counted, so that the gradient is a product and not a sum over draws.
-    value = -jnp.sum(_times_drawn(negatives, z.shape[-1]).astype(z.dtype) * log_not, axis=-1)
+    p, classes = jax.nn.softmax(z), z.shape[-1]
+    places = _places(negatives, classes)
+    if negatives.shape[-1] < classes:
+        drawn = p.reshape(-1).at[places].get(mode="fill", fill_value=0.0)
+        log_not = jnp.log(jnp.maximum(1 - drawn, 1e-5))
+        value = -jnp.sum(log_not, axis=-1).reshape(z.shape[:-1])
+    else:  # Counted, so that there is a logarithm per class and not one per draw.
+        counts = jnp.zeros(z.size, z.dtype).at[places.reshape(-1)].add(1, mode="drop")
+        log_not = jnp.log(jnp.maximum(1 - p, 1e-5))
+        value = -jnp.sum(counts.reshape(z.shape) * log_not, axis=-1)
     return masked(_weights(class_counts, t, z) * value, where)
 
 
@@ -74,15 +81,16 @@ def _weights(class_counts: ArrayLike | None, labels: jax.Array, like: jax.Array)
     return jnp.take(weights, labels, mode="fill", fill_value=jnp.nan)
 
 
-def _times_drawn(negatives: jax.Array, classes: int) -> jax.Array:
-    """Returns int32 `[..., K]`: how often each class is among the negatives `[..., M]`."""
-    rows = jnp.arange(negatives[..., 0].size, dtype=jnp.int32)[:, None]
-    flat = negatives.reshape(len(rows), -1)
+def _places(negatives: jax.Array, classes: int) -> jax.Array:
+    """Returns int32 `[N, M]`, places of the negatives `[..., M]` in the flat probabilities.
+
+    One index per draw: indices of row and class take twice as long. A class that does not exist
+    has a place beyond the end.
+    """
+    flat = negatives.reshape(-1, negatives.shape[-1])
+    rows = jnp.arange(len(flat), dtype=jnp.int32)[:, None]
     inside = (flat >= 0) & (flat < classes)
-    places = jnp.where(inside, rows * classes + flat, len(rows) * classes)
-    # One index per draw: two indices, or a comparison with every class, take twice as long.
-    counts = jnp.zeros(len(rows) * classes, jnp.int32).at[places.reshape(-1)].add(1, mode="drop")
-    return counts.reshape(*negatives.shape[:-1], classes)
+    return jnp.where(inside, rows * classes + flat, len(flat) * classes)
 
 
 def draw_complementary(

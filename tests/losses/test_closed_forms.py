@@ -195,6 +195,31 @@ def test_negative_learning_by_hand():
     assert_close(got, -weights * total, rtol=1e-5)
 
 
+def test_negative_learning_of_more_draws_than_classes():
+    few, many = np.array([[1, 2, 3]] * 6), np.array([[1, 2, 3] * 2 + [9, -1]] * 6)
+    labels = np.zeros(6, int)
+    once = value("nlnl", labels, complementary_labels=few)
+    assert_close(value("nlnl", labels, complementary_labels=many), 2 * once)
+    several, one = (
+        jax.grad(lambda z, m=m: value("nlnl", labels, z, complementary_labels=m).sum())(LOGITS)
+        for m in (many, few)
+    )
+    assert_close(several, 2 * one)
+
+
+@pytest.mark.parametrize("t2", [1.25, 1.5, 2.0])
+def test_bi_tempered_by_whole_powers_equals_the_general_way(t2):
+    def both(t):
+        def loss(z):
+            return value("bi_tempered", np.zeros(6, int), z, t2=t).sum()
+
+        along = jax.jvp(jax.grad(loss), (LOGITS,), (jnp.ones_like(LOGITS).at[:, 0].set(2.0),))
+        return loss(LOGITS), *along
+
+    for quick, general in zip(both(t2), both(jnp.float32(t2)), strict=True):
+        np.testing.assert_allclose(quick, general, rtol=2e-5, atol=2e-6)
+
+
 def test_negative_learning_gives_up_on_what_it_cannot_unlearn():
     certain = jnp.array([0.0, 30.0])
     loss, gradient = jax.value_and_grad(
