@@ -179,8 +179,13 @@ def validate(config: ConfigDict) -> ConfigDict:
         check(finite, f"{key}={value!r}: must be a finite number.")
         if setting.rule is not None and not setting.rule.holds(value):
             hint = nearest(value, setting.rule.choices) if setting.rule.choices else ""
+            part = key.rpartition(".")[2]
             if setting.kind is float and 1 < value <= 100 and setting.rule.holds(value / 100):
-                hint = f" {value:g} % is {value / 100:g}." if "1" in setting.rule.text else ""
+                hint = (
+                    f" {value:g} % is {value / 100:g}."
+                    if "rate" in part or "fraction" in part
+                    else ""
+                )
             raise UserError(f"{key}={value!r}: must be {setting.rule.text}.{hint}")
     for key in values:
         raise unknown_key(key)

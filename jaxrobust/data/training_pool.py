@@ -80,7 +80,8 @@ class Pool:
         )
         check(
             len(out) > 0,
-            f"A validation fraction of {fraction:g} of {len(labels)} examples is none.",
+            f"A validation fraction of {fraction:g} of {len(labels)} examples is none: set "
+            "--config.data.validation.fraction=0, or a larger one.",
         )
         if clean:
             self.given[out] = self.true[out]

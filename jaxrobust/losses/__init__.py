@@ -146,6 +146,7 @@ def get(name: str) -> Callable[..., Any]:
     Raises:
       UserError: there is none; the message gives the nearest name.
     """
+    check(isinstance(name, str), f"A loss is named by a text, such as 'gce', not {name!r:.60}.")
     if name.startswith(_CLIPPED) and name[len(_CLIPPED) :] in LOSSES:
         return _clipped(name[len(_CLIPPED) :])
     for table in (LOSSES, VIEW_LOSSES):

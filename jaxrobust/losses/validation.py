@@ -50,7 +50,7 @@ def prepare(
         concrete, and an index is outside 0…K-1 or a distribution does not sum to one.
     """
     given = labels, where
-    logits, labels = jnp.asarray(logits), jnp.asarray(labels)
+    logits, labels = _array("logits", logits), _array("labels", labels)
     swapped = logits.ndim < labels.ndim or (not _floating(logits) and _floating(labels))
     hint = " Are logits and labels swapped?" if swapped else ""
     check(
@@ -88,6 +88,15 @@ def prepare(
     return jnp.where(where[..., None], logits, 0), jnp.where(kept, labels, harmless)
 
 
+def _array(name: str, value: ArrayLike) -> jax.Array:
+    """Returns a JAX array. Raises `UserError` for texts, None and other objects."""
+    try:
+        return jnp.asarray(value)
+    except (TypeError, ValueError):
+        kind = getattr(value, "dtype", type(value).__name__)
+        raise UserError(f"{name} must be an array of numbers; got {kind}.") from None
+
+
 def _floating(array: jax.Array) -> bool:
     return jnp.issubdtype(array.dtype, jnp.floating)
 
@@ -115,6 +124,10 @@ def _check_values(labels: ArrayLike, where: ArrayLike | None, classes: int) -> N
                 f"label distributions must sum to 1; {row} sums to {value:.4g}."
                 " Are logits and labels swapped?"
             )
+        wrong = (labels.min(-1, initial=0) < -_TOLERANCE) & kept
+        if wrong.any():
+            row, _ = _first(wrong, total)
+            raise UserError(f"label distributions must not be negative; {row} is.")
 
 
 def _first(wrong: np.ndarray, values: np.ndarray) -> tuple[str, np.generic]:

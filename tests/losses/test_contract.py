@@ -333,3 +333,21 @@ OUT_OF_RANGE = [
 def test_a_plain_number_out_of_range_raises(name, keyword, value, wanted):
     with pytest.raises(UserError, match=f"{keyword} must be .*{wanted}.*{value}"):
         bind(name, hyper_of(name) | {keyword: value})(logits_of(), LABELS, NEGATIVES)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.array([["a"], ["b"]])[:, 0], "labels must be an array of numbers; got <U1"),
+        (None, "labels must be an array of numbers; got NoneType"),
+        (np.array([[1.5, -0.5, 0.0], [1.0, 0.0, 0.0]]), "must not be negative; row 0 is"),
+    ],
+)
+def test_labels_of_other_kinds_are_refused(labels, message):
+    with pytest.raises(UserError, match=message):
+        losses.cross_entropy(np.zeros((2, 3), np.float32), labels)
+
+
+def test_a_loss_is_named_by_a_text():
+    with pytest.raises(UserError, match="named by a text, such as 'gce', not None"):
+        losses.get(None)

@@ -214,9 +214,10 @@ def _pixels(x: np.ndarray, key: str, path: str) -> np.ndarray:
     unit = x.dtype.kind == "b" or (floats and high <= 1.1)
     if floats and high > 1 and unit:
         unit = bool((x != np.round(x)).any())
-    slack = (0.1 if unit else 2.0) if floats else 0
+    dim = floats and not unit and high < 8 and bool((x != np.round(x)).any())
+    slack = (0.1 if unit else 2.0) if floats and not dim else 0
     check(
-        low >= -slack and high <= (1 if unit else 255) + slack,
+        not dim and low >= -slack and high <= (1 if unit else 255) + slack,
         f"{path}: pixels of {key!r} lie in [{low:g}, {high:g}]; use [0, 255] or [0, 1].",
     )
     return np.clip(np.round(x * (255 if unit else 1)), 0, 255).astype(np.uint8)

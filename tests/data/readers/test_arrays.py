@@ -252,3 +252,12 @@ def test_a_mixed_table_is_prepared_with_an_encoder_of_the_training_rows(tmp_path
     assert data.encoder.center[0] == median
     other = prepare(source._replace(train=source.train._replace(x=source.train.x[::-1])), seed=0)
     assert other.manifest.fingerprint != data.manifest.fingerprint
+
+
+@pytest.mark.parametrize("top", [1.3, 2.0, 7.5])
+def test_float_images_between_the_two_ranges_are_refused(top):
+    x = np.linspace(0, top, 2 * 5 * 5).reshape(2, 5, 5)
+    with pytest.raises(UserError, match=r"use \[0, 255\] or \[0, 1\]"):
+        tables.as_examples(x, "x", "a.npz")
+    whole = np.round(x * 2)
+    assert tables.as_examples(whole, "x", "a.npz").max() == round(top * 2)
