@@ -50,21 +50,30 @@ def init_state(experiment: Experiment) -> TrainState:
 
 
 def state_shapes(experiment: Experiment) -> TrainState:
-    """Returns the shapes of what `init_state` returns; nothing is computed."""
-    return jax.eval_shape(initial(experiment), experiment.key)
+    """Returns the shapes of what `init_state` returns; nothing is computed.
+
+    The method's own are those that `assemble` has traced already.
+    """
+    shapes = jax.eval_shape(experiment.method.init, experiment.key)
+    return jax.eval_shape(lambda state: _recorded(experiment, state), shapes)
 
 
 def initial(experiment: Experiment) -> Callable[[jax.Array], TrainState]:
     """Returns `init(key)`: the method's own state, and nothing recorded of the examples yet."""
-    method, data, config = experiment.method, experiment.data, experiment.config
-    sizes = len(data.train.labels), len(data.class_names)
 
     def init(key: jax.Array) -> TrainState:
-        seen = dynamics.empty(*sizes, method.epochs, config.eval.label_wave)
-        state = method.init(key)._replace(dynamics=seen)
-        return state if config.train.ema is None else state._replace(average=average.start(state))
+        return _recorded(experiment, experiment.method.init(key))
 
     return init
+
+
+def _recorded(experiment: Experiment, state: TrainState) -> TrainState:
+    """Returns a method's state with nothing recorded yet, and with its average if it keeps one."""
+    data, config = experiment.data, experiment.config
+    sizes = len(data.train.labels), len(data.class_names)
+    seen = dynamics.empty(*sizes, experiment.method.epochs, config.eval.label_wave)
+    state = state._replace(dynamics=seen)
+    return state if config.train.ema is None else state._replace(average=average.start(state))
 
 
 def make_runner(experiment: Experiment) -> Runner:
