@@ -39,7 +39,7 @@ _DATA = ("data.path", "data.data_dir", "data.labels_file", "data.manifest")
 _SPEED = ("data.residency", "data.workers", "eval.batch_size", "train.devices")
 _FLAGS_OF = {
     "audit": ("decisions", "export", "write_corrected"),
-    "predict": ("input", "output"),
+    "predict": ("input",),
 }
 TAKES = {
     "evaluate": (*_DATA, *_SPEED),
@@ -375,6 +375,10 @@ def parse(argv: list[str]) -> flags.FlagValues:
                 getattr(values, flag) is None or values.mode == mode or values.sweep is not None,
                 f"--{flag} is for --mode={mode}.",
             )
+    check(
+        values.output is None or values.mode in ("predict", "audit") or values.sweep is not None,
+        "--output is for --mode=predict and --mode=audit.",
+    )
     check(not values.force or values.write_corrected, "--force is for --write_corrected.")
     if values.fail_on:
         _failed(values.fail_on, {})  # Codes that do not exist are named now.

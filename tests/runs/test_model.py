@@ -271,7 +271,8 @@ def test_a_model_of_another_kind_ends_in_one_line(trained, change):
         (arrays if key in arrays else record)[key] = value
     np.savez(path, **arrays | {"model": np.array(json.dumps(record))})
     for mode in ("predict", "evaluate"):
-        done = run_main(f"--mode={mode}", "--workdir=w", "--input=new", folder=trained)
+        inputs = ["--input=new"] if mode == "predict" else []
+        done = run_main(f"--mode={mode}", "--workdir=w", *inputs, folder=trained)
         assert done.returncode == 2 and done.stderr.count("\n") == 1
         assert "model.npz" in done.stderr
 
