@@ -521,6 +521,7 @@ def shortened(config: Any, steps: int, batch_size: int) -> Settings:
         short["method.warmup_epochs"] = 1
     if config.method.name == "curvenet":
         short |= {"method.probe_epochs": 2, "optimizer.milestones": (1,)}
+        short |= {"method.probe_batch_divisor": 1, "data.metadata.per_class": 2}
     return short
 
 
