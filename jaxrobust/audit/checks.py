@@ -54,6 +54,12 @@ CHECKS: dict[str, Check] = {
         "Flags are withheld, because the model knows nothing about their class.",
         "Review these classes by hand.",
     ),
+    "underfitted": Check(
+        "Labels that the network was not trained on look worse than its own, but it has learned "
+        "neither well: it has not been trained enough to tell which labels are wrong.",
+        "Train it longer, with another learning rate or with a larger network, or use predictions "
+        "out of sample: --mode=audit --config.audit.folds=5.",
+    ),
     "two_fits_differ": Check(
         "Wrong labels and classes that overlap explain the predictions about equally well: the "
         "number of wrong labels is uncertain, the interval holds both.",

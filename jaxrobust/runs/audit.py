@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 from jaxrobust import config as configuration
 from jaxrobust import files, process
 from jaxrobust.audit import LabelIssues, decisions, export, find_label_issues
+from jaxrobust.audit.checks import line
 from jaxrobust.audit.scoring import against_truth
 from jaxrobust.data import manifest
 from jaxrobust.data.manifest import Manifest, Rows
@@ -34,6 +35,8 @@ from jaxrobust.training.metrics import class_groups
 from jaxrobust.training.signals import Interrupt
 
 _RUN = "run"
+MEMORIZED_GAP = 0.1
+"""By so much a network that memorizes agrees more with its training labels than with others."""
 MOST_CLASSES = 30
 """So many classes at most have their [K, K] matrices in results.json."""
 FILES = ("label_issues.csv", "sample_weights.npz", "report.html")
@@ -309,24 +312,56 @@ def _held_out(config: ConfigDict, record: Manifest, found: Evidence) -> dict[str
         class_names=record.class_names,
         seed=config.seed,
     )
+    labels = record.validation.given_labels
     return {
         "examples": len(issues),
         "noise_rate": issues.noise_rate,
         "noise_rate_interval": list(issues.noise_rate_interval),
+        "agreement": float((found["held_out"].argmax(1) == labels).mean()),
+        "training_agreement": _training_agreement(record, found),
     }
 
 
+def _training_agreement(record: Manifest, found: Evidence) -> float:
+    """Returns how far a network agrees, at the end, with the labels that it was trained on.
+
+    By the loss of the last part of the training where that is known: below log 2 no other class is
+    as probable. Else by the predictions averaged over the training.
+    """
+    if "curves" in found:
+        last = np.asarray(found["curves"][:, -1], np.float32)
+        return float((last[np.isfinite(last)] < np.log(2)).mean()) if np.isfinite(last).any() else 0
+    p = np.asarray(found["training_probabilities"])
+    p = p if p.ndim == 2 else p[:, -1]
+    return float((p.argmax(1) == record.train.given_labels).mean())
+
+
 def _doubt(summary: dict[str, Any]) -> str | None:
-    """Says so where a network has learned wrong labels too soon for its training to show them."""
+    """Says so where the labels that a network was not trained on look worse than the others.
+
+    If it agrees with its training labels much more than with those, it has learned wrong ones too
+    soon for its training to show them (`memorized`); if not, it has not learned enough to tell
+    (`underfitted`).
+    """
     held_out = summary["held_out"]
     if "prediction" in summary["sources"] or held_out is None:
         return None
     if held_out["noise_rate_interval"][0] <= summary["noise_rate"] + 0.02:
         return None
+    own, other = held_out["training_agreement"], held_out["agreement"]
+    if own - other < MEMORIZED_GAP:
+        summary["codes"].append("underfitted")
+        return line(
+            "underfitted",
+            f"Agreement: {100 * own:.0f} % of the labels it was trained on, {100 * other:.0f} % of "
+            "those it was not.",
+        )
+    summary["codes"] += [] if "memorized" in summary["codes"] else ["memorized"]
     return (
         f"Of the validation labels, never trained on, about {100 * held_out['noise_rate']:.0f} % "
         "look wrong: the network may have learned wrong labels by heart before its training could "
-        "show them. Out-of-sample predictions tell more: --mode=audit --config.audit.folds=5."
+        "show them [memorized]. Out-of-sample predictions tell more: --mode=audit "
+        "--config.audit.folds=5."
     )
 
 

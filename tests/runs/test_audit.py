@@ -314,6 +314,12 @@ def test_labels_learned_by_heart_are_no_proof_that_they_are_right(run):
     summary = auditing.find(settings(), record, found).summary
     assert summary["flagged"] == 0 and "learned wrong labels by heart" in summary["doubt"]
     assert auditing.sentence(summary).endswith("--config.audit.folds=5.")
+    assert "memorized" in summary["codes"] and "underfitted" not in summary["codes"]
+    slow = {"training_probabilities": by_heart, "held_out": found["held_out"]}
+    slow["curves"] = np.full((len(labels), 4), 2.0)  # in the end most labels are not learned
+    summary = auditing.find(settings(), record, slow).summary
+    assert "underfitted" in summary["codes"] and "[underfitted]" in summary["doubt"]
+    assert "by heart" not in summary["doubt"] and "Agreement: 0 %" in summary["doubt"]
     found["out_of_sample"] = by_heart[:, 0]
     assert auditing.find(settings(), record, found).summary["doubt"] is None
 
