@@ -2,13 +2,17 @@
 
     pip install cleanlab pandas
     python -m benchmarks.audit_battery [--draw main|other|held-out] [--cells 400] [--most 5000000]
-        [--data ../shared/data/tables] [--cache runs/battery] [--json OUT] [--markdown OUT]
+        [--data ../shared/data] [--cache runs/battery] [--json OUT] [--markdown OUT]
 
 A cell is a data set, a classifier, a kind and rate of label noise, a balance of the classes and a
 seed. Its out-of-sample predictions (five stratified folds) are made once and cached; a command
 that was stopped goes on where it was. Both libraries get the same labels and predictions. Three
 draws of cells exist: settings were chosen by looking at `main` and `other`; `held-out` has other
 classifiers and seeds and was only measured.
+
+The main draw ends with `LISTED` cells that are not drawn: 50,000 examples, this library's own
+networks on digits, and people's labels of CIFAR-10 (judged by a small network and by a logistic
+regression on EfficientNet's features).
 
 Groups: `noise` (labels wrong whatever the example), `alike` (labels wrong where classes are
 alike), `exact` (predictions are the exact posterior of the given label), `tables` (real tables
@@ -42,6 +46,7 @@ HELD_OUT = ("discriminant analysis", "k-NN 10", "bagged trees", "large perceptro
 DRAWS = {"main": (0, MAIN), "other": (1, OTHER), "held-out": (2, HELD_OUT)}
 TABLES_UNLIKE = ("attrition", "churn", "leaves", "penguins")
 TABLES_ALIKE = ("cells", "credit", "diamonds")
+PEOPLE = ("human_aggregate", "human_random1", "human_worst")
 WAYS = ("jaxrobust", "cleanlab")
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -61,6 +66,25 @@ class Cell(NamedTuple):
     @property
     def key(self) -> str:
         return "-".join(str(part).replace(" ", "_") for part in self)
+
+
+LISTED = [
+    Cell("noise", "10 Gaussians, near", "logistic regression", "pair", 0.2, 1.0, 50_000, 1),
+    Cell("noise", "10 Gaussians, near", "logistic regression", "symmetric", 0.05, 0.1, 50_000, 2),
+    Cell("noise", "32 Gaussians, apart", "naive Bayes", "asymmetric", 0.2, 1.0, 50_000, 3),
+    Cell("alike", "3 Gaussians, near", "naive Bayes", "instance", 0.2, 1.0, 50_000, 4),
+    Cell("clean", "10 Gaussians, apart", "logistic regression", "none", 0.0, 1.0, 50_000, 5),
+    Cell("noise", "digits", "our network", "symmetric", 0.4, 1.0, 0, 6),
+    Cell("noise", "digits", "our network", "asymmetric", 0.2, 1.0, 0, 7),
+    Cell("noise", "digits", "our network", "pair", 0.4, 0.1, 0, 8),
+    Cell("alike", "digits", "our network", "instance", 0.2, 1.0, 0, 9),
+    Cell("clean", "digits", "our network", "none", 0.0, 1.0, 0, 10),
+    *(
+        Cell("human", "CIFAR-10", classifier, kind, 0, 1.0, 3000, seed)
+        for seed, kind in enumerate((*PEOPLE, "clean"), 11)
+        for classifier in ("logistic regression", "our network")
+    ),
+]
 
 
 def draw(name: str, count: int) -> list[Cell]:
@@ -96,18 +120,19 @@ def draw(name: str, count: int) -> list[Cell]:
                 if classifier == "gradient boosting" and name_of_set.startswith("100"):
                     classifier = "k-NN 5"  # a minute for 100 classes
             cells.append(Cell(group, name_of_set, classifier, kind, rate, tail, size, seed))
-    return cells[:count]
+    listed = LISTED[:count] if name == "main" else []
+    return cells[: count - len(listed)] + listed
 
 
-def predictions(cell: Cell, tables: Path | None, cache: Path) -> dict[str, np.ndarray] | None:
-    """Returns labels, true, p, matrix of a cell, from the cache if there; None: no table."""
+def predictions(cell: Cell, folder: Path | None, cache: Path) -> dict[str, np.ndarray] | None:
+    """Returns labels, true, p, matrix of a cell, from the cache if there; None: no data."""
     path = cache / f"{cell.key}.npz"
     if path.is_file():
         with np.load(path) as saved:
             return dict(saved)
-    if cell.data in TABLES_UNLIKE + TABLES_ALIKE and tables is None:
+    if cell.data in (*TABLES_UNLIKE, *TABLES_ALIKE, "CIFAR-10") and folder is None:
         return None
-    made = data.make(cell, tables)
+    made = data.make(cell, folder)
     cache.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f".{os.getpid()}.part")
     with part.open("wb") as file:
@@ -189,7 +214,10 @@ def measures(made, flagged: np.ndarray, suspicion: np.ndarray, seconds: float) -
 
 
 def group_of(cell: Cell) -> str:
-    """Returns the group of a row of the table: tables by how their labels are wrong."""
+    """Returns the group of a row of the table: tables by how their labels are wrong, photographs
+    with right labels among the clean."""
+    if cell.kind == "clean":
+        return "clean"
     if cell.group == "tables":
         return "alike" if cell.data in TABLES_ALIKE else "tables"
     return cell.group
@@ -211,7 +239,7 @@ COLUMNS = {
 def table(rows: list[dict[str, Any]]) -> str:
     """Returns the means per group and in all as Markdown."""
     lines = [f"| cells | | {' | '.join(COLUMNS.values())} |", "| --- " * (len(COLUMNS) + 2) + "|"]
-    for group in ("noise", "alike", "exact", "tables", "clean", "all"):
+    for group in ("noise", "alike", "human", "exact", "tables", "clean", "all"):
         some = [row for row in rows if group in (row["group"], "all")]
         for way in WAYS if some else ():
             values = [_mean(some, way, name) for name in COLUMNS]
@@ -272,16 +300,16 @@ def main() -> None:
     parser.add_argument("--draw", choices=tuple(DRAWS), default="main")
     parser.add_argument("--cells", type=int, default=400, help="number of cells, 400 at most")
     parser.add_argument("--most", type=int, default=5_000_000, help="entries N x K at most")
-    parser.add_argument("--data", type=Path, help="folder of the real tables")
+    parser.add_argument("--data", type=Path, help="folder with tables, tfds, cifar10_labels")
     parser.add_argument("--cache", type=Path, default=Path("runs/battery"))
     parser.add_argument("--json", type=Path)
     parser.add_argument("--markdown", type=Path)
     options = parser.parse_args()
-    usual = ROOT.parent / "shared" / "data" / "tables"
-    tables = options.data or (usual if usual.is_dir() else None)
+    usual = ROOT.parent / "shared" / "data"
+    folder = options.data or (usual if usual.is_dir() else None)
     rows, left_out = [], 0
     for cell in draw(options.draw, min(options.cells, 400)):
-        made = predictions(cell, tables, options.cache)
+        made = predictions(cell, folder, options.cache)
         if made is None or made["p"].size > options.most:
             left_out += 1
             continue
@@ -312,7 +340,7 @@ def main() -> None:
     if left_out:
         lines += [
             "",
-            f"{left_out} cells left out: real tables not found (--data), too large "
+            f"{left_out} cells left out: real data not found (--data), too large "
             "(--most), or cleanlab cannot (a class without a label).",
         ]
     print("\n".join(lines))

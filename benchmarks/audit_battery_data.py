@@ -59,17 +59,19 @@ SLOW = {
     "extra trees": 3000,
 }  # at most so many examples of made-up data
 FOLDS = 5
+EMBEDDING, SIDE = "efficientnet_lite0", 96  # network and pixels
 
 
-def make(cell: Any, tables: Path | None) -> dict[str, np.ndarray]:
+def make(cell: Any, folder: Path | None) -> dict[str, np.ndarray]:
     """Returns labels [N], true [N], p [N, K] and the true noise matrix [K, K] of a cell."""
-    rng = np.random.default_rng(cell.seed)
-    if cell.kind == "given" or cell.data not in (*SETS, *OTHER_SETS):
-        if tables is None:
+    rng, density = np.random.default_rng(cell.seed), None
+    if cell.data == "CIFAR-10":
+        x, true, labels = photographs(folder, cell, rng)
+    elif cell.kind == "given" or cell.data not in (*SETS, *OTHER_SETS):
+        if folder is None:
             raise ValueError(f"{cell.data} is a table: name the folder with --data.")
-        x, true, labels = table(tables / cell.data, rng)
+        x, true, labels = table(folder / "tables" / cell.data, rng)
         labels = true if cell.kind == "none" else labels
-        density = None
     else:
         x, true, density = load(cell, rng)
         labels, kept = noisy(cell, x, true, density, rng)
@@ -212,6 +214,24 @@ def table(folder: Path, rng) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         x = pd.concat([x, pd.get_dummies(others, dtype=float)], axis=1)
     rows = rng.permutation(len(x))[:MOST]
     return x.to_numpy(np.float64)[rows], true[rows], given[rows]
+
+
+def photographs(folder: Path, cell: Any, rng) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns some photographs of CIFAR-10, as they are or as EfficientNet-Lite0 sees them, their
+    true labels and those of `cifar10_labels/KIND.npy` (people's, of CIFAR-10N)."""
+    import tensorflow_datasets as tfds
+
+    from jaxrobust.networks import pretrained
+
+    records = tfds.data_source("cifar10", split="train", data_dir=folder / "tfds")
+    chosen = [records[int(i)] for i in rng.permutation(len(records))[: cell.size]]
+    images = np.stack([record["image"] for record in chosen])
+    rows = np.array([int(record["id"].decode().split("_")[1]) for record in chosen])
+    true = np.array([record["label"] for record in chosen], np.int64)
+    labels = np.load(folder / "cifar10_labels" / f"{cell.kind}.npy")[rows].astype(np.int64)
+    if cell.classifier == "logistic regression":
+        images = pretrained.features(EMBEDDING, images, image_size=SIDE, batch_size=64)
+    return images, true, labels
 
 
 def classifier(name: str, seed: int):

@@ -1,4 +1,7 @@
-"""Checks with codes: what may be wrong with an audit's evidence, its cause and its remedy."""
+"""Checks with codes: what may be wrong with an audit's evidence, its cause and its remedy.
+
+Each has a section in docs/codes.md, which says how it is measured.
+"""
 
 from __future__ import annotations
 
@@ -73,10 +76,20 @@ CHECKS: dict[str, Check] = {
         "Some class names differ in case or white space only.",
         "Give them one name if they are one class.",
     ),
+    "long_tail": Check(
+        "The largest class has more than 20 times the examples of the smallest: rare classes are "
+        "learned late, and their labels look wrong rather than rare.",
+        "Train with --config.data.balance=class or a loss for long tails, and look at the flags of "
+        "rare classes first.",
+    ),
     "duplicates_in_conflict": Check(
         "Some examples are the same, or nearly, and have different labels: one of each pair is "
         "certainly wrong.",
         "See `duplicates`; decide which label is right, and keep one of the two.",
+    ),
+    "test_in_train": Check(
+        "Some test examples are, nearly, training examples too: accuracy on them is no test.",
+        "Leave them out of the test data or of the training data.",
     ),
     "sampled_neighbors": Check(
         "There are more than 50,000 examples: neighbors were sought in a random sample of so many.",

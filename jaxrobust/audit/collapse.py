@@ -13,11 +13,15 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy.stats import rankdata
 
+WHOLESALE, FEW = 0.9, 10  # fraction of a class, of so many examples at least
 MOST = 0.5  # fraction of a class that is not flagged on the word of a collapsed model
 ERRORS = 2.0  # standard errors by which a model must be better than chance
 BELOW = 0.5  # times chance: a model that agrees less is not ignorant, its labels are wrong
 POWER = 0.5  # of the way from chance to certainty: error above which nothing is said
+INFORMED = 2.0  # standard errors by which predictions that rank examples well must do so
+RANKED = 4000  # examples that are ranked
 NAMED = 5  # classes in a note
 _CHUNK = 1 << 20  # entries of a block
 
@@ -27,13 +31,15 @@ class Collapse(NamedTuple):
 
     Attributes:
       codes: of checks, see `checks.CHECKS`, with what was measured, in words.
-      mute: bool [K], classes about which the model says nothing.
-      ignorant: whether these are all classes, so that nothing is known of the number of wrong
-        labels either.
+      silent: bool [K], classes that have examples and are never predicted.
+      unnamed: bool [K], classes that are nowhere the most probable one.
+      ignorant: whether the model knows nothing of any class, so that nothing is known of the
+        number of wrong labels either.
     """
 
     codes: dict[str, str]
-    mute: np.ndarray
+    silent: np.ndarray
+    unnamed: np.ndarray
     ignorant: bool = False
 
 
@@ -55,12 +61,12 @@ def find(
     """
     k = len(class_names)
     counts = np.bincount(labels, minlength=k)
-    named, agreement, balanced = np.zeros(k, bool), 0.0, 0.0
+    named, plainly, agreement, balanced = np.zeros(k, bool), np.zeros(k, bool), 0.0, 0.0
     for p in predictions:
         plain, corrected, own = _decisions(p, labels, k)
         if len(own) == 0:
             continue
-        named[plain] = named[corrected] = True
+        named[plain] = named[corrected] = plainly[plain] = True
         agreement = max(agreement, float((plain == own).mean()))
         balanced = max(balanced, _recall(corrected, own, k), _recall(plain, own, k))
     codes: dict[str, str] = {}
@@ -68,6 +74,8 @@ def find(
     n, most, chance = len(labels), counts.max() / len(labels), 1 / there.sum()
     error = ERRORS * _error(counts)
     poor = BELOW * chance < balanced <= chance + error and error < POWER * (1 - chance)
+    if poor and not seen:
+        poor = max(ranking(p, labels) for p in predictions) < INFORMED
     if poor and agreement < most - ERRORS * np.sqrt(most * (1 - most) / n):
         codes["below_majority"] = (
             f"It agrees with {100 * agreement:.0f} % of the labels; the most frequent class alone "
@@ -82,7 +90,35 @@ def find(
     silent = there & ~named
     if silent.any():
         codes["never_predicted"] = f"Classes: {_listed(class_names, silent)}."
-    return Collapse(codes, there if poor else silent, poor)
+    return Collapse(codes, silent, there & ~plainly, poor)
+
+
+def ranking(p: np.ndarray, labels: np.ndarray) -> float:
+    """Returns by how many standard errors predictions rank the examples of a class above others.
+
+    A model may name one class only and yet know a lot: where classes are unequal and many labels
+    are wrong, the most probable label is everywhere the same, but not equally probable.
+    Mann-Whitney statistics of every class's probability, combined as if all but one were
+    independent; about standard normal for a model that knows nothing of examples which it was not
+    trained on.
+
+    Args:
+      p: [N, K], out-of-sample predictions; rows of NaN are left out.
+      labels: int [N], given.
+    """
+    rows = np.flatnonzero(np.isfinite(p[:, 0]))
+    if len(rows) > RANKED:
+        rows = np.random.default_rng(0).choice(rows, RANKED, replace=False)
+    own = labels[rows]
+    counts = np.bincount(own, minlength=p.shape[1])
+    found = np.flatnonzero((counts > 0) & (counts < len(own)))
+    total = 0.0
+    for c in found:
+        inside, outside = counts[c], len(own) - counts[c]
+        ranks = rankdata(p[rows, c])
+        excess = ranks[own == c].sum() - inside * (len(own) + 1) / 2
+        total += excess / np.sqrt(inside * outside * (len(own) + 1) / 12)
+    return float(total * np.sqrt(max(len(found) - 1, 0)) / max(len(found), 1))
 
 
 def _decisions(p: np.ndarray, labels: np.ndarray, k: int) -> tuple[np.ndarray, ...]:
@@ -115,18 +151,30 @@ def _error(counts: np.ndarray) -> float:
     return float(np.sqrt((p * (1 - p) / sizes).sum()) / len(sizes))
 
 
-def withheld(flagged: np.ndarray, labels: np.ndarray, mute: np.ndarray) -> np.ndarray:
-    """Returns bool [N], flags that are withheld: those of mute classes of which most is flagged.
+def withheld(
+    flagged: np.ndarray, labels: np.ndarray, rank: np.ndarray, found: Collapse
+) -> np.ndarray:
+    """Returns bool [N], flags that are withheld.
+
+    Of a class that is never predicted, and of which most is flagged, all; likewise where nearly
+    all of a class is flagged that is nowhere the most probable one. Where the model knows nothing
+    of any class, those beyond half of a class, the least suspect first.
 
     Args:
       flagged: bool [N].
       labels: int [N], given.
-      mute: bool [K], see `Collapse`.
+      rank: int [N], 1 for the most suspect label.
+      found: what is wrong with the model.
     """
-    k = len(mute)
-    counts = np.bincount(labels, minlength=k)
-    wholesale = mute & (np.bincount(labels, flagged, k) > MOST * counts)
-    return flagged & wholesale[labels]
+    k = len(found.silent)
+    counts, flags = np.bincount(labels, minlength=k), np.bincount(labels, flagged, k)
+    most = flags > MOST * counts
+    nearly_all = found.unnamed & (counts >= FEW) & (flags > WHOLESALE * counts)
+    kept_back = flagged & (nearly_all | (found.silent & most))[labels]
+    for c in np.flatnonzero(most) if found.ignorant else ():
+        rows = np.flatnonzero(flagged & (labels == c))
+        kept_back[rows[np.argsort(rank[rows])[int(MOST * counts[c]) :]]] = True
+    return kept_back
 
 
 def _listed(class_names: Sequence[str], chosen: np.ndarray) -> str:

@@ -5,7 +5,13 @@ the noise matrix from the noisiest start; it may say that classes overlap where 
 The *held* one keeps T at the confident joint and recalibrates the prediction only; it may say that
 labels are wrong where classes overlap. Predictions alone cannot tell which of the two is right, so
 the two bracket what can be known: the suspicion of a label is the mean of both log-odds and of the
-plain margin, the rate lies between the two, and the interval holds both.
+plain margin, and the interval holds both.
+
+The rate is an average of order statistics of three counts: the free and the held one, and the
+*bounded* one, in which the confident joint counts no more labels of a pair of classes as wrong than
+the prediction contradicts. The held count is taken for no more than the bounded one, since weak
+predictions of unequal classes make the confident joint too large; the median of the three guards
+against the one that fails.
 
 Symbols: N examples, K classes; free and held are `noise_model.Fit`.
 """
@@ -24,7 +30,7 @@ SAMPLE, PER_CLASS = 4000, 40  # rows that are fitted: at least so many, so many 
 ENTRIES, FEWEST = 1 << 21, 2000  # of many classes: rows x classes at most, and rows at least
 MANY_CLASSES = 1000  # above: no inverse of T, no profile of the likelihood
 HELD_ROUNDS = 12  # of EM with T held at the confident joint
-HELD_SHARE = 0.75  # of the held explanation in the rate
+HELD_SHARE = 0.75  # of the held explanation in the noise matrix
 SOLID = 0.55  # smallest diagonal of T whose inverse is taken at its word
 GAIN = 0.02  # nats per example that another inverse must gain
 SCALES = (0.0, 0.3, 0.6, 1.0, 1.5, 2.2, 3.2)  # of T's off-diagonal in the profile
@@ -36,13 +42,20 @@ _CHUNK = 1 << 19  # entries of a block
 
 
 class Fitted(NamedTuple):
-    """Both explanations, the inverse of T that predictions are undone with (or None), whether the
-    free one uses it, and the rates that the profile of the likelihood allows."""
+    """What is fitted.
+
+    Attributes:
+      free, held: both explanations.
+      inverse: of T, by which predictions are undone; or None.
+      profile: least and greatest rate that the profile of the likelihood allows.
+      bounded: rate by the bounded count.
+    """
 
     free: Fit
     held: Fit
     inverse: np.ndarray | None
     profile: tuple[float, float]
+    bounded: float
 
 
 class Decision(NamedTuple):
@@ -106,7 +119,8 @@ def _spread(d: Decision, known: np.ndarray) -> Decision:
 def fit(p: np.ndarray, labels: np.ndarray) -> Fitted:
     """Fits both explanations to predictions p [N, K]."""
     p = p / p.sum(1, keepdims=True)
-    joint = model.stochastic(model.confident_joint(p, labels))
+    confident = model.confident_joint(p, labels)
+    joint = model.stochastic(confident)
     z, inverse = model.log_predictions(p), None
     held = model.em(z, labels, joint, held=HELD_ROUNDS, free=0)
     undone = _inverse(joint)
@@ -117,7 +131,9 @@ def fit(p: np.ndarray, labels: np.ndarray) -> Fitted:
         if gain > (0 if joint.diagonal().min() >= SOLID else GAIN):
             held, z, inverse = other, z_undone, undone
     free = model.em(z, labels, model.confident_matrix(p, labels))
-    return Fitted(free, held, inverse, _profile(z, labels, free, held))
+    return Fitted(
+        free, held, inverse, _profile(z, labels, free, held), _bounded(confident, p, labels)
+    )
 
 
 def _inverse(matrix: np.ndarray) -> np.ndarray | None:
@@ -179,11 +195,31 @@ def _pass(fitted: Fitted, p: np.ndarray, labels: np.ndarray) -> Decision:
         contradicted[rows] = largest > share
         margins[rows] = _log_ratio(largest, share, model.floor(k))
         odds[rows] = (total + margins[rows] + 1e-4 * _log_ratio(largest, share, model.TINY)) / 3
-    free, held = (1 - joint.trace() / n for joint in joints)
-    joint = (1 - HELD_SHARE) * joints[0] + HELD_SHARE * joints[1]
-    rate = (1 - HELD_SHARE) * free + HELD_SHARE * held
-    interval = _interval((*fitted.profile, free, held), contradicted.mean(), n)
+    free, held = (float(1 - joint.trace() / n) for joint in joints)
+    bounded = fitted.bounded
+    rate = (min(held, bounded) + float(np.median([free, held, bounded]))) / 2
+    joint = _scaled((1 - HELD_SHARE) * joints[0] + HELD_SHARE * joints[1], rate)
+    interval = _interval((*fitted.profile, free, held, rate), contradicted.mean(), n)
     return Decision(odds, margins, contradicted, best, joint, rate, free, held, interval)
+
+
+def _bounded(confident: np.ndarray, p: np.ndarray, labels: np.ndarray) -> float:
+    """Returns the fraction of wrong labels by the confident joint (counts [true, given]), but of no
+    pair of classes more than are contradicted by p [N, K]."""
+    k = len(confident)
+    named = p.argmax(1).astype(np.int64)
+    against = np.bincount(named * k + labels, minlength=k * k).reshape(k, k)
+    least = np.minimum(confident, against)
+    return float((least.sum() - least.trace()) / len(labels))
+
+
+def _scaled(joint: np.ndarray, rate: float) -> np.ndarray:
+    """Returns counts [true, given] whose off-diagonal is scaled to a rate, columns sums kept."""
+    off = joint * (1 - np.eye(len(joint)))
+    off *= rate * joint.sum() / max(off.sum(), 1e-12)
+    size = joint.sum(0)
+    off *= np.minimum(1, size / np.maximum(off.sum(0), 1e-12))
+    return off + np.diag(size - off.sum(0))
 
 
 def _log_ratio(a: np.ndarray, b: np.ndarray, least: float) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jaxrobust.audit import checks, collapse, sources, validation
+from jaxrobust.audit import checks, collapse, neighbors, sources, validation
 from jaxrobust.audit.cross_validation import out_of_sample
 from jaxrobust.audit.neighbors import Duplicates
 from jaxrobust.audit.recorder import Recorder
@@ -21,7 +21,6 @@ from jaxrobust.errors import check
 # its own, which look like wrong labels; dynamics show how the label itself was learned.
 RELIANCE = {"dynamics": 3.0}  # others 1
 METHOD = "dawid_skene"  # of the consensus of annotators
-NONE_BELOW = 0.002  # a noise rate that is as good as none
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -34,8 +33,10 @@ class LabelIssues:
       given_label: int32 [N].
       predicted_label: int32 [N], the given label, or where that is probably wrong the class
         suggested in its place; -1 where no prediction was given to take one from.
-      label_score: float64 [N], smaller where the label is more suspect; its mean is the estimated
-        fraction of right labels.
+      label_score: float64 [N], in [0, 1], smaller where the label is more suspect; its mean is the
+        estimated fraction of right labels. Roughly the probability that the label is right: its
+        expected calibration error is CALIB in the mean over the cells of
+        `python -m benchmarks.audit_battery`, more where labels are wrong where classes are alike.
       is_label_issue: bool [N].
       weight: float64 [N], a weight for training: the learned one where there is one, else the
         score.
@@ -50,6 +51,8 @@ class LabelIssues:
       notes: the same in words, a line each: cause, remedy, code.
       duplicates: pairs of examples with the same features, where features were given; see
         `neighbors.Duplicates`. Where their labels differ, one of the two is certainly wrong.
+      test_in_train: int64 [L, 2], rows of test examples and of the training examples that they
+        repeat, exactly or nearly, where `test_features` were given.
     """
 
     index: np.ndarray
@@ -67,6 +70,7 @@ class LabelIssues:
     noise_rate_interval: tuple[float, float]
     notes: tuple[str, ...] = ()
     duplicates: Duplicates | None = None
+    test_in_train: np.ndarray | None = None
     codes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -160,6 +164,7 @@ def find_label_issues(
     groups: Any = None,
     recorder: Recorder | None = None,
     features: Any = None,
+    test_features: Any = None,
     training_probabilities: Any = None,
     curves: Any = None,
     weights: Any = None,
@@ -195,6 +200,7 @@ def find_label_issues(
       features: [N, D], embeddings or scaled columns in which alike examples are near to each other:
         what the labels of the nearest neighbors say, and duplicates with different labels (see
         `neighbors`).
+      test_features: [M, D], those of the test examples: which of them are in the training data.
       training_probabilities: [N, K] or [N, P, K], predictions averaged over the epochs of a
         training on these labels, or cumulatively over its first 1/P, 2/P, ... P/P, or any P growing
         beginnings (an eighth, a quarter, a half, all); NaN where unknown.
@@ -275,7 +281,24 @@ def find_label_issues(
         bool(found),
         "Give predictions, a model, a recorder, features, curves or weights: there is no evidence.",
     )
-    return _decide(given, found, pairs, _collapse(given, found, true_probabilities))
+    issues = _decide(given, found, pairs, _collapse(given, found, true_probabilities))
+    if test_features is None:
+        return issues
+    check(features is not None, "test_features are compared with features: pass these as well.")
+    return _with_test(issues, neighbors.across(np.asarray(features), np.asarray(test_features)))
+
+
+def _with_test(issues: LabelIssues, shared: np.ndarray) -> LabelIssues:
+    """Returns the issues with the test examples that are among the training examples."""
+    if not len(shared):
+        return dataclasses.replace(issues, test_in_train=shared)
+    line = checks.line("test_in_train", f"Test examples: {len(shared)}.")
+    return dataclasses.replace(
+        issues,
+        test_in_train=shared,
+        codes=(*issues.codes, "test_in_train"),
+        notes=(*issues.notes, line),
+    )
 
 
 def _collapse(
@@ -290,7 +313,8 @@ def _collapse(
         predictions = [during[:, -1]]
     named_already = {"collapsed", "column_order"}  # rightly: by the source itself
     if not predictions or any(named_already & {*source.codes} for source in found.values()):
-        return collapse.Collapse({}, np.zeros(len(given.class_names), bool))
+        none = np.zeros(len(given.class_names), bool)
+        return collapse.Collapse({}, none, none)
     return collapse.find(predictions, given.labels, given.class_names, seen=seen)
 
 
@@ -312,8 +336,8 @@ def _decide(
         against = _mean({name: source.margin for name, source in naming.items()}) > 0
     else:
         against = score < 0.5
-    flagged = against & (rank <= round(rate * n))
-    kept_back = collapse.withheld(flagged, codes, collapsed.mute)
+    flagged = worth_flagging(1 - score, against, rank)
+    kept_back = collapse.withheld(flagged, codes, rank, collapsed)
     flagged &= ~kept_back
     details = dict(collapsed.codes)
     if kept_back.any():
@@ -339,9 +363,9 @@ def _decide(
         noise_matrix=matrix,
         noise_rate=rate,
         noise_rate_interval=(low, high),
-        codes=(*_codes(rate, found, given), *details),
+        codes=(*_codes(flagged, found, given), *details),
         notes=(
-            *map(checks.line, _codes(rate, found, given)),
+            *map(checks.line, _codes(flagged, found, given)),
             *(checks.line(code, detail) for code, detail in details.items()),
         ),
         duplicates=pairs,
@@ -363,6 +387,26 @@ def combine(odds: dict[str, np.ndarray]) -> np.ndarray:
     return np.asarray(_mean({name: limited(values) for name, values in odds.items()}))
 
 
+def worth_flagging(wrong: np.ndarray, against: np.ndarray, rank: np.ndarray) -> np.ndarray:
+    """Returns the flags bool [N] with the largest expected F1 under the scores.
+
+    Of F most suspect labels with probabilities p of being wrong, the expected F1 is about
+    2 sum_F p / (F + sum_N p), since the expected number of wrong labels is sum_N p.
+
+    Args:
+      wrong: [N], probability that each label is wrong.
+      against: bool [N], labels that may be flagged: the evidence names another class.
+      rank: int [N], 1 for the most suspect label.
+    """
+    order = np.argsort(rank)
+    order = order[against[order]]
+    flagged = np.zeros(len(wrong), bool)
+    if len(order) and round(wrong.sum()) > 0:
+        f1 = 2 * np.cumsum(wrong[order]) / (np.arange(1, len(order) + 1) + wrong.sum())
+        flagged[order[: f1.argmax() + 1]] = True
+    return flagged
+
+
 def _suggest(
     naming: dict[str, Source], flagged: np.ndarray, labels: np.ndarray, k: int
 ) -> tuple[np.ndarray, np.ndarray | None]:
@@ -377,8 +421,10 @@ def _suggest(
     return predicted, np.where(there, joint / np.maximum(total, 1e-12), np.eye(k))
 
 
-def _codes(rate: float, found: dict[str, Source], given: validation.Given) -> tuple[str, ...]:
-    codes = ["no_issues"] if rate < NONE_BELOW else []
+def _codes(
+    flagged: np.ndarray, found: dict[str, Source], given: validation.Given
+) -> tuple[str, ...]:
+    codes = [] if flagged.any() else ["no_issues"]
     if all(source.margin is None for source in found.values()):
         codes.append("no_predictions")
     codes += [code for source in found.values() for code in source.codes]

@@ -23,6 +23,7 @@ WEAK = 0.6  # fraction of contradicted labels
 DIFFER = 0.05  # of the two rates
 CONFIDENT = 0.12  # by which the mean confidence exceeds the agreement with the given labels
 FEW = 10  # examples of a class
+TAIL = 20  # times the smallest class that the largest has
 MEMORIZED = 0.995  # agreement from the beginning of a training
 ORDER = 0.5  # agreement that another order of the columns must gain
 
@@ -264,4 +265,6 @@ def _codes(d: decision.Decision, p: np.ndarray, labels: np.ndarray) -> tuple[str
     count = np.bincount(labels, minlength=p.shape[1])
     if count[count > 0].min() < FEW:
         codes.append("few_examples")
+    if count.max() > TAIL * count[count > 0].min():
+        codes.append("long_tail")
     return tuple(codes)

@@ -69,6 +69,51 @@ def test_a_model_that_knows_its_classes_is_not_blamed_for_noisy_labels(rate):
     assert not {"not_learned", "below_majority", "never_predicted", "withheld"} & {*found.codes}
 
 
+def test_a_model_that_ranks_well_is_not_blamed_for_naming_one_class():
+    """Of two classes, 10 : 1, 40 % are wrong: nearly every label of the small class is."""
+    rng = np.random.default_rng(0)
+    true = (rng.random(3000) < 1 / 11).astype(int)
+    given = np.where(rng.random(3000) < 0.4, 1 - true, true)
+    q = np.clip(true + 0.3 * rng.normal(size=3000), 0, 1)
+    p = 0.38 + 0.24 * q  # of class 1, as a calibrated model of the given labels says
+    found = find_label_issues(given, np.stack([1 - p, p], 1))
+    assert not {"not_learned", "below_majority", "withheld"} & {*found.codes}
+    wrong, flagged = given != true, found.is_label_issue
+    assert 2 * (flagged & wrong).sum() / (flagged.sum() + wrong.sum()) > 0.8
+
+
+def test_a_class_that_is_nowhere_the_most_probable_one_is_not_flagged_wholesale():
+    rng = np.random.default_rng(0)
+    labels = rng.choice(3, 1000, p=(0.6, 0.35, 0.05))
+    p = 0.7 * np.eye(3)[np.minimum(labels, 1)] + 0.1
+    p[:, 2] += 0.1 * (labels == 2)  # more than elsewhere, yet never the most
+    found = find_label_issues(labels, p / p.sum(1, keepdims=True))
+    assert "never_predicted" not in found.codes
+    assert not found.is_label_issue[labels == 2].any()
+    flagged = np.ones(20, bool)
+    none, class_1 = np.zeros(2, bool), np.array([False, True])
+    two, rank = np.repeat([0, 1], 10), np.arange(1, 21)
+    kept = collapse.withheld(flagged, two, rank, collapse.Collapse({}, none, class_1))
+    assert kept.sum() == 10 and kept[10:].all()
+
+
+def test_of_a_model_that_knows_nothing_the_most_suspect_half_of_a_class_stays_flagged():
+    labels, none = np.repeat([0, 1], 10), np.zeros(2, bool)
+    flagged = np.arange(20) >= 2  # 8 of the first class, all of the second
+    found = collapse.Collapse({}, none, none, True)
+    kept = collapse.withheld(flagged, labels, np.arange(20, 0, -1), found)
+    assert np.flatnonzero(kept).tolist() == [2, 3, 4, *range(10, 15)]
+
+
+def test_ranking_is_standard_normal_for_guesses_and_large_for_knowledge():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 5, 600)
+    z = [collapse.ranking(rng.dirichlet(np.ones(5), 600), labels) for _ in range(60)]
+    assert abs(np.mean(z)) < 0.5 and 0.6 < np.std(z) < 1.5
+    assert collapse.ranking(0.1 * np.eye(5)[labels] + rng.random((600, 5)), labels) > 3
+    assert collapse.ranking(np.ones((600, 5)) / 5, labels) == 0
+
+
 def test_a_few_examples_prove_nothing_about_a_model():
     labels = np.array([0, 1, 0, 1, 1, 0])
     found = collapse.find([np.full((6, 2), [[0.6, 0.4]])], labels, ["a", "b"])
@@ -81,4 +126,4 @@ def test_rows_without_a_prediction_are_left_out():
     p[::2] = np.nan
     found = collapse.find([p], labels, [*"abcd"])
     assert set(found.codes) == {"never_predicted"}  # odd rows: classes 1 and 3 alone
-    assert found.mute.tolist() == [True, False, True, False]
+    assert found.silent.tolist() == [True, False, True, False]

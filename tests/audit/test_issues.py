@@ -155,7 +155,7 @@ def test_noise_that_goes_certain_ways_is_told_from_classes_that_are_alike():
     logits[:, 1] += np.where(true < 2, 3.0, 0)
     found = find_label_issues(given, probabilities=softmax(logits))
     matrix = found.noise_matrix
-    assert abs(matrix[2, 3] - 0.3) < 0.03 and matrix[3, 2] < 0.03
+    assert abs(matrix[2, 3] - 0.3) < 0.05 and matrix[3, 2] < 0.03
     unlike = np.log(found.scores["prediction"])
     margin_alone = logits.max(1) - np.take_along_axis(logits, given[:, None], 1)[:, 0]
     near = (margin_alone > 2) & (margin_alone < 4)
