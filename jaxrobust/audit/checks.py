@@ -95,6 +95,11 @@ CHECKS: dict[str, Check] = {
         "There are more than 50,000 examples: neighbors were sought in a random sample of so many.",
         "Near duplicates may be missed; exact ones are not.",
     ),
+    "memorizing": Check(
+        "The network finds fewer wrong labels the longer it is trained: it comes to agree with "
+        "them, and those that it learned before they were seen do not show.",
+        "Use out-of-sample predictions, train for fewer epochs, or take a robust loss.",
+    ),
     "memorized": Check(
         "The network names nearly every given label from the beginning of its training, as one "
         "does that has memorized them: wrong labels would not show.",

@@ -24,6 +24,8 @@ DIFFER = 0.05  # of the two rates
 CONFIDENT = 0.12  # by which the mean confidence exceeds the agreement with the given labels
 FEW = 10  # examples of a class
 TAIL = 20  # times the smallest class that the largest has
+MEMORIZING = (1.2, 0.005)  # times and plus the rate: more was found in a shorter beginning
+EARLIER = 2.0  # times the first two beginnings' difference: what came before
 MEMORIZED = 0.995  # agreement from the beginning of a training
 ORDER = 0.5  # agreement that another order of the columns must gain
 
@@ -176,31 +178,59 @@ def of_training(p: np.ndarray, labels: np.ndarray, seed: int) -> Source:
     """Returns what predictions [N, P, K], averaged over P growing beginnings of a training, say.
 
     A network learns right labels first and wrong ones, if at all, later; how much later depends on
-    the loss and the schedule. So one of the P is chosen (`mixture.choose`). The network has seen
-    the labels: what it begins to memorize looks right to the noise model, but not yet to the
-    mixture, which compares examples with each other. So both count: the suspicion is the mean of
-    their log-odds; the rate is the mixture's, but no more than is contradicted and no less than the
-    noise model's; and the interval holds both and all that the earliest predictions contradict.
+    the loss and the schedule. So one of the P is chosen (`mixture.choose`), unless the noise model
+    finds more wrong labels in a shorter beginning: then the network has come to agree with them,
+    and that beginning is taken. The network has seen the labels: what it begins to memorize looks
+    right to the noise model, but not yet to the mixture, which compares examples with each other.
+    So both count: the suspicion is the mean of their log-odds; the rate is the mean of the noise
+    model's and of the mixture's, bounded by what is contradicted, and no less than the former; and
+    the interval holds both and all that the earliest predictions contradict, or would have
+    contradicted still earlier, if their number fell as fast before as it does after.
     """
     n, k = len(labels), p.shape[2]
     candidates = ev.from_training(p, labels)
-    i = mixture.choose(candidates, labels, k, seed)
+    i, codes = mixture.choose(candidates, labels, k, seed), ()
+    rates = _rates(p, labels, seed)
+    if max(rates) > MEMORIZING[0] * rates[i] + MEMORIZING[1]:
+        i, codes = int(np.argmax(rates)), ("memorizing",)
     source = of_predictions(np.ascontiguousarray(p[:, i]), labels, seed)
     mixed = mixture.odds_of(candidates[i], labels, k, seed)
-    against = _contradicted(p[:, i], labels)
-    rate = max(source.rate, min(float(mixture.probability(mixed).mean()), against))
+    against = [_contradicted(p[:, j], labels) for j in range(p.shape[1])]
+    bounded = min(float(mixture.probability(mixed).mean()), against[i])
+    rate = max(source.rate, (source.rate + bounded) / 2)
     odds = (limited(mixed) + limited(source.odds)) / 2
-    early = _contradicted(p[:, 0], labels)
-    early += 2 * np.sqrt(max(early, 1 / n) * (1 - min(early, 1 - 1 / n)) / n)
-    low, high = source.interval[0], max(source.interval[1], early, rate)
-    codes = source.codes
-    if _contradicted(p[:, 0], labels) < 1 - MEMORIZED and p.shape[1] > 1:
-        high, codes = max(high, 0.5), (*codes, "memorized")
+    low, high = source.interval[0], max(source.interval[1], _earlier(against, n), rate)
+    if against[0] < 1 - MEMORIZED and p.shape[1] > 1:
+        high, codes = max(high, 0.5), ("memorized",)
     wrong = 1 - score_of(odds, rate)
     joint = np.bincount(source.best.astype(np.int64) * k + labels, wrong, k * k).reshape(k, k)
     joint[np.arange(k), np.arange(k)] += np.bincount(labels, 1 - wrong, k)
-    interval = (float(min(low, rate)), float(min(high, 1.0)))
-    return source._replace(odds=odds, rate=rate, interval=interval, joint=joint, codes=codes)
+    return source._replace(
+        odds=odds,
+        rate=rate,
+        interval=(float(min(low, rate)), float(min(high, 1.0))),
+        joint=joint,
+        codes=(*source.codes, *codes),
+    )
+
+
+def _rates(p: np.ndarray, labels: np.ndarray, seed: int) -> list[float]:
+    """Returns the noise model's rate in each of the P beginnings [N, P, K], of a sample."""
+    rows = np.flatnonzero(np.isfinite(p[:, :, 0]).all(1))
+    rows = rows[decision.sample(len(rows), p.shape[2], seed)]
+    if len(rows) < 2:
+        return [0.0] * p.shape[1]
+    found = (np.ascontiguousarray(p[rows, j]) for j in range(p.shape[1]))
+    return [0.0 if _constant(a) else decision.decide(a, labels[rows], seed).rate for a in found]
+
+
+def _earlier(against: list[float], n: int) -> float:
+    """Returns what a still shorter beginning may have contradicted, with two standard errors."""
+    first = against[0]
+    if len(against) > 1:
+        first += EARLIER * max(first - against[1], 0.0)
+    first = min(first, 1.0)
+    return first + 2 * np.sqrt(max(first, 1 / n) * (1 - min(first, 1 - 1 / n)) / n)
 
 
 def _contradicted(p: np.ndarray, labels: np.ndarray) -> float:

@@ -53,6 +53,19 @@ def tail():
     return find_label_issues(labels, 0.9 * np.eye(2)[labels] + 0.05)
 
 
+def memorizing():
+    """Of 120 wrong labels the network contradicts all at first, softly, 30 at the end, firmly."""
+    rng, true = np.random.default_rng(0), np.arange(600) % 3
+    given = np.where(np.arange(600) < 120, (true + 1) % 3, true)
+    parts = []
+    for contradicted, confidence in ((120, 0.5), (80, 0.7), (50, 0.85), (30, 0.97)):
+        named = np.where(np.arange(600) < contradicted, true, given)
+        logits = np.log(confidence * np.eye(3)[named] + (1 - confidence) / 3)
+        p = np.exp(logits + 0.4 * rng.normal(size=(600, 3)))
+        parts.append(p / p.sum(1, keepdims=True))
+    return find_label_issues(given, training_probabilities=np.stack(parts, 1))
+
+
 MAKERS = {
     "no_issues": lambda: find_label_issues(TRUE, GOOD),
     "no_predictions": lambda: find_label_issues(TRUE, weights=RNG.random(300)),
@@ -73,6 +86,7 @@ MAKERS = {
     "test_in_train": lambda: find_label_issues(
         TRUE, features=FEATURES, test_features=FEATURES[:5] * (1 + 1e-7)
     ),
+    "memorizing": memorizing,
     "memorized": lambda: find_label_issues(
         GIVEN, training_probabilities=np.repeat((0.94 * np.eye(3) + 0.02)[GIVEN][:, None], 4, 1)
     ),
@@ -85,6 +99,13 @@ def test_each_code_is_issued_by_what_it_names(code):
     assert code in found.codes
     notes = [note for note in found.notes if note.endswith(f"[{code}]")]
     assert len(notes) == 1 and checks.CHECKS[code].cause in notes[0]
+
+
+def test_wrong_labels_that_are_learned_are_counted_as_before():
+    found = memorizing()
+    low, high = found.noise_rate_interval
+    assert 0.12 < found.noise_rate < 0.25 and low < 0.2 < high
+    assert found.is_label_issue[:120].mean() > 0.8 and found.is_label_issue[120:].mean() < 0.05
 
 
 def test_a_sample_of_neighbors_is_stated(monkeypatch):
