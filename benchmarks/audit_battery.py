@@ -3,6 +3,7 @@
     pip install cleanlab pandas
     python -m benchmarks.audit_battery [--draw main|other|held-out] [--cells 400] [--most 5000000]
         [--data ../shared/data] [--cache runs/battery] [--json OUT] [--markdown OUT]
+        [--cached]
 
 A cell is a data set, a classifier, a kind and rate of label noise, a balance of the classes and a
 seed. Its out-of-sample predictions (five stratified folds) are made once and cached; a command
@@ -124,13 +125,16 @@ def draw(name: str, count: int) -> list[Cell]:
     return cells[: count - len(listed)] + listed
 
 
-def predictions(cell: Cell, folder: Path | None, cache: Path) -> dict[str, np.ndarray] | None:
-    """Returns labels, true, p, matrix of a cell, from the cache if there; None: no data."""
+def predictions(
+    cell: Cell, folder: Path | None, cache: Path, cached: bool
+) -> dict[str, np.ndarray] | None:
+    """Returns labels, true, p, matrix of a cell, from the cache if there; None: no data,
+    or not in the cache though only what is there is asked for."""
     path = cache / f"{cell.key}.npz"
     if path.is_file():
         with np.load(path) as saved:
             return dict(saved)
-    if cell.data in (*TABLES_UNLIKE, *TABLES_ALIKE, "CIFAR-10") and folder is None:
+    if cached or cell.data in (*TABLES_UNLIKE, *TABLES_ALIKE, "CIFAR-10") and folder is None:
         return None
     made = data.make(cell, folder)
     cache.mkdir(parents=True, exist_ok=True)
@@ -302,6 +306,7 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=5_000_000, help="entries N x K at most")
     parser.add_argument("--data", type=Path, help="folder with tables, tfds, cifar10_labels")
     parser.add_argument("--cache", type=Path, default=Path("runs/battery"))
+    parser.add_argument("--cached", action="store_true", help="only cells that are in the cache")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--markdown", type=Path)
     options = parser.parse_args()
@@ -309,7 +314,7 @@ def main() -> None:
     folder = options.data or (usual if usual.is_dir() else None)
     rows, left_out = [], 0
     for cell in draw(options.draw, min(options.cells, 400)):
-        made = predictions(cell, folder, options.cache)
+        made = predictions(cell, folder, options.cache, options.cached)
         if made is None or made["p"].size > options.most:
             left_out += 1
             continue
@@ -340,8 +345,8 @@ def main() -> None:
     if left_out:
         lines += [
             "",
-            f"{left_out} cells left out: real data not found (--data), too large "
-            "(--most), or cleanlab cannot (a class without a label).",
+            f"{left_out} cells left out: not in the cache (--cached), real data not found (--data), "
+            "too large (--most), or cleanlab cannot (a class without a label).",
         ]
     print("\n".join(lines))
     if options.markdown:
