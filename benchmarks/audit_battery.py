@@ -345,8 +345,8 @@ def main() -> None:
     if left_out:
         lines += [
             "",
-            f"{left_out} cells left out: not in the cache (--cached), real data not found (--data), "
-            "too large (--most), or cleanlab cannot (a class without a label).",
+            f"{left_out} cells left out: not in the cache (--cached), real data not found "
+            "(--data), too large (--most), or cleanlab cannot (a class without a label).",
         ]
     print("\n".join(lines))
     if options.markdown:
