@@ -190,12 +190,12 @@ def of_training(p: np.ndarray, labels: np.ndarray, seed: int) -> Source:
     n, k = len(labels), p.shape[2]
     candidates = ev.from_training(p, labels)
     i, codes = mixture.choose(candidates, labels, k, seed), ()
-    rates = _rates(p, labels, seed)
+    against = [_contradicted(p[:, j], labels) for j in range(p.shape[1])]
+    rates = _rates(p, labels, against, seed)
     if max(rates) > MEMORIZING[0] * rates[i] + MEMORIZING[1]:
         i, codes = int(np.argmax(rates)), ("memorizing",)
     source = of_predictions(np.ascontiguousarray(p[:, i]), labels, seed)
     mixed = mixture.odds_of(candidates[i], labels, k, seed)
-    against = [_contradicted(p[:, j], labels) for j in range(p.shape[1])]
     bounded = min(float(mixture.probability(mixed).mean()), against[i])
     rate = max(source.rate, (source.rate + bounded) / 2)
     odds = (limited(mixed) + limited(source.odds)) / 2
@@ -214,14 +214,20 @@ def of_training(p: np.ndarray, labels: np.ndarray, seed: int) -> Source:
     )
 
 
-def _rates(p: np.ndarray, labels: np.ndarray, seed: int) -> list[float]:
-    """Returns the noise model's rate in each of the P beginnings [N, P, K], of a sample."""
+def _rates(p: np.ndarray, labels: np.ndarray, against: list[float], seed: int) -> list[float]:
+    """Returns the lesser of the noise model's counts in each of the P beginnings [N, P, K], of a
+    sample; 0 where most labels are contradicted, since the network had learned too little."""
     rows = np.flatnonzero(np.isfinite(p[:, :, 0]).all(1))
     rows = rows[decision.sample(len(rows), p.shape[2], seed)]
-    if len(rows) < 2:
-        return [0.0] * p.shape[1]
-    found = (np.ascontiguousarray(p[rows, j]) for j in range(p.shape[1]))
-    return [0.0 if _constant(a) else decision.decide(a, labels[rows], seed).rate for a in found]
+    rates = []
+    for j in range(p.shape[1]):
+        some = np.ascontiguousarray(p[rows, j])
+        if len(rows) < 2 or against[j] > 0.5 or _constant(some):
+            rates.append(0.0)
+            continue
+        d = decision.decide(some, labels[rows], seed)
+        rates.append(min(d.free, d.held))
+    return rates
 
 
 def _earlier(against: list[float], n: int) -> float:
