@@ -68,7 +68,8 @@ def enable() -> Path | None:
         place = folder()
     except RuntimeError:  # a user without a home, as in containers
         return None
-    if place is None or jax.config.jax_compilation_cache_dir is not None:
+    chosen: str | None = jax.config.jax_compilation_cache_dir  # pyright: ignore
+    if place is None or chosen is not None:
         return None
     try:
         place.mkdir(parents=True, exist_ok=True)

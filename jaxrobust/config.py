@@ -38,7 +38,7 @@ come from somebody else; whatever else XLA can do is for the environment variabl
 def default_config() -> ConfigDict:
     """Returns every setting at its default, as a locked `ConfigDict` to change and hand on."""
 
-    def build(node):
+    def build(node: Any) -> Any:
         if isinstance(node, Setting):
             return config_dict.placeholder(node.kind) if node.default is None else node.default
         return {name: build(child) for name, child in node.items()}
@@ -103,7 +103,7 @@ def from_mapping(values: dict[str, Any]) -> ConfigDict:
     config = default_config()
     known = dict(settings())
 
-    def put(target, mapping, prefix):
+    def put(target: Any, mapping: Any, prefix: str) -> Any:
         for name, value in mapping.items():
             key = prefix + name
             group = "." not in name and name in target and key not in known
@@ -295,7 +295,8 @@ def call(path: Path, name: str, *arguments: str) -> Any:
     """Returns what the function `name` of a Python file does; raises `UserError` if it fails."""
     try:
         function = runpy.run_path(str(path)).get(name)
-        check(callable(function), f"{path} defines no {name}().")
+        if not callable(function):
+            raise UserError(f"{path} defines no {name}().")
         return function(*arguments)
     except UserError:
         raise

@@ -6,8 +6,11 @@ import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from jaxrobust import process
+
+T = TypeVar("T")
 
 
 class UserError(ValueError):
@@ -52,10 +55,17 @@ def report(error: UserError | RunError | OSError) -> int:
     return 2 if wrong_use else 1
 
 
-def check(condition: bool, message: str) -> None:
+def check(condition: object, message: str) -> None:
     """Raises `UserError(message)` unless `condition` holds."""
     if not condition:
         raise UserError(message)
+
+
+def present(value: T | None, message: str) -> T:
+    """Returns a value; raises `UserError(message)` if it is None."""
+    if value is None:
+        raise UserError(message)
+    return value
 
 
 def nearest(name: str, choices: Iterable[str], cutoff: float = 0.5) -> str:

@@ -25,7 +25,7 @@ from jaxrobust.audit.checks import COLLAPSED
 from jaxrobust.data import crowd, table, tabular, targets
 from jaxrobust.data.examples import Examples, Source
 from jaxrobust.data.readers import arrays as tables
-from jaxrobust.errors import UserError, check, choose
+from jaxrobust.errors import UserError, check, choose, present
 from jaxrobust.runs import METHODS, image_features
 
 if TYPE_CHECKING:  # JAX and Flax are imported where a network is trained: blended models need none
@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # JAX and Flax are imported where a network is trained: blend
     from ml_collections import ConfigDict
 
     from jaxrobust import networks
+    from jaxrobust.data.prepare import Prepared
     from jaxrobust.methods import TrainState
     from jaxrobust.runs.experiment import Experiment
 
@@ -185,7 +186,15 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
             return self.method
         return "supervised"
 
-    def _fit_blend(self, x, labels, votes, weight, groups, rows) -> None:
+    def _fit_blend(
+        self,
+        x: np.ndarray,
+        labels: np.ndarray,
+        votes: Any,
+        weight: Any,
+        groups: Any,
+        rows: np.ndarray,
+    ) -> None:
         """Fits blended models of features and judges the labels by cross-validation."""
         seed, k = self._seed(), len(self.classes_)
         features = self._features(x)
@@ -207,7 +216,9 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
             class_names=tuple(map(str, self.classes_)),
         )
 
-    def _fit_network(self, x, labels, votes, weight, rows) -> None:
+    def _fit_network(
+        self, x: np.ndarray, labels: np.ndarray, votes: Any, weight: Any, rows: np.ndarray
+    ) -> None:
         """Trains a network and judges the labels by how its training went."""
         import jax
 
@@ -401,7 +412,7 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
     def _features(self, x: Any) -> np.ndarray:
         """Returns features [N, F] of checked examples."""
         if isinstance(x, table.Table):
-            return self._encoder.transform(x)
+            return present(self._encoder, "The estimator was not fitted on a table.").transform(x)
         if x.ndim == 2:
             return x
         return image_features.of(x)
@@ -577,7 +588,7 @@ def _recipe(method: str, loss: str, epochs: int | None) -> ConfigDict:
         epochs = configuration.cast("train.epochs", epochs)
         usual, config.train.epochs = config.train.epochs, epochs
 
-        def shrink(number):
+        def shrink(number: Any) -> int:
             return max(1, number * epochs // usual)
 
         config.method.warmup_epochs = shrink(config.method.warmup_epochs)
@@ -586,7 +597,9 @@ def _recipe(method: str, loss: str, epochs: int | None) -> ConfigDict:
     return config
 
 
-def _prepared(config: ConfigDict, x: np.ndarray, labels: np.ndarray, classes: np.ndarray):
+def _prepared(
+    config: ConfigDict, x: np.ndarray, labels: np.ndarray, classes: np.ndarray
+) -> Prepared:
     """Returns what a run works on, from arrays; nothing is held out."""
     from jaxrobust.data.prepare import prepare
 

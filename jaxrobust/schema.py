@@ -38,7 +38,7 @@ def one_of(*choices: str) -> Rule:
 
 
 def between(low: float, high: float, *, closed: str = "[]") -> Rule:
-    def holds(v):
+    def holds(v: Any) -> bool:
         above = v >= low if closed[0] == "[" else v > low
         return above and (v <= high if closed[1] == "]" else v < high)
 
@@ -58,7 +58,7 @@ def above(low: float) -> Rule:
 
 
 def increasing(low: float) -> Rule:
-    def holds(v):
+    def holds(v: Any) -> bool:
         if any(isinstance(a, bool) or not isinstance(a, int | float) for a in v):
             return False
         return all(a >= low for a in v) and all(a < b for a, b in pairwise(v))
@@ -67,7 +67,7 @@ def increasing(low: float) -> Rule:
 
 
 def several_seeds() -> Rule:
-    def holds(v):
+    def holds(v: Any) -> bool:
         whole = all(isinstance(a, int) and not isinstance(a, bool) for a in v)
         return whole and all(0 <= a < 2**32 for a in v) and len(set(v)) == len(v)
 
@@ -75,7 +75,7 @@ def several_seeds() -> Rule:
 
 
 def assignments() -> Rule:
-    def holds(v):
+    def holds(v: Any) -> bool:
         given = all(isinstance(a, str) and "=" in a[1:] for a in v)
         return given or tuple(v) == ("auto",)
 

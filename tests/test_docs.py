@@ -316,3 +316,18 @@ def test_pictures_show_the_losses(hooks):
         found = curves(name, settings)
         np.testing.assert_allclose(found[0], value, rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(found[1], gradient, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("package", ["losses", "objectives", "bilevel", "methods", "networks"])
+def test_help_names_every_argument_and_what_is_returned(package):
+    module = importlib.import_module(f"jaxrobust.{package}")
+    for name in module.__all__:
+        function = getattr(module, name)
+        if not inspect.isfunction(function):
+            continue
+        text = inspect.getdoc(function)
+        missing = [
+            p for p in inspect.signature(function).parameters if not re.search(rf"\b{p}\b", text)
+        ]
+        assert not missing, f"help(jaxrobust.{package}.{name}) says nothing of {missing}"
+        assert re.search(r"\breturns?\b", text, re.I), f"{package}.{name}: what does it return?"

@@ -178,6 +178,6 @@ def withheld(
 
 
 def _listed(class_names: Sequence[str], chosen: np.ndarray) -> str:
-    names = [class_names[c] for c in np.flatnonzero(chosen)]
+    names = [class_names[c] for c in np.flatnonzero(chosen).tolist()]
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return ", ".join(names[:NAMED]) + more

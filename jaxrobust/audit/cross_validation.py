@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -62,7 +62,7 @@ def out_of_sample(
     for train, test in splits:
         check(len(np.unique(labels[train])) > 1, "A fold has one class only: use fewer folds.")
         try:
-            fitted = clone(model).fit(_rows(x, train), labels[train])
+            fitted = cast(Any, clone(model)).fit(_rows(x, train), labels[train])
         except TypeError as error:
             raise UserError(f"model cannot be cloned: {error}".splitlines()[0]) from error
         p[np.ix_(test, np.asarray(fitted.classes_).astype(int))] = fitted.predict_proba(

@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxrobust.audit.export import FORMULA
 from jaxrobust.audit.issues import LabelIssues
-from jaxrobust.errors import UserError, check, nearest
+from jaxrobust.errors import UserError, check, nearest, present
 
 COLUMNS = ("index", "path", "given_label", "decision", "label")
 KINDS = ("accept", "keep", "other", "unsure")
@@ -75,8 +75,10 @@ def read(path: str | Path, issues: LabelIssues) -> Decisions:
     codes = {name: code for code, name in enumerate(issues.class_names)}
     kind, label = [""] * len(issues), np.full(len(issues), -1, np.int32)
     for line, row in enumerate(rows, start=2):
-        i = where.get(_plain(row.get("path" if by_path else "index")))
-        check(i is not None, f"{path}, line {line}: the example is not among those audited.")
+        i = present(
+            where.get(_plain(row.get("path" if by_path else "index"))),
+            f"{path}, line {line}: the example is not among those audited.",
+        )
         kind[i], label[i] = _decision(path, line, row, issues, i, codes)
     return Decisions(tuple(kind), label)
 

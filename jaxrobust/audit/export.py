@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxrobust import __version__, files
 from jaxrobust.audit.issues import LabelIssues
-from jaxrobust.errors import check
+from jaxrobust.errors import check, present
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -259,13 +259,13 @@ def write_fiftyone(issues: LabelIssues, path: str | Path) -> Path:
       UserError: the examples have no paths, or the folder is not there.
     """
     path = Path(path)
-    check(issues.paths is not None, "FiftyOne needs a file per example; these have no paths.")
+    paths = present(issues.paths, "FiftyOne needs a file per example; these have no paths.")
     check(path.parent.is_dir(), f"{path}: there is no folder {path.parent}.")
     names = (*issues.class_names, "")
     order = np.argsort(issues.rank).tolist()
     rows = (
         [
-            issues.paths[i],
+            paths[i],
             names[issues.given_label[i]],
             names[issues.predicted_label[i]],
             f"{issues.label_score[i]:.6g}",

@@ -120,6 +120,7 @@ def _maximise(z, evidence: Evidence, labels, k: int, *, tables: bool) -> Mixture
 
 def _tables(z, evidence: Evidence, labels, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns W and R: shares of the classes named for each given class, [named, given]."""
+    assert evidence.classes is not None and evidence.belief is not None
     place = (evidence.classes.astype(np.int64) * k + labels[:, None]).ravel()
     belief = evidence.belief.astype(np.float64)
     w = np.bincount(place, (belief * z[:, None]).ravel(), k * k).reshape(k, k)

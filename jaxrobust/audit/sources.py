@@ -203,7 +203,7 @@ def of_training(p: np.ndarray, labels: np.ndarray, seed: int) -> Source:
     if against[0] < 1 - MEMORIZED and p.shape[1] > 1:
         high, codes = max(high, 0.5), ("memorized",)
     wrong = 1 - score_of(odds, rate)
-    joint = np.bincount(source.best.astype(np.int64) * k + labels, wrong, k * k).reshape(k, k)
+    joint = np.bincount(np.asarray(source.best, np.int64) * k + labels, wrong, k * k).reshape(k, k)
     joint[np.arange(k), np.arange(k)] += np.bincount(labels, 1 - wrong, k)
     return source._replace(
         odds=odds,

@@ -37,7 +37,9 @@ def thumbnail(x: np.ndarray, side: int = SIDE) -> str:
 def embedded(folder: Path | None, names: Sequence[str]) -> list[tuple[str, str]]:
     """Returns names in words and data URLs of those figures that are there, until it is enough."""
     found, total = [], 0
-    for name in names if folder is not None else ():
+    if folder is None:
+        return found
+    for name in names:
         path = folder / f"{name}.png"
         size = path.stat().st_size if path.is_file() else 0
         if 0 < size <= MOST_BYTES - total:

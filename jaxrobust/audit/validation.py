@@ -183,6 +183,7 @@ def _weights(weights: Any, n: int) -> dict[str, np.ndarray]:
     if not isinstance(weights, Mapping):
         weights = {"weights": weights}
     arrays = {name: _array(name, w, n, (1,)) for name, w in weights.items()}
+    arrays = {name: w for name, w in arrays.items() if w is not None}
     for name, w in arrays.items():
         check(bool((w >= 0).all()), f"{name} must not be negative or NaN.")
     return arrays
@@ -232,7 +233,7 @@ def _identifiers(values: np.ndarray) -> bool:
 def _numbers(values, class_names, widths) -> tuple[np.ndarray, tuple[str, ...]]:
     absent = _absent(values)
     known = values[~absent]
-    infinite = np.flatnonzero(np.isinf(values.ravel())) if values.dtype.kind == "f" else ()
+    infinite = np.flatnonzero(np.isinf(values.ravel()) if values.dtype.kind == "f" else [])
     if len(infinite):
         raise UserError(f"Label {infinite[0]} is infinite: not a class.")
     check(bool((known == np.round(known)).all()), "labels are numbers but not whole: not classes.")

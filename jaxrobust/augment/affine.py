@@ -8,6 +8,7 @@ counts in or out as its rounding has it.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -90,7 +91,7 @@ def _bilinear(x: jax.Array, row: jax.Array, column: jax.Array) -> jax.Array:
     r, c = row >> 16, column >> 16
     dr, dc = (((v & 65535) / 65536.0).astype(jnp.float32)[..., None] for v in (row, column))
 
-    def across(r):
+    def across(r: Any) -> jax.Array:
         left, right = (_pixels(x, r, v).astype(jnp.float32) for v in (c, c + 1))
         return left + dc * (right - left)
 

@@ -110,7 +110,7 @@ def adjust_hue(x: jax.Array, shift: jax.Array) -> jax.Array:
     )
     hue = sector / jnp.where(chroma > 0, chroma, 1.0) + 6 * shift[:, None, None]
 
-    def channel(n):
+    def channel(n: jax.Array) -> jax.Array:
         k = jnp.mod(n + hue, 6.0)
         return value - chroma * jnp.clip(jnp.minimum(k, 4 - k), 0.0, 1.0)
 

@@ -23,7 +23,7 @@ Shapes: x uint8 [B, H, W, C] with C 1 (gray) or 3 (RGB).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -99,7 +99,7 @@ def apply(
         BLENDED: lambda x, i: _blended(x, operations, names, i),
     }
 
-    def step(x, index):
+    def step(x: jax.Array, index: Any) -> tuple[jax.Array, None]:
         for family, apply_family in families.items():
             if names & set(family):
                 needed = jnp.any(_chosen(family, operations, index))
@@ -150,7 +150,7 @@ def _fixed_table(operation: Operation) -> np.ndarray:
     return v.astype(np.uint8)
 
 
-def _tables(x, operations, names, index) -> jax.Array:
+def _tables(x: jax.Array, operations: Any, names: Any, index: Any) -> jax.Array:
     """Returns each example's table, uint8 [B, C, 256]."""
     fixed = jnp.asarray(np.stack([_fixed_table(o) for o in operations]))[index]
     tables = jnp.broadcast_to(fixed[:, None, :], (x.shape[0], x.shape[3], 256))
@@ -206,7 +206,7 @@ def _histogram(x: jax.Array) -> jax.Array:
     channel = jnp.arange(c, dtype=jnp.int32)[None, None, :]
     bins = x.reshape(b, h * w, c).astype(jnp.int32) + 256 * channel
 
-    def count(bins):
+    def count(bins: jax.Array) -> jax.Array:
         return jnp.zeros(c * 256, jnp.int32).at[bins].add(1, mode="promise_in_bounds")
 
     return jax.vmap(count)(bins).reshape(b, c, 256)
@@ -215,7 +215,7 @@ def _histogram(x: jax.Array) -> jax.Array:
 # Blends.
 
 
-def _blended(x, operations, names, index) -> jax.Array:
+def _blended(x: jax.Array, operations: Any, names: Any, index: Any) -> jax.Array:
     """Applies color and sharpness."""
     other = x
     for name, degenerate in (("color", gray_image), ("sharpness", smooth)):

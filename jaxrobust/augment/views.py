@@ -77,26 +77,26 @@ def make_view(
     size = 224 if imagenet and image_size is None else image_size
     warp = {"fill": fill, "interpolation": interpolation}
 
-    def center(key, x):
+    def center(key: jax.Array, x: jax.Array) -> jax.Array:
         return resize_center_crop(x, size)
 
-    def crop(key, x):
+    def crop(key: jax.Array, x: jax.Array) -> jax.Array:
         return random_crop(key, x, pad=pad, mode=pad_mode) if pad else x
 
-    def mirror(key, x):
+    def mirror(key: jax.Array, x: jax.Array) -> jax.Array:
         return random_flip(key, x) if flip else x
 
-    def policy(key, x):
+    def policy(key: jax.Array, x: jax.Array) -> jax.Array:
         return policies.auto_augment(key, as_uint8(x), **warp)
 
-    def rand(key, x):
+    def rand(key: jax.Array, x: jax.Array) -> jax.Array:
         x = as_uint8(x)
         return policies.rand_augment(key, x, num_ops=num_ops, magnitude=magnitude, **warp)
 
-    def cut(key, x):
+    def cut(key: jax.Array, x: jax.Array) -> jax.Array:
         return random_cutout(key, x, size=cutout, kind=cutout_kind) if cutout else x
 
-    def resized_crop(key, x):
+    def resized_crop(key: jax.Array, x: jax.Array) -> jax.Array:
         return random_resized_crop(key, x, size)
 
     steps = {
@@ -173,7 +173,7 @@ def random_crop(key: jax.Array, x: jax.Array, *, pad: int = 4, mode: str = "cons
     padded = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)), mode=mode)
     start = (jax.random.uniform(key, (b, 2), jnp.float32) * (2 * pad + 1)).astype(jnp.int32)
 
-    def cut(image, start):
+    def cut(image: jax.Array, start: jax.Array) -> jax.Array:
         return jax.lax.dynamic_slice(image, (*start, np.int32(0)), window)
 
     return jax.vmap(cut)(padded, start)
@@ -214,7 +214,7 @@ def random_cutout(
     )
     uniform = jax.random.uniform(key, (2, b, 1), jnp.float32)
 
-    def covered(uniform, side):
+    def covered(uniform: jax.Array, side: jax.Array) -> jax.Array:
         center = (uniform * side).astype(jnp.int32)
         pixel = jnp.arange(side)[None, :]
         if kind == "gray":

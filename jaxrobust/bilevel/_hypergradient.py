@@ -21,8 +21,12 @@ from jaxrobust.errors import UserError, check, choose
 NUDGE = 1e-15  # Its square is still a normal number in float32.
 UNROLLED = 3  # more look-ahead steps than these are compiled as a scan
 
-Held = Callable[[str], bool]
-"""`held(path) -> bool`, with the path of a parameter as "stage1/conv/kernel"."""
+Frozen = Callable[[str], bool]
+"""`frozen(path) -> bool`, True for parameters to leave alone; a path is "stage1/conv/kernel"."""
+
+
+Found = tuple[tuple[Any, jax.Array], Any, tuple[jax.Array, Any]]
+"""(the gradient, the meta-loss), theta_K, (loss, aux) of the first look-ahead step."""
 
 
 class LookAhead(NamedTuple):
@@ -32,7 +36,7 @@ class LookAhead(NamedTuple):
       inner_loss: `(params, meta_params, batch) -> (loss, aux)`.
       meta_loss: `(params, meta_batch, meta_params) -> loss`.
       optimizer: optax.
-      held: parameters that stay; None: none.
+      frozen: predicate on parameter paths, see `hypergradient`; None: none is frozen.
       axis_name: of the `pmap` over whose devices gradients are summed, or None.
       per_step: whether the leaves of a batch have a leading axis of steps.
       direct_term: whether the meta-loss reads the meta-parameters itself.
@@ -41,16 +45,16 @@ class LookAhead(NamedTuple):
     inner_loss: Callable[[Any, Any, Any], tuple[jax.Array, Any]]
     meta_loss: Callable[[Any, Any, Any], jax.Array]
     optimizer: optax.GradientTransformation
-    held: Held | None
+    frozen: Frozen | None
     axis_name: str | None
     per_step: bool = False
     direct_term: bool = False
 
     def gradient(self, params: Any, meta_params: Any, batch: Any) -> tuple[Any, Any]:
-        """Returns (loss, aux) and grad_theta L, zero where held."""
+        """Returns (loss, aux) and grad_theta L, zero where frozen."""
 
-        def loss(params):
-            return self.inner_loss(stop(params, self.held), meta_params, batch)
+        def loss(params: Any) -> Any:
+            return self.inner_loss(stop(params, self.frozen), meta_params, batch)
 
         found, grads = jax.value_and_grad(loss, has_aux=True)(params)
         return found, self.sum(grads)
@@ -58,10 +62,10 @@ class LookAhead(NamedTuple):
     def meta_gradient(
         self, params: Any, meta_batch: Any, meta_params: Any
     ) -> tuple[jax.Array, Any, Any]:
-        """Returns M, grad_theta M, zero where held, and grad_phi M, None without direct term."""
+        """Returns M, grad_theta M, zero where frozen, and grad_phi M, None without direct term."""
 
-        def loss(params, meta_params):
-            return self.meta_loss(stop(params, self.held), meta_batch, meta_params)
+        def loss(params: Any, meta_params: Any) -> Any:
+            return self.meta_loss(stop(params, self.frozen), meta_batch, meta_params)
 
         which = (0, 1) if self.direct_term else (0,)
         value, grads = jax.value_and_grad(loss, which)(params, meta_params)
@@ -75,7 +79,7 @@ class LookAhead(NamedTuple):
         value: jax.Array,
         value_fn: Callable[[Any], jax.Array],
     ) -> tuple[Any, Any]:
-        """Returns U(grads, params), with what is held in its place, and the optimizer's state.
+        """Returns U(grads, params), frozen parameters unchanged, and the optimizer's state.
 
         Optimizers that ask for optax's extra arguments get `value`, the loss at `params`,
         `grad`, and `value_fn(params)`, the loss elsewhere.
@@ -86,7 +90,7 @@ class LookAhead(NamedTuple):
         """
         grads = jax.tree.map(lambda g: g + jnp.where(g == 0, NUDGE, 0).astype(g.dtype), grads)
         updates, opt_state = update(self.optimizer, grads, opt_state, params, value, value_fn)
-        return keep(params, optax.apply_updates(params, updates), self.held), opt_state
+        return keep(params, optax.apply_updates(params, updates), self.frozen), opt_state
 
     def run(
         self, steps: int, meta_params: Any, params: Any, opt_state: Any, batch: Any
@@ -97,13 +101,13 @@ class LookAhead(NamedTuple):
         pass and runs again there. More than `UNROLLED` steps are compiled as one step and a scan.
         """
 
-        def one(params, opt_state, meta_params, batch):
+        def one(params: Any, opt_state: Any, meta_params: Any, batch: Any) -> Any:
             found, grads = self.gradient(params, meta_params, batch)
             return *self.move(
                 grads, opt_state, params, self.sum(found[0]), self.value_fn(meta_params, batch)
             ), found
 
-        def at(i):
+        def at(i: int) -> Any:
             return jax.tree.map(lambda leaf: leaf[i], batch) if self.per_step else batch
 
         one = jax.checkpoint(one) if steps > 1 else one
@@ -113,7 +117,7 @@ class LookAhead(NamedTuple):
                 params, opt_state, _ = one(params, opt_state, meta_params, at(i))
             return params, opt_state, first
 
-        def body(carry, given):
+        def body(carry: Any, given: Any) -> Any:
             after = one(*carry, meta_params, given if self.per_step else batch)[:2]
             return jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), after, carry), None
 
@@ -174,8 +178,8 @@ def check_differentiable(optimizer: optax.GradientTransformation) -> None:
     where = np.array([0.5, -0.3], np.float32)
 
     @jax.jit
-    def slopes():
-        def value_fn(params):
+    def slopes() -> Any:
+        def value_fn(params: Any) -> jax.Array:
             return jnp.sum(params**2)
 
         params, found = jnp.asarray(where), []
@@ -183,7 +187,7 @@ def check_differentiable(optimizer: optax.GradientTransformation) -> None:
         for i in range(5):
             grads = 2 * params + 0.01 * i
 
-            def moved(grads, state=state, params=params):
+            def moved(grads: Any, state: Any = state, params: Any = params) -> Any:
                 return update(optimizer, grads, state, params, value_fn(params), value_fn)
 
             updates, pull, state = jax.vjp(moved, grads, has_aux=True)
@@ -210,20 +214,20 @@ def check_differentiable(optimizer: optax.GradientTransformation) -> None:
     )
 
 
-def keep(before: Any, after: Any, held: Held | None) -> Any:
-    """Returns `before` where held and `after` elsewhere."""
-    if held is None:
+def keep(before: Any, after: Any, frozen: Frozen | None) -> Any:
+    """Returns `before` where frozen and `after` elsewhere."""
+    if frozen is None:
         return after
 
-    def pick(path, old, new):
-        return old if held(jax.tree_util.keystr(path, simple=True, separator="/")) else new
+    def pick(path: Any, old: Any, new: Any) -> Any:
+        return old if frozen(jax.tree_util.keystr(path, simple=True, separator="/")) else new
 
     return jax.tree_util.tree_map_with_path(pick, before, after)
 
 
-def stop(params: Any, held: Held | None) -> Any:
-    """Returns the parameters, without gradient where held."""
-    return params if held is None else keep(jax.lax.stop_gradient(params), params, held)
+def stop(params: Any, frozen: Frozen | None) -> Any:
+    """Returns the parameters, without gradient where frozen."""
+    return params if frozen is None else keep(jax.lax.stop_gradient(params), params, frozen)
 
 
 class Hypergradient(NamedTuple):
@@ -234,7 +238,7 @@ class Hypergradient(NamedTuple):
       meta_loss: [], at `params`; with `first_order` at the parameters before the last step.
       inner_loss: [], of the first look-ahead step, before it.
       params: theta_K.
-      aux: what the inner loss returned beside its value in the first look-ahead step, or None.
+      aux: what the inner loss returned with its value in the first look-ahead step, or None.
     """
 
     grads: Any
@@ -251,7 +255,7 @@ def hypergradient(
     *,
     steps: int = 1,
     mode: str = "exact",
-    held: Held | None = None,
+    frozen: Frozen | None = None,
     has_aux: bool = False,
     axis_name: str | None = None,
     per_step: bool = False,
@@ -267,13 +271,14 @@ def hypergradient(
       inner_loss: `(params, meta_params, batch) -> loss []`, or `-> (loss, aux)` with `has_aux`.
       meta_loss: `(params, meta_batch) -> loss []`; with `direct_term`
         `(params, meta_batch, meta_params) -> loss []`.
+      has_aux: whether the inner loss returns (loss, aux).
       optimizer: any optax optimizer; its state is read and not changed. Gradients that are
         exactly zero are nudged, see `LookAhead.move`: at zero Adam has no derivative.
       steps: K, all on the same batch unless `per_step`. More than three are compiled as a scan: on
         CPU, XLA computes convolutions within one slowly.
       mode: exact, first_order or finite_difference.
-      held: tells by path, as "stage1/conv/kernel", which parameters the look-ahead leaves where
-        they are and does not differentiate.
+      frozen: predicate on parameter paths ("stage1/conv/kernel"); where true, the look-ahead
+        neither updates nor differentiates the parameter. None: no parameter is frozen.
       axis_name: of a `pmap` over shards of both batches. The losses are then each device's share
         of the total: summed over devices they give the loss.
       per_step: every leaf of `batch` has a leading axis of K: a batch for each look-ahead step.
@@ -294,17 +299,19 @@ def hypergradient(
     choose("hypergradient mode", mode, by_mode)
     check(steps >= 1, f"hypergradient: steps must be at least 1, not {steps}.")
 
-    def loss_and_aux(params, meta_params, batch):
+    def loss_and_aux(params: Any, meta_params: Any, batch: Any) -> Any:
         found = inner_loss(params, meta_params, batch)
         return found if has_aux else (found, None)
 
-    def outer_loss(params, meta_batch, meta_params):
+    def outer_loss(params: Any, meta_batch: Any, meta_params: Any) -> jax.Array:
         return meta_loss(params, meta_batch, *((meta_params,) if direct_term else ()))
 
-    ahead = LookAhead(loss_and_aux, outer_loss, optimizer, held, axis_name, per_step, direct_term)
+    ahead = LookAhead(loss_and_aux, outer_loss, optimizer, frozen, axis_name, per_step, direct_term)
     undifferentiated = 0 if mode == "exact" else steps - 1
 
-    def compute(meta_params, params, opt_state, batch, meta_batch):
+    def compute(
+        meta_params: Any, params: Any, opt_state: Any, batch: Any, meta_batch: Any
+    ) -> Hypergradient:
         _check_axis(axis_name, batch)
         if mode != "first_order":
             check_differentiable(optimizer)
@@ -332,7 +339,7 @@ def hypergradient(
 def _check_axis(axis_name: str | None, batch: Any) -> None:
     """Refuses `jax.shard_map` with its `check_vma=True`, under which JAX sums gradients itself."""
 
-    def axes(leaf):
+    def axes(leaf: Any) -> Any:
         kind = jax.typeof(leaf)  # Newer versions of JAX keep the axes one level deeper.
         return getattr(getattr(kind, "manual_axis_type", kind), "varying", getattr(kind, "vma", ()))
 
@@ -345,14 +352,22 @@ def _check_axis(axis_name: str | None, batch: Any) -> None:
     )
 
 
-def exact(ahead: LookAhead, steps, meta_params, params, opt_state, batch, meta_batch):
+def exact(
+    ahead: LookAhead,
+    steps: int,
+    meta_params: Any,
+    params: Any,
+    opt_state: Any,
+    batch: Any,
+    meta_batch: Any,
+) -> Found:
     """d M(theta_K) / d phi by reverse mode through the look-ahead.
 
     Returns:
-      (this device's share of the gradient, M), theta_K, (loss, aux) of the first step.
+      (this device's part of the gradient, M), theta_K, (loss, aux) of the first step.
     """
 
-    def meta_loss(meta_params):
+    def meta_loss(meta_params: Any) -> Any:
         moved, _, first = ahead.run(steps, meta_params, params, opt_state, batch)
         return ahead.meta_loss(moved, meta_batch, meta_params), (moved, first)
 
@@ -360,7 +375,15 @@ def exact(ahead: LookAhead, steps, meta_params, params, opt_state, batch, meta_b
     return (grads, value), moved, first
 
 
-def first_order(ahead: LookAhead, steps, meta_params, params, opt_state, batch, meta_batch):
+def first_order(
+    ahead: LookAhead,
+    steps: int,
+    meta_params: Any,
+    params: Any,
+    opt_state: Any,
+    batch: Any,
+    meta_batch: Any,
+) -> Found:
     """d/dphi of M's tangent at theta, M(theta) + <grad M(theta), theta_1 - theta>.
 
     Right up to a relative error of the order of the learning rate. Where the optimizer is linear
@@ -370,7 +393,7 @@ def first_order(ahead: LookAhead, steps, meta_params, params, opt_state, batch, 
     value, v, direct = ahead.meta_gradient(params, meta_batch, meta_params)
     devices = ahead.sum(1)  # Each of them holds the whole tangent, and takes its share.
 
-    def tangent(meta_params):
+    def tangent(meta_params: Any) -> Any:
         moved, _, first = ahead.run(steps, meta_params, params, opt_state, batch)
         return optax.tree.vdot(v, moved) / devices, (moved, first)
 
@@ -378,7 +401,15 @@ def first_order(ahead: LookAhead, steps, meta_params, params, opt_state, batch, 
     return (_plus(grads, direct), value), moved, first
 
 
-def finite_difference(ahead: LookAhead, steps, meta_params, params, opt_state, batch, meta_batch):
+def finite_difference(
+    ahead: LookAhead,
+    steps: int,
+    meta_params: Any,
+    params: Any,
+    opt_state: Any,
+    batch: Any,
+    meta_batch: Any,
+) -> Found:
     """The mixed derivative as a central difference of two first ones.
 
     With v = grad M(theta_1) and u = (dU/dg)^T v, exactly d M / d phi = d/dphi <grad_theta L, u>;
@@ -394,11 +425,11 @@ def finite_difference(ahead: LookAhead, steps, meta_params, params, opt_state, b
     extra = (ahead.sum(first[0]), ahead.value_fn(meta_params, batch))
     moved, pull = jax.vjp(lambda g: ahead.move(g, opt_state, params, *extra)[0], g)
     value, v, direct = ahead.meta_gradient(moved, meta_batch, meta_params)
-    u = keep(jax.tree.map(jnp.zeros_like, params), pull(v)[0], ahead.held)
+    u = keep(jax.tree.map(jnp.zeros_like, params), pull(v)[0], ahead.frozen)
     size = optax.tree.norm(u)
     e = 2 * jnp.cbrt(jnp.finfo(size.dtype).eps) / jnp.where(size > 0, size, 1)
 
-    def slope(e):
+    def slope(e: jax.Array) -> Any:
         at = jax.tree.map(lambda p, d: p + (e * d).astype(p.dtype), params, u)
         return jax.grad(ahead.inner_loss, argnums=1, has_aux=True)(at, meta_params, batch)[0]
 
@@ -410,7 +441,9 @@ def _plus(grads: Any, direct: Any | None) -> Any:
     return grads if direct is None else jax.tree.map(jnp.add, grads, direct)
 
 
-def connected_value_and_grad(function: Callable[[Any], tuple[jax.Array, Any]], meta_params: Any):
+def connected_value_and_grad(
+    function: Callable[[Any], tuple[jax.Array, Any]], meta_params: Any
+) -> tuple[Any, Any]:
     """`jax.value_and_grad(function, has_aux=True)(meta_params)`, if there is a gradient at all.
 
     JAX calls the derivative rule of `watch` only if a tangent arrives: a symbolic zero does not.
@@ -422,11 +455,11 @@ def connected_value_and_grad(function: Callable[[Any], tuple[jax.Array, Any]], m
     watch = jax.custom_jvp(lambda x: x)
 
     @watch.defjvp
-    def rule(primals, tangents):
+    def rule(primals: Any, tangents: Any) -> Any:
         arrived.append(True)
         return primals[0], tangents[0]
 
-    def watched(meta_params):
+    def watched(meta_params: Any) -> Any:
         value, aux = function(meta_params)
         return watch(value), aux
 
@@ -436,7 +469,7 @@ def connected_value_and_grad(function: Callable[[Any], tuple[jax.Array, Any]], m
         "The meta-gradient is zero: nothing leads from the meta-parameters through the look-ahead "
         "to the meta-loss. Check that the objective's loss depends on both its parameters and the "
         "logits (no stop_gradient, argmax or rounding on the way), that the look-ahead moves some "
-        "parameters (skip, held), that the optimizer's update depends on the gradient's size, and "
+        "parameter (skip, frozen), that the optimizer's update depends on the gradient's size, and "
         "that the meta-loss depends on the network.",
     )
     return found

@@ -1,6 +1,6 @@
-"""Skip-layer meta-optimization: the look-ahead moves only the top of the network.
+"""Skip-layer meta-optimization: the look-ahead updates only the upper stages of a network.
 
-The held bottom runs once per batch, without gradient (Jiang et al. 2022, arXiv 2201.00849,
+The frozen lower stages run once per batch, without gradient (Jiang et al. 2022, arXiv 2201.00849,
 section "Skip-Layer Meta Optimization").
 """
 
@@ -20,12 +20,13 @@ class Parts(NamedTuple):
     Attributes:
       bottom: `bottom(params, state, x) -> features`; x itself where nothing is split off.
       top: `top(params, state, features) -> logits`, batch norm in train mode.
-      held: tells by path which parameters the look-ahead does not move; None: it moves all.
+      frozen: predicate on parameter paths; where true, the look-ahead neither updates nor
+        differentiates the parameter; None: no parameter is frozen.
     """
 
     bottom: Callable[[Any, Any, jax.Array], jax.Array]
     top: Callable[[Any, Any, jax.Array], jax.Array]
-    held: Callable[[str], bool] | None
+    frozen: Callable[[str], bool] | None
 
 
 def split(network: Any, skip: int | Callable[[str], bool], bottom_batch_norm: str) -> Parts:
@@ -33,7 +34,7 @@ def split(network: Any, skip: int | Callable[[str], bool], bottom_batch_norm: st
 
     Args:
       network: a record with `apply` (and, to be split, `run` and `stages`), or `apply` itself.
-      skip: how many of `network.stages` are held, counted from the input; or a predicate on the
+      skip: how many of `network.stages` are frozen, counted from the input; or a predicate on the
         parameter's path, which needs no `stages`: the whole network then runs in train mode.
       bottom_batch_norm: "eval" (running statistics, as in the released programs) or "batch"
         (the batch's own: where look-ahead and real step see the same batch, XLA computes the
@@ -45,8 +46,8 @@ def split(network: Any, skip: int | Callable[[str], bool], bottom_batch_norm: st
     choose("bottom_batch_norm", bottom_batch_norm, ("eval", "batch"))
     apply = getattr(network, "apply", network)
     if callable(skip) or skip == 0:
-        held = skip if callable(skip) else None
-        return Parts(lambda _, __, x: x, lambda p, s, x: apply(p, s, x, True)[0], held)
+        frozen = skip if callable(skip) else None
+        return Parts(lambda _, __, x: x, lambda p, s, x: apply(p, s, x, True)[0], frozen)
     stages = getattr(network, "stages", ())
     check(
         0 < skip < len(stages),
@@ -55,10 +56,10 @@ def split(network: Any, skip: int | Callable[[str], bool], bottom_batch_norm: st
     )
     train = bottom_batch_norm == "batch"
 
-    def bottom(params, state, x):
+    def bottom(params: Any, state: Any, x: jax.Array) -> jax.Array:
         return network.run(params, state, x, train, 0, skip)[0]
 
-    def top(params, state, features):
+    def top(params: Any, state: Any, features: jax.Array) -> jax.Array:
         return network.run(params, state, features, True, skip, None)[0]
 
     return Parts(bottom, top, lambda path: path.split("/")[0] in stages[:skip])

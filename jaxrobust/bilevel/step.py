@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -79,14 +79,76 @@ class Info(NamedTuple):
     logits: jax.Array
 
 
-class Bilevel(NamedTuple):
-    """`init(key, params, network_state) -> State`; `step(...) -> (State, Info)`; both pure."""
-
-    init: Callable[..., State]
-    step: Callable[..., tuple[State, Info]]
-
-
 Batch = dict[str, Any]
+"""Arrays by name, with leading axis B: "x", "labels", and what the objective reads."""
+
+
+class Apply(Protocol):
+    """A network as a pure function."""
+
+    def __call__(
+        self, params: Any, state: Any, x: jax.Array, train: bool, /
+    ) -> tuple[jax.Array, Any]:
+        """Returns (logits [B, K], state).
+
+        Args:
+          params: theta, any pytree.
+          state: batch norm's running statistics, {} if there are none.
+          x: [B, ...].
+          train: whether batch norm uses the batch's statistics and updates the running ones.
+        """
+        ...
+
+
+class MetaLoss(Protocol):
+    """The loss by which the objective's parameters are judged."""
+
+    def __call__(self, logits: jax.Array, batch: Batch, /, *phi: Any) -> jax.Array:
+        """Returns [B], for logits [B, K] and a batch of the meta set.
+
+        With `direct_term` it is also given phi, the objective's parameters.
+        """
+        ...
+
+
+class Init(Protocol):
+    """The start of a bilevel training."""
+
+    def __call__(self, key: jax.Array, params: Any, network_state: Any = None) -> State:
+        """Returns the state before the first step; `key` draws the objective's parameters."""
+        ...
+
+
+class Step(Protocol):
+    """A bilevel step; pure, to be compiled by the caller."""
+
+    def __call__(
+        self,
+        state: Any,
+        batch: Batch,
+        meta_batch: Batch | None = None,
+        key: jax.Array | None = None,
+        due: bool | jax.Array = True,
+        look_ahead: Batch | None = None,
+    ) -> tuple[Any, Info]:
+        """Returns the next state, of the type of `state`, and the step's diagnostics.
+
+        Args:
+          state: a `State`, or a NamedTuple with its entries.
+          batch: what the real step trains on, with "where" bool [B] if not all examples count.
+          meta_batch: of the meta set; None: no meta-step.
+          key: PRNG key, for objectives that draw.
+          due: whether there is a meta-step; may be traced.
+          look_ahead: the same examples in the view that the look-ahead sees; None: `batch`.
+        """
+        ...
+
+
+class Bilevel(NamedTuple):
+    """The two functions of a bilevel training: see `Init` and `Step`."""
+
+    init: Init
+    step: Step
 
 
 def cross_entropy_to_labels(logits: jax.Array, batch: Batch) -> jax.Array:
@@ -105,7 +167,7 @@ def make_bilevel(
     skip: int | Callable[[str], bool] = 0,
     bottom_batch_norm: str = "eval",
     meta_every: int = 1,
-    meta_loss: Callable[..., jax.Array] = cross_entropy_to_labels,
+    meta_loss: MetaLoss = cross_entropy_to_labels,
     direct_term: bool = False,
     axis_name: str | None = None,
 ) -> Bilevel:
@@ -129,7 +191,7 @@ def make_bilevel(
     statistics of the real step alone, as in the papers' programs.
 
     Args:
-      network: a `Network` record, or any `apply(params, state, x, train) -> (logits, state)`.
+      network: a `Network` record, or any `Apply`: `(params, state, x, train) -> (logits, state)`.
       objective: see `jaxrobust.objectives`.
       optimizer: of theta, any of optax; the look-ahead uses it too.
       meta_optimizer: of phi.
@@ -146,18 +208,7 @@ def make_bilevel(
       UserError: see `hypergradient` and `split`; when a step is traced, see
         `bilevel.validation.check_step`.
     """
-    check(
-        isinstance(meta_every, int) and meta_every >= 1,
-        f"make_bilevel: meta_every must be a whole number of at least 1, not {meta_every}.",
-    )
-    check_objective(objective)
-    check_optimizer("make_bilevel: optimizer", optimizer)
-    check_optimizer("make_bilevel: meta_optimizer", meta_optimizer)
-    check(
-        axis_name is None or objective.restart is None,
-        "make_bilevel: weights that belong to the batch cannot be learned over an axis_name; "
-        "shard the batch under jax.jit instead.",
-    )
+    _check_options(objective, optimizer, meta_optimizer, meta_every, axis_name)
     parts = split(network, skip, bottom_batch_norm)
     inner_loss, outer_loss = _two_losses(parts, objective, meta_loss, axis_name)
     compute = hypergradient(
@@ -166,7 +217,7 @@ def make_bilevel(
         optimizer,
         steps=steps,
         mode=mode,
-        held=parts.held,
+        frozen=parts.frozen,
         has_aux=True,
         axis_name=axis_name,
         direct_term=direct_term,
@@ -175,18 +226,14 @@ def make_bilevel(
     apply = getattr(network, "apply", network)
     real_step = _make_real_step(apply, objective, optimizer, axis_name)
 
-    def init(key, params, network_state=None):
-        meta_params = objective.init(key)
-        return State(
-            jnp.zeros((), jnp.int32),
-            params,
-            {} if network_state is None else network_state,
-            init_optimizer("make_bilevel: optimizer", optimizer, params),
-            meta_params,
-            init_optimizer("make_bilevel: meta_optimizer", meta_optimizer, meta_params),
-        )
-
-    def step(state, batch, meta_batch=None, key=None, due=True, look_ahead=None):
+    def step(
+        state: Any,
+        batch: Batch,
+        meta_batch: Batch | None = None,
+        key: jax.Array | None = None,
+        due: bool | jax.Array = True,
+        look_ahead: Batch | None = None,
+    ) -> tuple[Any, Info]:
         look_key, real_key = (None, None) if key is None else jax.random.split(key)
         look = batch if look_ahead is None else look_ahead
         check_batch(batch)
@@ -213,10 +260,55 @@ def make_bilevel(
         weights, size = _weights(objective, state.meta_params, logits, real, axis_name)
         return state, Info(loss, *numbers, met, size, weights, logits)
 
-    return Bilevel(init, step)
+    return Bilevel(_make_init(objective, optimizer, meta_optimizer), step)
 
 
-def _weights(objective: Objective, meta_params, logits, batch, axis_name):
+def _check_options(
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    meta_optimizer: optax.GradientTransformation,
+    meta_every: int,
+    axis_name: str | None,
+) -> None:
+    """Raises `UserError` for options of `make_bilevel` that cannot work."""
+    check(
+        isinstance(meta_every, int) and meta_every >= 1,
+        f"make_bilevel: meta_every must be a whole number of at least 1, not {meta_every}.",
+    )
+    check_objective(objective)
+    check_optimizer("make_bilevel: optimizer", optimizer)
+    check_optimizer("make_bilevel: meta_optimizer", meta_optimizer)
+    check(
+        axis_name is None or objective.restart is None,
+        "make_bilevel: weights that belong to the batch cannot be learned over an axis_name; "
+        "shard the batch under jax.jit instead.",
+    )
+
+
+def _make_init(
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    meta_optimizer: optax.GradientTransformation,
+) -> Init:
+    """Returns `init(key, params, network_state) -> State`."""
+
+    def init(key: jax.Array | None, params: Any, network_state: Any = None) -> State:
+        meta_params = objective.init(key)
+        return State(
+            jnp.zeros((), jnp.int32),
+            params,
+            {} if network_state is None else network_state,
+            init_optimizer("make_bilevel: optimizer", optimizer, params),
+            meta_params,
+            init_optimizer("make_bilevel: meta_optimizer", meta_optimizer, meta_params),
+        )
+
+    return init
+
+
+def _weights(
+    objective: Objective, meta_params: Any, logits: jax.Array, batch: Batch, axis_name: str | None
+) -> tuple[jax.Array | None, jax.Array]:
     """Returns the objective's weights [B] or None, and their effective sample size."""
     if objective.weights is None:
         return None, jnp.ones((), logits.dtype)
@@ -231,23 +323,27 @@ def _observe(objective: Objective, key: jax.Array | None, logits: jax.Array, bat
     return objective.observe(key, jax.lax.stop_gradient(logits), batch)
 
 
-def _mean_loss(objective: Objective, meta_params, logits, batch, axis_name) -> jax.Array:
+def _mean_loss(
+    objective: Objective, meta_params: Any, logits: jax.Array, batch: Batch, axis_name: str | None
+) -> jax.Array:
     values = losses_of(
         "objective's loss", lambda z, b: objective.loss(meta_params, z, b), logits, batch
     )
     return share_of_mean(values, batch.get("where"), axis_name)
 
 
-def _two_losses(parts: Parts, objective: Objective, meta_loss, axis_name):
+def _two_losses(
+    parts: Parts, objective: Objective, meta_loss: Any, axis_name: str | None
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Returns the inner loss (with the logits as aux) and the meta-loss, of prepared features."""
 
-    def inner_loss(params, meta_params, inputs):
+    def inner_loss(params: Any, meta_params: Any, inputs: Any) -> tuple[jax.Array, jax.Array]:
         network_state, features, batch, key = inputs
         logits = parts.top(params, network_state, features)
         batch = _observe(objective, key, logits, batch)
         return _mean_loss(objective, meta_params, logits, batch, axis_name), logits
 
-    def outer_loss(params, inputs, *phi):
+    def outer_loss(params: Any, inputs: Any, *phi: Any) -> jax.Array:
         network_state, features, batch = inputs
         logits = explained(
             "step: the network, on the metadata batch's 'x'",
@@ -260,7 +356,9 @@ def _two_losses(parts: Parts, objective: Objective, meta_loss, axis_name):
     return inner_loss, outer_loss
 
 
-def _make_meta_step(parts: Parts, objective: Objective, compute, meta_optimizer):
+def _make_meta_step(
+    parts: Parts, objective: Objective, compute: Any, meta_optimizer: optax.GradientTransformation
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Returns two functions `(state, batch, meta_batch, key) -> learned, logits, numbers`.
 
     Of the first, `learned` is phi after a meta-step and the state of its optimizer; the second
@@ -269,7 +367,7 @@ def _make_meta_step(parts: Parts, objective: Objective, compute, meta_optimizer)
     inner loss, meta-loss and norm of the meta-gradient.
     """
 
-    def meta_step(state, batch, meta_batch, key):
+    def meta_step(state: Any, batch: Batch, meta_batch: Batch, key: jax.Array | None) -> Any:
         params, network_state, phi = state.params, state.network_state, state.meta_params
         if objective.restart is not None:
             phi = objective.restart(phi)
@@ -295,10 +393,10 @@ def _make_meta_step(parts: Parts, objective: Objective, compute, meta_optimizer)
         logits = None if objective.observe is None else found.aux
         return (phi, meta_opt_state), logits, numbers
 
-    def no_meta_step(state, batch, meta_batch, key):
+    def no_meta_step(state: Any, batch: Batch, meta_batch: Batch, key: jax.Array | None) -> Any:
         del meta_batch, key
 
-        def forward(params, network_state, x):
+        def forward(params: Any, network_state: Any, x: jax.Array) -> jax.Array:
             return parts.top(params, network_state, parts.bottom(params, network_state, x))
 
         inputs = (state.params, state.network_state, batch["x"])
@@ -309,11 +407,16 @@ def _make_meta_step(parts: Parts, objective: Objective, compute, meta_optimizer)
     return meta_step, no_meta_step
 
 
-def _make_real_step(apply, objective: Objective, optimizer, axis_name):
+def _make_real_step(
+    apply: Apply,
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    axis_name: str | None,
+) -> Callable[..., Any]:
     """Returns `(state, batch) -> state, loss, logits`."""
 
-    def real_step(state, batch):
-        def loss(params):
+    def real_step(state: Any, batch: Batch) -> Any:
+        def loss(params: Any) -> tuple[jax.Array, Any]:
             logits, network_state = apply(params, state.network_state, batch["x"], True)
             value = _mean_loss(objective, state.meta_params, logits, batch, axis_name)
             return value, (logits, network_state)
@@ -323,7 +426,7 @@ def _make_real_step(apply, objective: Objective, optimizer, axis_name):
         if axis_name is not None:
             value, grads = jax.lax.psum((value, grads), axis_name)
 
-        def value_fn(params):
+        def value_fn(params: Any) -> jax.Array:
             other = loss(params)[0]
             return other if axis_name is None else jax.lax.psum(other, axis_name)
 

@@ -112,7 +112,9 @@ def losses_of(
     return values * jnp.where(inside, 1, jnp.nan).astype(values.dtype)
 
 
-def check_step(apply: Callable, objective: Objective, observe: Callable, state: Any, batch: Any):
+def check_step(
+    apply: Callable, objective: Objective, observe: Callable, state: Any, batch: Any
+) -> None:
     """Traces the network and the objective once by themselves.
 
     Args:

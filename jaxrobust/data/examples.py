@@ -175,7 +175,7 @@ def take(examples: Examples, positions: np.ndarray) -> Examples:
 def thumbnails(x: Any, positions: np.ndarray, side: int = 32) -> np.ndarray:
     """Returns images of a lazy `x` by `positions`, thinned out to at most `side` x `side`."""
 
-    def thin(image):
+    def thin(image: Any) -> Any:
         step = [max(1, -(-s // side)) for s in image.shape[:2]]
         return image[:: step[0], :: step[1]]
 

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxrobust import files
 from jaxrobust.data import flip_maps
@@ -155,7 +156,7 @@ def corrupt(labels: jax.Array, matrix: jax.Array, key: jax.Array) -> jax.Array:
         matrix.ndim == 2 and matrix.shape[0] == matrix.shape[1] and matrix.dtype.kind in "fiu",
         f"The noise matrix must be numbers [K, K]; got {matrix.dtype} {list(matrix.shape)}.",
     )
-    if not isinstance(matrix, jax.core.Tracer):
+    if not isinstance(matrix, Tracer):
         _checked(matrix, len(matrix), tolerance=1e-2)  # rows are normalized below
     _check_labels(labels, len(matrix))
     return _corrupt(labels, matrix, key)
@@ -171,7 +172,7 @@ def _check_labels(labels: Any, num_classes: int) -> None:
         labels.ndim == 1 and labels.dtype.kind in "iu",
         f"Labels must be whole numbers [N]; got {labels.dtype} {list(labels.shape)}.",
     )
-    if isinstance(labels, jax.core.Tracer):
+    if isinstance(labels, Tracer):
         return
     labels = np.asarray(labels)
     wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))

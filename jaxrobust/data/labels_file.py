@@ -11,7 +11,7 @@ from jaxrobust import files
 from jaxrobust.data import class_labels, manifest
 from jaxrobust.data.examples import Examples, Source, rows_of
 from jaxrobust.data.readers import csv_columns
-from jaxrobust.errors import UserError, check, nearest
+from jaxrobust.errors import UserError, check, nearest, present
 
 _WHOLE = re.compile(r"^(-?\d+)\.0*$")
 LABEL = ("label", "given_label")
@@ -144,8 +144,7 @@ def _places(keys: np.ndarray, key: str, source: Source, path: Path) -> np.ndarra
         wanted = [str(row) for row in rows_of(source.train)]
         known = set(map(str, range(source.num_rows or len(wanted))))
     else:
-        check(ids is not None, f"Labels file {path}: {source.name} has no ids; use 'index'.")
-        wanted = ids
+        wanted = present(ids, f"Labels file {path}: {source.name} has no ids; use 'index'.")
         splits = (source.train, source.test, source.validation)
         known = {i for split in splits if split is not None for i in split.ids or ()}
     strange = next((name for name in line if name not in known), None)

@@ -1,6 +1,6 @@
 """The manifest of a run's data, `noise.npz`: which rows, which labels given, which true.
 
-It says what was asked for and what came of it, and another run can replay it exactly.
+It records what was requested and what was realized; another run can replay it exactly.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from jaxrobust import files
 from jaxrobust.data.examples import Source, View, in_memory, rows_of
 from jaxrobust.data.table import Table
-from jaxrobust.errors import UserError, check
+from jaxrobust.errors import UserError, check, present
 
 
 class Rows(NamedTuple):
@@ -63,11 +63,15 @@ _PREFIX = {"train": "", "metadata": "metadata_", "validation": "validation_"}
 
 
 def realised(manifest: Manifest) -> dict[str, Any]:
-    """Returns what the training part came to be.
+    """Returns rates and counts of the training part, as realized.
 
-    `realised_rate`: share of wrong labels; `realised_rate_per_class` [K]: by true class (NaN for
-    a class without examples); `class_counts` [K] by true class, `given_class_counts` [K];
-    `transition_counts` [K, K], `[true, given]`; `realised_factor`: smallest / largest class.
+    Args:
+      manifest: see `Manifest`.
+
+    Returns:
+      realised_rate: fraction of wrong labels; realised_rate_per_class [K], by true class (NaN for
+      a class without examples); class_counts [K] by true class; given_class_counts [K];
+      transition_counts [K, K], `[true, given]`; realised_factor: smallest / largest class.
     """
     _, given, true = manifest.train
     k = len(manifest.class_names)
@@ -90,6 +94,14 @@ def fingerprint(source: Source, sample: int = 64, max_bytes: int = 1 << 30) -> s
 
     Of data that is not in memory, or larger than `max_bytes`, a sample enters: the encoded bytes
     of image files, so that the decoder's version does not matter.
+
+    Args:
+      source: the data set; only its training split enters.
+      sample: examples that are read of data that are not in memory.
+      max_bytes: of an array that enters whole.
+
+    Returns:
+      64 hexadecimal digits.
     """
     digest = hashlib.sha256()
     x, labels, ids, *_ = source.train
@@ -119,7 +131,11 @@ def save(manifest: Manifest, path: str | Path) -> None:
     """Writes `noise.npz`; an existing file is replaced in one go.
 
     Keys: `index, given_labels, true_labels` of the training part, the same with `metadata_` and
-    `validation_` where there are such parts, the fields of `Manifest`, and `realized`'s.
+    `validation_` where there are such parts, the fields of `Manifest`, and those of `realised`.
+
+    Args:
+      manifest: what is written.
+      path: of the file.
     """
     arrays: dict[str, Any] = {}
     for part in _PARTS:
@@ -133,7 +149,7 @@ def save(manifest: Manifest, path: str | Path) -> None:
 
 
 def load(path: str | Path) -> Manifest:
-    """Reads what `save` wrote.
+    """Returns the manifest that `save` wrote to `path`.
 
     Raises:
       UserError: no such file, or not a manifest.
@@ -154,12 +170,18 @@ def load(path: str | Path) -> Manifest:
         fields |= {name: tuple(map(str, arrays[name])) for name in _NAMES}
     except (KeyError, ValueError) as error:
         raise UserError(f"{path} is not a manifest (a run's noise.npz): {error}") from None
-    check(parts["train"] is not None, f"{path} is not a manifest: it has no array 'index'.")
-    return Manifest(**fields, **parts)
+    message = f"{path} is not a manifest: it has no array 'index'."
+    train = present(parts.pop("train"), message)
+    return Manifest(**fields, train=train, **parts)
 
 
 def check_matches(manifest: Manifest, source: Source, path: str | Path) -> None:
     """Checks that a manifest was made from this very source.
+
+    Args:
+      manifest: as loaded.
+      source: the data set as it is now.
+      path: of the manifest's file, for the message.
 
     Raises:
       UserError: other classes, or another fingerprint.

@@ -37,7 +37,7 @@ def prepare(name: str, data_dir: str | None, manual_dir: str | None = None) -> s
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("name", help="builder, or builder/config")
     parser.add_argument("--data_dir", help="where TFDS keeps its data (default: its own)")
     parser.add_argument("--manual_dir", help="where files fetched by hand lie")

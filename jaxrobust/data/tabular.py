@@ -253,9 +253,9 @@ def _location(numbers: np.ndarray, scaling: str) -> tuple[np.ndarray, np.ndarray
     units = numbers / unit  # sums of squares must not overflow
     if scaling == "standard":
         scaler = StandardScaler().fit(units)
-        return scaler.mean_ * unit, scaler.scale_ * unit
+        return np.asarray(scaler.mean_) * unit, np.asarray(scaler.scale_) * unit
     scaler = RobustScaler(unit_variance=True).fit(units)
-    center, scale = scaler.center_, np.array(scaler.scale_)
+    center, scale = np.asarray(scaler.center_), np.array(scaler.scale_)
     for p in np.flatnonzero(quartiles[0] == quartiles[2]):
         apart = np.abs(units[:, p] - center[p])  # most values are one: the spread of the others
         scale[p] = 2 * np.median(apart[apart > 0]) if (apart > 0).any() else 1
@@ -266,7 +266,7 @@ def _quantiles(numbers: np.ndarray) -> np.ndarray:
     from sklearn.preprocessing import QuantileTransformer
 
     most = min(_QUANTILES, len(numbers))
-    return QuantileTransformer(n_quantiles=most, subsample=None).fit(numbers).quantiles_
+    return np.asarray(QuantileTransformer(n_quantiles=most, subsample=None).fit(numbers).quantiles_)
 
 
 def _normal_scores(filled: np.ndarray, quantiles: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from jaxrobust.data import flip_maps, label_noise, long_tail, splits, tabular
-from jaxrobust.data.examples import Source, in_memory, thumbnails
+from jaxrobust.data.examples import Source, in_memory, rows_of, thumbnails
 from jaxrobust.data.manifest import Rows
 from jaxrobust.errors import check
 
@@ -106,7 +106,7 @@ class Pool:
 
     def rows(self, positions: np.ndarray) -> Rows:
         """Returns the rows at `positions` as a manifest records them."""
-        index = self.source.train.rows[positions]
+        index = rows_of(self.source.train)[positions]
         return Rows(index, self.given[positions], self.true[positions])
 
     def add_noise(

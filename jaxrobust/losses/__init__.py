@@ -171,6 +171,9 @@ def _clipped(name: str) -> Callable[..., Any]:
 def needs(name: str) -> tuple[str, ...]:
     """Returns what the training loop passes to this loss by keyword: of "key", "class_counts".
 
+    Args:
+      name: short name of a loss.
+
     Raises:
       UserError: as `get`.
 
@@ -185,6 +188,9 @@ def settings(name: str) -> dict[str, Any]:
     """Returns what a user may set for this loss, with the defaults.
 
     Its hyper-parameters; where a schedule moves them, the schedule's own.
+
+    Args:
+      name: short name of a loss.
 
     Raises:
       UserError: as `get`.

@@ -133,7 +133,7 @@ def focal_factor(log_p: jax.Array, gamma: jax.Array) -> jax.Array:
 def _ame(log_p: jax.Array, t: jax.Array, a: Scalar, q: Scalar) -> jax.Array:
     a, q = number("a", a, log_p, at_least=0), number("q", q, log_p, at_least=1)
 
-    def of_label(log_p):  # What a label's own class adds to Σ p^q.
+    def of_label(log_p: jax.Array) -> jax.Array:  # What a label's own class adds to Σ p^q.
         return jnp.abs(jnp.exp(log_p) - a) ** q - jnp.exp(q * log_p)
 
     rest = jnp.sum(jnp.exp(q * log_p), axis=-1)

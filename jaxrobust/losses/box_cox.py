@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,7 @@ def box_cox(log_x: jax.Array, q: jax.Array) -> jax.Array:
     return log_x * _ratio(jnp.expm1, q * log_x)
 
 
-def _box_cox_jvp(primals, tangents):
+def _box_cox_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
     log_x, q = primals
     y = q * log_x
     slopes = (lambda: jnp.exp(y), lambda: log_x**2 * _expm1_slope(y))
@@ -40,7 +41,7 @@ def log_tempered_exp(x: jax.Array, c: jax.Array) -> jax.Array:
     return x * _ratio(jnp.log1p, c * x)
 
 
-def _log_tempered_exp_jvp(primals, tangents):
+def _log_tempered_exp_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
     x, c = primals
     y = c * x
     slopes = (lambda: 1 / (1 + y), lambda: x**2 * _log1p_slope(y))
@@ -50,14 +51,14 @@ def _log_tempered_exp_jvp(primals, tangents):
 log_tempered_exp.defjvp(_log_tempered_exp_jvp, symbolic_zeros=True)
 
 
-def _ratio(function: Callable, y):
+def _ratio(function: Callable, y: jax.Array) -> jax.Array:
     """function(y)/y, one at zero."""
     zero = jnp.abs(y) < jnp.finfo(y.dtype).tiny
     safe = jnp.where(zero, 1, y)
     return jnp.where(zero, 1, function(safe) / safe)
 
 
-def _expm1_slope(y):
+def _expm1_slope(y: jax.Array) -> jax.Array:
     """Derivative of expm1(y)/y."""
     near = jnp.abs(y) < _NEAR
     far = jnp.where(near, 1, y)
@@ -65,7 +66,7 @@ def _expm1_slope(y):
     return jnp.where(near, _polynomial(_EXPM1_SLOPE, jnp.where(near, y, 0)), direct)
 
 
-def _log1p_slope(y):
+def _log1p_slope(y: jax.Array) -> jax.Array:
     """Derivative of log1p(y)/y."""
     near = jnp.abs(y) < _NEAR
     far = jnp.where(near, 1, y)
@@ -73,14 +74,14 @@ def _log1p_slope(y):
     return jnp.where(near, _polynomial(_LOG1P_SLOPE, jnp.where(near, y, 0)), direct)
 
 
-def _polynomial(coefficients: Sequence[float], x):
+def _polynomial(coefficients: Sequence[float], x: Any) -> jax.Array:
     total = jnp.full_like(x, coefficients[-1])
     for coefficient in reversed(coefficients[:-1]):
         total = total * x + coefficient
     return total
 
 
-def _tangent(slopes: Sequence[Callable], tangents, like):
+def _tangent(slopes: Sequence[Callable], tangents: Any, like: Any) -> jax.Array:
     """Σ slope · tangent over those arguments that are differentiated at all."""
     total = jnp.zeros_like(like)
     for slope, tangent in zip(slopes, tangents, strict=True):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import numbers
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -64,7 +65,16 @@ def mean_absolute_error(
     Symmetric: the sum over all labels is K − 1, whatever the logits.
     Source: Ghosh et al. 2017, arXiv 1712.09482 (there without the ½).
 
-    Shapes and errors: those of `cross_entropy`; logits `[..., K]`, returns `[...]`.
+    Args:
+      logits: `[..., K]`, finite; half precision is computed in float32.
+      labels: integers `[...]` in 0…K-1, or distributions `[..., K]`.
+      where: None or bool `[...]`: False rows give 0, whatever they hold.
+
+    Returns:
+      `[...]`, one loss per example, at least float32.
+
+    Raises:
+      UserError: shapes or dtypes do not fit, or a plain-number hyper-parameter is out of range.
     """
     z, t = prepare(logits, labels, where)
     if t.ndim < z.ndim:
@@ -79,7 +89,16 @@ def reverse_cross_entropy(
 
     Symmetric. Source: Wang et al. 2019, arXiv 1908.06112.
 
-    Shapes and errors: those of `cross_entropy`; logits `[..., K]`, returns `[...]`.
+    Args:
+      logits: `[..., K]`, finite; half precision is computed in float32.
+      labels: integers `[...]` in 0…K-1, or distributions `[..., K]`.
+      where: None or bool `[...]`: False rows give 0, whatever they hold.
+
+    Returns:
+      `[...]`, one loss per example, at least float32.
+
+    Raises:
+      UserError: shapes or dtypes do not fit, or a plain-number hyper-parameter is out of range.
     """
     z, t = prepare(logits, labels, where)
     if t.ndim < z.ndim:
@@ -95,7 +114,16 @@ def normalized_cross_entropy(
 
     Source: Ma et al. 2020, arXiv 2006.13554.
 
-    Shapes and errors: those of `cross_entropy`; logits `[..., K]`, returns `[...]`.
+    Args:
+      logits: `[..., K]`, finite; half precision is computed in float32.
+      labels: integers `[...]` in 0…K-1, or distributions `[..., K]`.
+      where: None or bool `[...]`: False rows give 0, whatever they hold.
+
+    Returns:
+      `[...]`, one loss per example, at least float32.
+
+    Raises:
+      UserError: shapes or dtypes do not fit, or a plain-number hyper-parameter is out of range.
     """
     z, t = prepare(logits, labels, where)
     log_p = jax.nn.log_softmax(z)
@@ -109,10 +137,17 @@ def generalized_cross_entropy(
 
     Source: Zhang & Sabuncu 2018, arXiv 1805.07836.
 
-    Shapes and errors: those of `cross_entropy`; logits `[..., K]`, returns `[...]`.
-
     Args:
+      logits: `[..., K]`, finite; half precision is computed in float32.
+      labels: integers `[...]` in 0…K-1, or distributions `[..., K]`.
       q: 0.7 (released; CIFAR-10 and CIFAR-100), 0.6 for WebVision.
+      where: None or bool `[...]`: False rows give 0, whatever they hold.
+
+    Returns:
+      `[...]`, one loss per example, at least float32.
+
+    Raises:
+      UserError: shapes or dtypes do not fit, or a plain-number hyper-parameter is out of range.
 
     Example:
       >>> print(generalized_cross_entropy(jnp.zeros(4), 2, q=1.0))
@@ -135,11 +170,18 @@ def symmetric_cross_entropy(
 
     Source: Wang et al. 2019, arXiv 1908.06112.
 
-    Shapes and errors: those of `cross_entropy`; logits `[..., K]`, returns `[...]`.
-
     Args:
+      logits: `[..., K]`, finite; half precision is computed in float32.
+      labels: integers `[...]` in 0…K-1, or distributions `[..., K]`.
       alpha, beta: (10, 0.1) as released; CIFAR-10 (0.1, 1), CIFAR-100 (6, 0.1),
         WebVision (10, 1).
+      where: None or bool `[...]`: False rows give 0, whatever they hold.
+
+    Returns:
+      `[...]`, one loss per example, at least float32.
+
+    Raises:
+      UserError: shapes or dtypes do not fit, or a plain-number hyper-parameter is out of range.
     """
     active = cross_entropy(logits, labels, where=where)
     return _combine(alpha, active, beta, reverse_cross_entropy(logits, labels, where=where))
@@ -152,11 +194,18 @@ def taylor_cross_entropy(
 
     Source: Feng et al. 2020, "Can cross entropy loss be robust to label noise?", IJCAI.
 
-    Shapes and errors: those of `cross_entropy`; logits `[..., K]`, returns `[...]`.
-
     Args:
+      logits: `[..., K]`, finite; half precision is computed in float32.
+      labels: integers `[...]` in 0…K-1, or distributions `[..., K]`.
       order: a whole number >= 1; 18 as released. May be traced (a float is rounded); it has no
         derivative.
+      where: None or bool `[...]`: False rows give 0, whatever they hold.
+
+    Returns:
+      `[...]`, one loss per example, at least float32.
+
+    Raises:
+      UserError: shapes or dtypes do not fit, or a plain-number hyper-parameter is out of range.
     """
     z, t = prepare(logits, labels, where)
     terms = jnp.round(number("order", order, z, at_least=1)).astype(jnp.int32)
@@ -177,17 +226,24 @@ def asymmetric_generalized_cross_entropy(
 
     Source: Zhou et al. 2021, arXiv 2106.03110.
 
-    Shapes and errors: those of `cross_entropy`; logits `[..., K]`, returns `[...]`.
-
     Args:
+      logits: `[..., K]`, finite; half precision is computed in float32.
+      labels: integers `[...]` in 0…K-1, or distributions `[..., K]`.
       a, q: (3, 0.7) as released; CIFAR (0.6, 0.6), WebVision (1e-5, 0.5).
+      where: None or bool `[...]`: False rows give 0, whatever they hold.
+
+    Returns:
+      `[...]`, one loss per example, at least float32.
+
+    Raises:
+      UserError: shapes or dtypes do not fit, or a plain-number hyper-parameter is out of range.
     """
     z, t = prepare(logits, labels, where)
     a, q = number("a", a, z, at_least=0), number("q", q, z, at_least=0)
     log_a = jnp.log(a + jnp.finfo(z.dtype).tiny)
 
     # With u = log((a + p)/(a + 1)): (a + 1)^q (1 − e^(qu))/q, right for every q and tiny p.
-    def transform(log_p):
+    def transform(log_p: jax.Array) -> jax.Array:
         return box_cox(jnp.logaddexp(log_a, log_p) - jnp.log1p(a), q)
 
     value = expect_log_p(z, t, transform)
@@ -206,10 +262,17 @@ def normalized_and_reverse_cross_entropy(
 
     Source: Ma et al. 2020, arXiv 2006.13554.
 
-    Shapes and errors: those of `cross_entropy`; logits `[..., K]`, returns `[...]`.
-
     Args:
+      logits: `[..., K]`, finite; half precision is computed in float32.
+      labels: integers `[...]` in 0…K-1, or distributions `[..., K]`.
       alpha, beta: (10, 0.1) as released and for CIFAR-100; CIFAR-10 (1, 1), WebVision (50, 0.1).
+      where: None or bool `[...]`: False rows give 0, whatever they hold.
+
+    Returns:
+      `[...]`, one loss per example, at least float32.
+
+    Raises:
+      UserError: shapes or dtypes do not fit, or a plain-number hyper-parameter is out of range.
     """
     active = normalized_cross_entropy(logits, labels, where=where)
     return _combine(alpha, active, beta, reverse_cross_entropy(logits, labels, where=where))
@@ -229,11 +292,18 @@ def normalized_and_asymmetric_cross_entropy(
 
     Source: Zhou et al. 2021, arXiv 2106.03110.
 
-    Shapes and errors: those of `cross_entropy`; logits `[..., K]`, returns `[...]`.
-
     Args:
+      logits: `[..., K]`, finite; half precision is computed in float32.
+      labels: integers `[...]` in 0…K-1, or distributions `[..., K]`.
       alpha, beta, a, q: (10, 0.1, 3, 0.7) as released; CIFAR-10 (1, 4, 6, 1.5),
         CIFAR-100 (10, 0.1, 1.8, 3), WebVision (50, 0.1, 2.5, 3).
+      where: None or bool `[...]`: False rows give 0, whatever they hold.
+
+    Returns:
+      `[...]`, one loss per example, at least float32.
+
+    Raises:
+      UserError: shapes or dtypes do not fit, or a plain-number hyper-parameter is out of range.
     """
     active = normalized_cross_entropy(logits, labels, where=where)
     passive = asymmetric_generalized_cross_entropy(logits, labels, a=a, q=q, where=where)
@@ -247,15 +317,22 @@ def focal(
 
     Source: Lin et al. 2017, arXiv 1708.02002.
 
-    Shapes and errors: those of `cross_entropy`; logits `[..., K]`, returns `[...]`.
-
     Args:
+      logits: `[..., K]`, finite; half precision is computed in float32.
+      labels: integers `[...]` in 0…K-1, or distributions `[..., K]`.
       gamma: 2 in the paper; long-tailed CIFAR is usually reported with 1.
+      where: None or bool `[...]`: False rows give 0, whatever they hold.
+
+    Returns:
+      `[...]`, one loss per example, at least float32.
+
+    Raises:
+      UserError: shapes or dtypes do not fit, or a plain-number hyper-parameter is out of range.
     """
     z, t = prepare(logits, labels, where)
     gamma = number("gamma", gamma, z, at_least=0)
 
-    def value(log_p):
+    def value(log_p: jax.Array) -> jax.Array:
         # 1 − p is zero or at least about eps: the floor only keeps powers below one finite.
         miss = jnp.maximum(-jnp.expm1(log_p), jnp.finfo(z.dtype).eps ** 2)
         return miss**gamma * log_p
@@ -268,7 +345,7 @@ def _combine(alpha: Scalar, active: jax.Array, beta: Scalar, passive: jax.Array)
     return alpha * active + beta * passive
 
 
-def _taylor_polynomial(log_p, order):
+def _taylor_polynomial(log_p: jax.Array, order: int) -> jax.Array:
     """Σ (1 − p)ⁱ / i for i = 1…order, a number known at compile time: a multiply-add per term."""
     miss = -jnp.expm1(log_p)
     series = jnp.zeros_like(miss)
@@ -278,11 +355,11 @@ def _taylor_polynomial(log_p, order):
 
 
 @jax.custom_jvp
-def _taylor_series(log_p, order):
+def _taylor_series(log_p: jax.Array, order: int) -> jax.Array:
     """Σ (1 − p)ⁱ / i for i = 1…order. The loop's length is data, so its derivative is by hand."""
     miss = -jnp.expm1(log_p)
 
-    def add(i, carry):
+    def add(i: jax.Array, carry: Any) -> tuple[Any, Any]:
         power, total = carry
         power = power * miss
         return power, total + power / i
@@ -292,7 +369,7 @@ def _taylor_series(log_p, order):
 
 
 @_taylor_series.defjvp
-def _taylor_series_jvp(primals, tangents):
+def _taylor_series_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
     # d/d log p = −p Σ (1 − p)^(i−1) = (1 − p)^order − 1.
     log_p, order = primals
     p = jnp.minimum(jnp.exp(log_p), 1 - jnp.finfo(log_p.dtype).eps)

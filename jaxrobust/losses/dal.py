@@ -30,11 +30,18 @@ def dynamics_aware(
 
     Source: Li et al. 2023, arXiv 2303.11562. The program's first upload bootstrapped hard.
 
-    Shapes and errors: those of `cross_entropy`; logits `[..., K]`, returns `[...]`.
-
     Args:
+      logits: `[..., K]`, finite; half precision is computed in float32.
+      labels: integers `[...]` in 0…K-1, or distributions `[..., K]`.
       q, lamb: the defaults are those of the released schedule's first epoch.
       hard: bootstrap with −maxₖ log pₖ, cross-entropy to the arg-max, instead of the entropy.
+      where: None or bool `[...]`: False rows give 0, whatever they hold.
+
+    Returns:
+      `[...]`, one loss per example, at least float32.
+
+    Raises:
+      UserError: shapes or dtypes do not fit, or a plain-number hyper-parameter is out of range.
     """
     z, t = prepare(logits, labels, where)
     q, lamb = number("q", q, z, at_least=0), number("lamb", lamb, z, at_least=0)
@@ -55,6 +62,7 @@ def dal_schedule(
 
     Args:
       epoch: i, shape [], 0…E-1; may be traced.
+      epochs: E, of the whole training.
       q_start, q_end: (0.6, 1.5) as released for CIFAR, (0.4, 1.5) for WebVision.
 
     Returns: the pair (q, lamb).
@@ -78,9 +86,17 @@ def dal_schedule(
 
 
 def ce_sr_schedule(epoch: Scalar, *, lamb: Scalar = 8.0, rho: Scalar = 1.02) -> Scalar:
-    """λ of epoch i for sparse regularization: λ ρⁱ; `epoch`, shape [], may be traced.
+    """λ of epoch i for sparse regularization: λ ρⁱ.
 
     Source: Zhou et al. 2021, arXiv 2108.00192.
+
+    Args:
+      epoch: i, shape [], from 0; may be traced.
+      lamb: λ in the first epoch.
+      rho: ρ, the factor per epoch.
+
+    Returns:
+      λ ρⁱ, shape [].
 
     Example:
       >>> print(ce_sr_schedule(2, lamb=2.0, rho=3.0))

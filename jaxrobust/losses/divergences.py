@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from jaxrobust.errors import check
@@ -44,12 +45,19 @@ def jensen_shannon(
 
     Source: Englesson & Azizpour 2021, arXiv 2105.04522.
 
-    Shapes and errors: those of `cross_entropy`; logits `[..., K]`, returns `[...]`.
-
     Args:
+      logits: `[..., K]`, finite; half precision is computed in float32.
+      labels: integers `[...]` in 0…K-1, or distributions `[..., K]`.
       pi: strictly between 0 and 1. 0.5 as released; CIFAR-10: symmetric noise of 20–40 % 0.7,
         60–80 % 0.9, asymmetric 0.3; CIFAR-100: symmetric 0.1 to 0.5, asymmetric 0.5;
         WebVision 0.1.
+      where: None or bool `[...]`: False rows give 0, whatever they hold.
+
+    Returns:
+      `[...]`, one loss per example, at least float32.
+
+    Raises:
+      UserError: shapes or dtypes do not fit, or a plain-number hyper-parameter is out of range.
     """
     z, t = prepare(logits, labels, where)
     pi = number("pi", pi, z, above=0, below=1)
@@ -129,7 +137,7 @@ def _view_weights(weights: ArrayLike | None, views: int, dtype: Any) -> jax.Arra
         f"weights must have shape [{views + 1}], the label's and {views} views';"
         f" got {list(w.shape)}.",
     )
-    if not isinstance(w, jax.core.Tracer):
+    if not isinstance(w, Tracer):
         fits = bool((np.asarray(w) > 0).all()) and abs(float(np.sum(np.asarray(w))) - 1) < 1e-3
         check(fits, f"weights must be positive and sum to 1; got {np.asarray(w).tolist()}.")
     return w
@@ -151,13 +159,20 @@ def bi_tempered_logistic(
 
     Source: Amid et al. 2019, arXiv 1906.03361.
 
-    Shapes and errors: those of `cross_entropy`; logits `[..., K]`, returns `[...]`.
-
     Args:
+      logits: `[..., K]`, finite; half precision is computed in float32.
+      labels: integers `[...]` in 0…K-1, or distributions `[..., K]`.
       t1: at least 0 and below 2; 0.7 as released.
       t2: at least 1; 1.5 as released.
       num_iters: fixed-point iterations for the normalizer (static), differentiated through;
         5 as released, after which p̂ sums to 1 within about 1e-3 (4e-2 for sharp logits).
+      where: None or bool `[...]`: False rows give 0, whatever they hold.
+
+    Returns:
+      `[...]`, one loss per example, at least float32.
+
+    Raises:
+      UserError: shapes or dtypes do not fit, or a plain-number hyper-parameter is out of range.
     """
     z, t = prepare(logits, labels, where)
     power = _whole_power(t2)
@@ -188,12 +203,19 @@ def sparse_regularized_cross_entropy(
 
     Source: Zhou et al. 2021, arXiv 2108.00192. Logits shorter than 1e-3 count as that long.
 
-    Shapes and errors: those of `cross_entropy`; logits `[..., K]`, returns `[...]`.
-
     Args:
+      logits: `[..., K]`, finite; half precision is computed in float32.
+      labels: integers `[...]` in 0…K-1, or distributions `[..., K]`.
       tau, p, lamb: (0.5, 0.01, 8) as released, λ times ρ = 1.02 every epoch
         (`ce_sr_schedule`). (τ, p, λ, ρ): CIFAR-10 (0.5, 0.1, 1.2, 1.03),
         CIFAR-100 (0.5, 0.01, 4 or 10, 1.02), WebVision (0.5, 0.01, 2, 1.02).
+      where: None or bool `[...]`: False rows give 0, whatever they hold.
+
+    Returns:
+      `[...]`, one loss per example, at least float32.
+
+    Raises:
+      UserError: shapes or dtypes do not fit, or a plain-number hyper-parameter is out of range.
     """
     z, t = prepare(logits, labels, where)
     tau, p = number("tau", tau, z, above=0), number("p", p, z, above=0)
@@ -209,7 +231,7 @@ def _whole_power(t: Scalar) -> int | None:
     """Returns 1/(1 − t) where it is known and a whole number: exp_t(x) = (1 + (1 − t) x)^that."""
     if not isinstance(t, numbers.Real) or t <= 1:
         return None
-    power = 1 / (1 - t)
+    power = 1 / (1 - float(t))
     return round(power) if abs(power - round(power)) < 1e-9 and power >= -16 else None
 
 
@@ -236,7 +258,7 @@ def _log_tempered_softmax(
         log_z = _log_normalizer(x, power, num_iters)
         scale = jnp.exp(log_z / power)
 
-    def log_p(labels):
+    def log_p(labels: Any) -> jax.Array:
         if labels is not None:
             return log_tempered_exp(scale[..., 0] * pick(x, labels), c) - log_z[..., 0]
         if power is None:
@@ -253,7 +275,7 @@ def _log_normalizer(x: jax.Array, power: int, num_iters: int) -> jax.Array:
 
 
 @_log_normalizer.defjvp
-def _log_normalizer_jvp(power, num_iters, primals, tangents):
+def _log_normalizer_jvp(power: int, num_iters: int, primals: Any, tangents: Any) -> Any:
     """Its derivative: one weight per logit, summed over the iterations in a single pass.
 
     dZᵢ = Σₖ wᵢₖ (sᵢ dxₖ + xₖ dsᵢ) with wᵢ = (1 + c sᵢ x)^(power − 1), and dsᵢ₊₁ = c sᵢ₊₁ dZᵢ/Zᵢ.
@@ -270,7 +292,7 @@ def _log_normalizer_jvp(power, num_iters, primals, tangents):
     return _log_normalizer(x, power, num_iters), jnp.sum(slope * dx, axis=-1, keepdims=True)
 
 
-def _totals(x, power, num_iters):
+def _totals(x: jax.Array, power: int, num_iters: int) -> Any:
     """Returns the scales s and the sums Z, each `[..., 1]`, of all iterations."""
     scales, totals = [jnp.ones_like(x[..., :1])], []
     for _ in range(num_iters + 1):
@@ -280,5 +302,5 @@ def _totals(x, power, num_iters):
     return scales[:-1], totals
 
 
-def _safe_log(x):
+def _safe_log(x: Any) -> jax.Array:
     return jnp.log(jnp.maximum(x, jnp.finfo(x.dtype).tiny))

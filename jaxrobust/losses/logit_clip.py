@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -72,7 +73,15 @@ def clip_logits(
 def clipped_loss(base: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     """Returns `base` with the keywords `tau`, `p` and `threshold` of `clip_logits` added."""
 
-    def loss(logits, labels, *, tau=1.0, p=2.0, threshold=None, **hyper):
+    def loss(
+        logits: Any,
+        labels: Any,
+        *,
+        tau: Scalar = 1.0,
+        p: Scalar = 2.0,
+        threshold: Any = None,
+        **hyper: Any,
+    ) -> jax.Array:
         return clip_logits(base, tau, p=p, threshold=threshold)(logits, labels, **hyper)
 
     own = [q for q in inspect.signature(loss).parameters.values() if q.kind is q.KEYWORD_ONLY]

@@ -39,10 +39,18 @@ def label_distribution_aware_margin(
     Meant for normalized logits (cosines of features and class weights).
     Source: Cao et al. 2019 (LDAM), arXiv 1906.07413.
 
-    Shapes and errors: those of `cross_entropy`; logits `[..., K]`, returns `[...]`.
-
     Args:
+      logits: `[..., K]`, finite; half precision is computed in float32.
+      labels: integers `[...]` in 0…K-1, or distributions `[..., K]`.
+      class_counts: `[K]`, training examples of each given class.
       max_margin, scale: 0.5 and 30 as released.
+      where: None or bool `[...]`: False rows give 0, whatever they hold.
+
+    Returns:
+      `[...]`, one loss per example, at least float32.
+
+    Raises:
+      UserError: shapes or dtypes do not fit, or a plain-number hyper-parameter is out of range.
     """
     z, t = prepare(logits, labels, where)
     max_margin, scale = number("max_margin", max_margin, z), number("scale", scale, z, above=0)
@@ -64,10 +72,18 @@ def logit_adjusted(
 
     Source: Menon et al. 2021, arXiv 2007.07314.
 
-    Shapes and errors: those of `cross_entropy`; logits `[..., K]`, returns `[...]`.
-
     Args:
+      logits: `[..., K]`, finite; half precision is computed in float32.
+      labels: integers `[...]` in 0…K-1, or distributions `[..., K]`.
+      class_counts: `[K]`, training examples of each given class.
       tau: 1, for which the loss is consistent for the balanced error.
+      where: None or bool `[...]`: False rows give 0, whatever they hold.
+
+    Returns:
+      `[...]`, one loss per example, at least float32.
+
+    Raises:
+      UserError: shapes or dtypes do not fit, or a plain-number hyper-parameter is out of range.
     """
     z, t = prepare(logits, labels, where)
     tau = number("tau", tau, z)
@@ -83,7 +99,17 @@ def balanced_softmax(
 
     Equal to `logit_adjusted` with τ = 1. Source: Ren et al. 2020, arXiv 2007.10740.
 
-    Shapes and errors: those of `cross_entropy`; logits `[..., K]`, returns `[...]`.
+    Args:
+      logits: `[..., K]`, finite; half precision is computed in float32.
+      labels: integers `[...]` in 0…K-1, or distributions `[..., K]`.
+      class_counts: `[K]`, training examples of each given class.
+      where: None or bool `[...]`: False rows give 0, whatever they hold.
+
+    Returns:
+      `[...]`, one loss per example, at least float32.
+
+    Raises:
+      UserError: shapes or dtypes do not fit, or a plain-number hyper-parameter is out of range.
     """
     return logit_adjusted(logits, labels, class_counts=class_counts, tau=1.0, where=where)
 
@@ -96,6 +122,9 @@ def effective_number_weights(class_counts: ArrayLike, beta: Scalar = 0.9999) -> 
     Args:
       class_counts: `[K]`.
       beta: at least 0 and below 1; 0 gives equal weights, β → 1 the inverse of the class size.
+
+    Returns:
+      `[K]`, at least float32.
 
     Raises:
       UserError: `class_counts` is not `[K]`, or beta is out of range.
@@ -120,7 +149,15 @@ def effective_number_weights(class_counts: ArrayLike, beta: Scalar = 0.9999) -> 
 def deferred_weights(epoch: Scalar, start_epoch: Scalar, class_weights: ArrayLike) -> jax.Array:
     """Deferred re-weighting (DRW): ones before `start_epoch`, then `class_weights` `[K]`.
 
-    `epoch` may be traced. Source: Cao et al. 2019, arXiv 1906.07413.
+    Source: Cao et al. 2019, arXiv 1906.07413.
+
+    Args:
+      epoch: shape [], from 0; may be traced.
+      start_epoch: the first epoch with weights.
+      class_weights: `[K]`, see `effective_number_weights`.
+
+    Returns:
+      `[K]`.
 
     Example:
       >>> print(deferred_weights(79, 80, jnp.array([0.5, 1.5])))

@@ -197,22 +197,44 @@ def _zeros(labels: jax.Array, num_classes: int) -> jax.Array:
     return jnp.zeros((*labels.shape, num_classes))
 
 
-def _update_elr(rows, logits, *, epoch, beta=0.7, lamb=3.0):
+def _update_elr(
+    rows: jax.Array, logits: Any, *, epoch: jax.Array, beta: float = 0.7, lamb: float = 3.0
+) -> jax.Array:
     del epoch, lamb
     return elr_update(rows, logits, beta=beta)
 
 
-def _elr(logits, labels, *, rows, epoch, where=None, beta=0.7, lamb=3.0):
+def _elr(
+    logits: Any,
+    labels: Any,
+    *,
+    rows: jax.Array,
+    epoch: jax.Array,
+    where: Any = None,
+    beta: float = 0.7,
+    lamb: float = 3.0,
+) -> jax.Array:
     del epoch, beta
     return elr(logits, labels, targets=rows, lamb=lamb, where=where)
 
 
-def _update_selc(rows, logits, *, epoch, momentum=0.9, es=40):
+def _update_selc(
+    rows: jax.Array, logits: Any, *, epoch: jax.Array, momentum: float = 0.9, es: int = 40
+) -> jax.Array:
     moved = selc_update(rows, logits, momentum=momentum)
     return jnp.where(epoch >= es, moved, rows)
 
 
-def _selc(logits, labels, *, rows, epoch, where=None, momentum=0.9, es=40):
+def _selc(
+    logits: Any,
+    labels: Any,
+    *,
+    rows: jax.Array,
+    epoch: jax.Array,
+    where: Any = None,
+    momentum: float = 0.9,
+    es: int = 40,
+) -> jax.Array:
     del momentum
     return selc(logits, labels, targets=rows, corrected=epoch >= es, where=where)
 

@@ -30,16 +30,21 @@ def negative_learning(
 
     Source: Kim et al. 2019 (NLNL), arXiv 1908.07387.
 
-    Shapes and errors: those of `cross_entropy`; logits `[..., K]`, returns `[...]`.
-
     Args:
+      logits: `[..., K]`, finite; half precision is computed in float32.
+      labels: integers `[...]` in 0…K-1, or distributions `[..., K]`.
       key: PRNG key to draw with, or None if `complementary_labels` is given.
       class_counts: None (all weights 1) or `[K]` training examples of each given class.
       num_negatives: M, how many to draw (static); 110 as released and for CIFAR-100,
         1 for CIFAR-10.
       complementary_labels: None or integers `[..., M]` in 0…K-1, used instead of drawing.
+      where: None or bool `[...]`: False rows give 0, whatever they hold.
+
+    Returns:
+      `[...]`, one loss per example, at least float32.
 
     Raises:
+      UserError: shapes or dtypes do not fit, or a plain-number hyper-parameter is out of range.
       UserError: not exactly one of `key` and `complementary_labels` is given.
 
     Example:

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from jaxrobust.errors import UserError, check
@@ -103,7 +104,7 @@ def _floating(array: jax.Array) -> bool:
 
 def _check_values(labels: ArrayLike, where: ArrayLike | None, classes: int) -> None:
     """Raises `UserError` for labels that no example can have, where they are concrete."""
-    if isinstance(labels, jax.core.Tracer) or isinstance(where, jax.core.Tracer):
+    if isinstance(labels, Tracer) or isinstance(where, Tracer):
         return
     labels = np.asarray(labels)
     kept = np.ones((), bool) if where is None else np.asarray(where)
@@ -290,6 +291,9 @@ def mean(
       weights: None or `[...]`, the same shape.
       where: None or bool `[...]`, the same shape; what is left out may be NaN.
       divisor: None or a scalar.
+
+    Returns:
+      A scalar.
 
     Raises:
       UserError: the shapes differ (`[B]` against `[B, 1]` is an error, not `[B, B]`).

@@ -194,7 +194,7 @@ def _step(network, loss, optimizer, weak, strong, settings, mixup_alpha):
                 return weight * value
 
             value = value_of(labels, weight)
-            if partner is not None:
+            if partner is not None and share is not None:
                 other = value_of(labels[partner], weight[partner])
                 value = share * value + (1 - share) * other
             return mean_loss(value, batch)

@@ -8,7 +8,7 @@ Source: Jiang et al. 2022 (AAAI), arXiv 2201.00849; defaults are those of the re
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,8 @@ import optax
 
 from jaxrobust import losses
 from jaxrobust.data import batches
+from jaxrobust.data.batches import Batch
+from jaxrobust.errors import present
 from jaxrobust.methods.method import Method, Pass, Stage, StepInfo, TrainState, View
 from jaxrobust.methods.reweighting import Allocation
 from jaxrobust.methods.updates import mean_loss, plain_update, put_rows
@@ -84,11 +86,13 @@ def probe_stages(
     """
     rows = jnp.arange(num_examples, dtype=jnp.int32)
 
-    def step(state, batch, meta_batch, key, epoch):
+    def step(
+        state: TrainState, batch: Batch, meta_batch: Batch | None, key: jax.Array, epoch: jax.Array
+    ) -> tuple[TrainState, StepInfo]:
         del meta_batch
         labels, where = batch["labels"], batch["where"]
 
-        def loss(logits):
+        def loss(logits: jax.Array) -> jax.Array:
             return mean_loss(losses.cross_entropy(logits, labels, where=where), batch)
 
         x = view(key, batch["x"])
@@ -98,8 +102,8 @@ def probe_stages(
         state = state._replace(memory=state.memory | {"curves": curves})
         return state, StepInfo(logits, {"loss": value})
 
-    def stage(name, epochs, batch_size, leaves=()):
-        def order(state, key, epoch):
+    def stage(name: str, epochs: int, batch_size: int, leaves: tuple[str, ...] = ()) -> Stage:
+        def order(state: TrainState, key: jax.Array, epoch: jax.Array) -> batches.Order:
             del state, epoch
             return batches.shuffled(key, rows, batch_size)
 
@@ -122,7 +126,7 @@ def class_means(curves: jax.Array, labels: jax.Array, num_classes: int) -> jax.A
     n = labels.shape[0]
     counts = jnp.maximum(jnp.bincount(labels, length=num_classes), 1)
 
-    def at_epoch(t):
+    def at_epoch(t: jax.Array) -> jax.Array:
         column = jax.lax.dynamic_index_in_dim(curves, t, 1, keepdims=False)[:n]
         return jax.ops.segment_sum(column.astype(jnp.float32), labels, num_classes) / counts
 
@@ -143,7 +147,7 @@ def curves_of(start: int, end: int) -> Callable[..., dict]:
     Less the mean curve of the given class: what `objectives.class_centred` does to all at once.
     """
 
-    def attributes(memory, batch):
+    def attributes(memory: dict[str, Any], batch: Batch) -> Batch:
         curve = jnp.take(memory["curves"], batch["index"], axis=0).astype(jnp.float32)
         curve = curve - jnp.take(memory["class_means"], batch["labels"], axis=0)
         return batch | {"curve": curve[:, start:end]}
@@ -154,7 +158,7 @@ def curves_of(start: int, end: int) -> Callable[..., dict]:
 def mean_of_curves(num_examples: int, start: int, end: int) -> Callable[..., jax.Array]:
     """Returns `scores(memory) -> float32 [N]`, the mean loss over a curve; low where clean."""
 
-    def scores(memory):
+    def scores(memory: dict[str, Any]) -> jax.Array:
         return jnp.mean(memory["curves"][:num_examples, start:end], 1, dtype=jnp.float32)
 
     return scores
@@ -179,18 +183,26 @@ def curvenet(
     Source: Jiang et al. 2022, arXiv 2201.00849.
 
     Args:
+      network: of the probe, see `jaxrobust.networks`.
       allocate: whose `first_epoch` is the number of epochs of the probe, with `curves_of`.
       view: of the training examples.
       labels: int32 [N], given.
+      num_classes: K.
       epochs: of the second training; `learn_epochs` of them learn the weights.
       probe, probe_optimizer: of the first training; the latter's state must be of the same
         structure as the allocation's. None: there are `curves`.
       curves: [N, T], of another training.
       curves_dtype: float16 or float32.
     """
-    n, length = len(labels), probe.epochs if curves is None else curves.shape[1]
+    n, probing = len(labels), ()
+    if curves is not None:
+        length = curves.shape[1]
+    else:
+        message = "curvenet: give a probe with its optimizer, or curves."
+        probe, probe_optimizer = present(probe, message), present(probe_optimizer, message)
+        length, probing = probe.epochs, probe_stages(network, probe_optimizer, view, probe, n)
 
-    def init(key):
+    def init(key: jax.Array) -> TrainState:
         state = allocate.init(key)
         memory = state.memory | {
             "curves": empty_curves(n, length, curves_dtype),
@@ -198,7 +210,7 @@ def curvenet(
         }
         return state._replace(memory=memory)
 
-    def begin(state, key):
+    def begin(state: TrainState, key: jax.Array) -> TrainState:
         """The fresh network, optimizer and objective; the curves and their mean by class."""
         fresh, found = allocate.init(key), state.memory["curves"]
         if curves is not None:
@@ -211,10 +223,8 @@ def curvenet(
         }
         return fresh._replace(step=state.step, memory=memory)
 
-    def report(state: TrainState):
+    def report(state: TrainState) -> dict[str, Any]:
         return allocate.report(state) | {"curves": state.memory["curves"]}  # Uncut: no copy.
 
-    stages = allocate.stages(epochs, learn_epochs, start=begin)
-    if curves is None:
-        stages = probe_stages(network, probe_optimizer, view, probe, n) + stages
+    stages = probing + allocate.stages(epochs, learn_epochs, start=begin)
     return Method(init, stages, report, spread=("curves",))

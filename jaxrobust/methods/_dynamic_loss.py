@@ -17,9 +17,10 @@ from jaxrobust import losses
 from jaxrobust.augment.views import mix, mixup_pairs
 from jaxrobust.bilevel import Bilevel
 from jaxrobust.data import batches
+from jaxrobust.data.batches import Batch
 from jaxrobust.errors import check
 from jaxrobust.methods.metadata import Sampling, low_loss, sizes
-from jaxrobust.methods.method import Method, Pass, Stage, StepInfo, View
+from jaxrobust.methods.method import Method, Pass, Stage, Step, StepInfo, TrainState, View
 from jaxrobust.methods.updates import (
     bilevel_start,
     due,
@@ -49,7 +50,11 @@ def dynamic_loss_steps(
     Args:
       num_examples: N.
       class_counts: int [K], of the given labels.
-      chosen: how metadata are chosen.
+      batch_size: examples per step.
+      epochs: in all, `warmup_epochs` of them warm-up.
+      warmup_epochs: epochs before the first meta-step.
+      chosen: how the meta set is chosen.
+      fine_tune: whether an epoch ends with a pass over its meta set.
 
     Raises:
       UserError: a class that is too small to take metadata from.
@@ -100,6 +105,9 @@ def dynamic_loss(
       example: one raw batch, for its shape.
       labels: int32 [N], given labels of the training data.
       class_counts: int [K], their numbers.
+      batch_size: examples per step.
+      meta_batch_size: examples of the meta set per step.
+      num_ranks: R.
       epochs: in all, `warmup_epochs` of them warm-up.
       fit_steps: the corrector is fitted during the first so many steps.
       chosen: see `Sampling`.
@@ -120,21 +128,21 @@ def dynamic_loss(
     left = n - metadata.size
     check(
         left >= batch_size,
-        f"train.batch_size={batch_size} exceeds the {left} examples left beside the metadata.",
+        f"train.batch_size={batch_size} exceeds the {left} examples outside the meta set.",
     )
 
-    def init(key):
+    def init(key: jax.Array) -> TrainState:
         memory = {"rank": jnp.zeros((n,), jnp.int32), "prediction": labels} | metadata.memory
         return bilevel_start(network, bilevel, strong, example, key, memory)
 
-    def all_rows(state, key, epoch):
+    def all_rows(state: TrainState, key: jax.Array, epoch: jax.Array) -> batches.Order:
         return batches.shuffled(key, jnp.arange(n, dtype=jnp.int32), batch_size)
 
-    def split_rows(state, key, epoch):
+    def split_rows(state: TrainState, key: jax.Array, epoch: jax.Array) -> batches.Order:
         train, meta = state.memory["train_rows"], state.memory["meta_rows"]
         return batches.with_metadata(key, train, meta, batch_size, meta_batch_size)
 
-    def meta_rows(state, key, epoch):
+    def meta_rows(state: TrainState, key: jax.Array, epoch: jax.Array) -> batches.Order:
         size = min(batch_size, metadata.size)
         return batches.shuffled(key, state.memory["meta_rows"], size)
 
@@ -154,7 +162,7 @@ def dynamic_loss(
     return Method(init, stages, partial(_report, objective, labels))
 
 
-def _report(objective, labels, state):
+def _report(objective: Any, labels: jax.Array, state: TrainState) -> dict[str, Any]:
     """What has been learned, see `Method`."""
     memory = state.memory
     rank_weights = objective.rank_weights(state.meta_params)
@@ -172,12 +180,21 @@ def _report(objective, labels, state):
 _LOSS = 1000  # Folded into a step's key for the loss; views fold in 0, 1, ...
 
 
-def _with_rank(batch, memory):
+def _with_rank(batch: Batch, memory: dict[str, Any]) -> Batch:
     return batch | {"rank": jnp.take(memory["rank"], batch["index"])}
 
 
-def warm_up_step(network, objective, optimizer, meta_optimizer, strong, fit_steps):
-    def step(state, batch, meta_batch, key, epoch):
+def warm_up_step(
+    network: Network,
+    objective: Any,
+    optimizer: optax.GradientTransformation,
+    meta_optimizer: optax.GradientTransformation,
+    strong: View,
+    fit_steps: int,
+) -> Step:
+    def step(
+        state: TrainState, batch: Batch, meta_batch: Batch | None, key: jax.Array, epoch: jax.Array
+    ) -> tuple[TrainState, StepInfo]:
         del meta_batch, epoch
         labels, where = batch["labels"], batch["where"]
         fits = state.step < fit_steps
@@ -197,7 +214,14 @@ def warm_up_step(network, objective, optimizer, meta_optimizer, strong, fit_step
     return step
 
 
-def _fit(objective, meta_optimizer, state, logits, batch, fits):
+def _fit(
+    objective: Any,
+    meta_optimizer: optax.GradientTransformation,
+    state: TrainState,
+    logits: jax.Array,
+    batch: Batch,
+    fits: jax.Array,
+) -> tuple[TrainState, jax.Array]:
     """One step of the corrector towards trusting the given labels; none once `fits` is False.
 
     The margins stay as they are, whatever the optimizer's weight decay, and where they have an
@@ -205,7 +229,7 @@ def _fit(objective, meta_optimizer, state, logits, batch, fits):
     """
     batch, phi = _with_rank(batch, state.memory), state.meta_params
 
-    def loss(phi):
+    def loss(phi: Any) -> jax.Array:
         return losses.mean(objective.fitting_loss(phi, logits, batch), where=batch["where"])
 
     value, grads = jax.value_and_grad(loss)(phi)
@@ -222,8 +246,12 @@ def _fit(objective, meta_optimizer, state, logits, batch, fits):
     return state._replace(meta_params=phi, meta_opt_state=opt_state), value
 
 
-def bilevel_step(bilevel, weak, strong, mixup_alpha, meta_every):
-    def step(state, batch, meta_batch, key, epoch):
+def bilevel_step(
+    bilevel: Bilevel, weak: View, strong: View, mixup_alpha: float | None, meta_every: int
+) -> Step:
+    def step(
+        state: TrainState, batch: Batch, meta_batch: Batch | None, key: jax.Array, epoch: jax.Array
+    ) -> tuple[TrainState, StepInfo]:
         weak_key, strong_key, meta_key, mix_key, draw_key, loss_key = jax.random.split(key, 6)
         batch = _with_rank(batch, state.memory) | {"epoch": epoch, "key": loss_key}
         look_ahead = batch | {"x": weak(weak_key, batch["x"])}
@@ -235,6 +263,7 @@ def bilevel_step(bilevel, weak, strong, mixup_alpha, meta_every):
                 "mix_partner": partner,
                 "mix_share": share,
             }
+        assert meta_batch is not None
         meta_batch = meta_batch | {"x": strong(meta_key, meta_batch["x"])}
         state, info = bilevel.step(
             state, batch, meta_batch, draw_key, due(epoch, meta_every), look_ahead=look_ahead
@@ -244,8 +273,12 @@ def bilevel_step(bilevel, weak, strong, mixup_alpha, meta_every):
     return step
 
 
-def fine_tune_step(network, objective, optimizer, strong):
-    def step(state, batch, meta_batch, key, epoch):
+def fine_tune_step(
+    network: Network, objective: Any, optimizer: optax.GradientTransformation, strong: View
+) -> Step:
+    def step(
+        state: TrainState, batch: Batch, meta_batch: Batch | None, key: jax.Array, epoch: jax.Array
+    ) -> tuple[TrainState, StepInfo]:
         del meta_batch
         phi, loss_key = state.meta_params, jax.random.fold_in(key, _LOSS)
         batch = batch | {"epoch": epoch, "key": loss_key}

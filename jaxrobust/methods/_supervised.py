@@ -13,8 +13,9 @@ import optax
 from jaxrobust import losses
 from jaxrobust.augment.views import mix, mixup_pairs
 from jaxrobust.data import batches
+from jaxrobust.data.batches import Batch
 from jaxrobust.errors import check
-from jaxrobust.methods.method import Method, Pass, Stage, StepInfo, View
+from jaxrobust.methods.method import Method, Pass, Stage, StepInfo, TrainState, View
 from jaxrobust.methods.updates import mean_loss, plain_start, plain_update, put_rows
 from jaxrobust.networks import Network
 
@@ -52,7 +53,7 @@ def make_memory(
         return None
     memory = losses.MEMORY_LOSSES[name]
 
-    def init():
+    def init() -> Any:
         rows = memory.init(labels, num_classes)
         padding = -len(rows) % _ROWS  # for any usual number of devices to share them
         return jnp.pad(rows, [(0, padding)] + [(0, 0)] * (rows.ndim - 1))
@@ -81,7 +82,12 @@ def make_loss(
       hyper: the user's hyper-parameters; those left out take the loss's own defaults.
       epochs: for the schedule of losses that change while training.
       class_counts: int [K], given labels in the training data.
+      reweight_from: epoch from which examples are weighted by class; None: never.
+      reweight_beta: beta of the effective number, see `losses.effective_number_weights`.
       logit_clip: None, or the bound on the norm of the logits, see `losses.clip_logits`.
+
+    Returns:
+      The loss, see `LossOfEpoch`.
 
     Raises:
       UserError: a hyper-parameter that the loss does not take.
@@ -101,7 +107,15 @@ def make_loss(
     fixed = {"class_counts": class_counts} if "class_counts" in needs else {}
     class_weights = losses.effective_number_weights(class_counts, beta=reweight_beta)
 
-    def loss(logits, labels, *, epoch, key, where=None, rows=None):
+    def loss(
+        logits: jax.Array,
+        labels: jax.Array,
+        *,
+        epoch: jax.Array,
+        key: jax.Array,
+        where: jax.Array | None = None,
+        rows: jax.Array | None = None,
+    ) -> jax.Array:
         check(
             not remembers or rows is not None,
             f"Loss {name!r} has a memory per example, which method.name=supervised keeps.",
@@ -149,6 +163,9 @@ def supervised(
       view: `view(key, x) -> x`, augmentation and normalization.
       example: one batch of raw examples [B, ...], for its shape.
       num_examples: rows 0 ... num_examples-1 of the data are trained on.
+      batch_size: examples per step.
+      epochs: passes over the data.
+      drop_last: whether the last, short batch of an epoch is left out.
       memory: of a loss that has one; its rows are moved with every batch's logits, by index, and
         the loss is given the moved ones.
       mixup_alpha: of Beta(alpha, alpha), from which s comes; None: no mixup.
@@ -158,31 +175,42 @@ def supervised(
     """
     check(batch_size <= num_examples, f"batch_size={batch_size} exceeds {num_examples} examples.")
 
-    def init(key):
+    def init(key: jax.Array) -> Any:
         state = plain_start(network, optimizer, view, example, key)
         return state if memory is None else state._replace(memory={"rows": memory.init()})
 
-    def moved_rows(state, batch, logits, epoch):
+    def moved_rows(
+        state: TrainState, batch: Batch, logits: jax.Array, epoch: jax.Array
+    ) -> jax.Array | None:
         """The batch's rows of the memory, moved with its logits; None without a memory."""
         if memory is None:
             return None
         return memory.update(state.memory["rows"][batch["index"]], logits, epoch=epoch)
 
-    def kept_rows(state, batch, rows):
+    def kept_rows(state: TrainState, batch: Batch, rows: jax.Array | None) -> TrainState:
         if memory is None:
             return state
         return state._replace(memory={"rows": put_rows(state.memory["rows"], batch, rows)})
 
-    def value_of(logits, labels, rows, batch, key, epoch):
+    def value_of(
+        logits: jax.Array,
+        labels: jax.Array,
+        rows: jax.Array | None,
+        batch: Batch,
+        key: jax.Array,
+        epoch: jax.Array,
+    ) -> jax.Array:
         known = {} if rows is None else {"rows": rows}
         return loss(logits, labels, epoch=epoch, key=key, where=batch["where"], **known)
 
-    def step(state, batch, meta_batch, key, epoch):
+    def step(
+        state: TrainState, batch: Batch, meta_batch: Batch | None, key: jax.Array, epoch: jax.Array
+    ) -> tuple[TrainState, StepInfo]:
         del meta_batch
         view_key, loss_key = jax.random.split(key)
         x = view(view_key, batch["x"])
 
-        def objective(logits):
+        def objective(logits: jax.Array) -> jax.Array:
             rows = moved_rows(state, batch, logits, epoch)
             return mean_loss(value_of(logits, batch["labels"], rows, batch, loss_key, epoch), batch)
 
@@ -190,7 +218,9 @@ def supervised(
         rows = moved_rows(state, batch, logits, epoch)
         return kept_rows(after, batch, rows), StepInfo(logits, {"loss": value})
 
-    def mixed_step(state, batch, meta_batch, key, epoch):
+    def mixed_step(
+        state: TrainState, batch: Batch, meta_batch: Batch | None, key: jax.Array, epoch: jax.Array
+    ) -> tuple[TrainState, StepInfo]:
         del meta_batch
         view_key, loss_key = jax.random.split(key)
         x, seen, rows = view(view_key, batch["x"]), None, None
@@ -200,7 +230,7 @@ def supervised(
             rows = moved_rows(state, batch, seen, epoch)
         mixed_rows = None if rows is None else mix(rows, partner, share)
 
-        def objective(logits):
+        def objective(logits: jax.Array) -> jax.Array:
             labels = batch["labels"]
             own = value_of(logits, labels, mixed_rows, batch, loss_key, epoch)
             other = value_of(logits, labels[partner], mixed_rows, batch, loss_key, epoch)
@@ -211,7 +241,7 @@ def supervised(
         logits = logits if seen is None else seen
         return kept_rows(after, batch, rows), StepInfo(logits, {"loss": value})
 
-    def order(state, key, epoch):
+    def order(state: TrainState, key: jax.Array, epoch: jax.Array) -> batches.Order:
         del state, epoch
         rows = jnp.arange(num_examples, dtype=jnp.int32)
         return batches.shuffled(key, rows, batch_size, drop_last)

@@ -80,7 +80,7 @@ def low_loss(
     (drawn, kept), size = sizes(class_counts, chosen)
     num_classes = len(class_counts)
 
-    def choose(memory, values, key):
+    def choose(memory: dict[str, Any], values: jax.Array, key: jax.Array) -> dict[str, Any]:
         rows, rest = sampling.hierarchical_sampling(
             key,
             values,

@@ -16,8 +16,9 @@ import optax
 from jaxrobust import losses
 from jaxrobust.bilevel import Bilevel
 from jaxrobust.data import batches
+from jaxrobust.data.batches import Batch
 from jaxrobust.methods.metadata import Metadata
-from jaxrobust.methods.method import Pass, Stage, Start, StepInfo, TrainState, View
+from jaxrobust.methods.method import Pass, Stage, Start, Step, StepInfo, TrainState, View
 from jaxrobust.methods.updates import (
     bilevel_start,
     due,
@@ -35,7 +36,7 @@ class Base(NamedTuple):
     """What is weighted.
 
     Attributes:
-      objective: an `Objective`, perhaps with more fields; its batch holds, beside the data,
+      objective: an `Objective`, perhaps with more fields; its batch holds, in addition to the data,
         "epoch" (of the allocation, from 0) and "key".
       num_ranks: R, if it reads "rank" int32 [B] (the dynamic loss); else None.
     """
@@ -98,7 +99,10 @@ def allocation(
       view: of training examples and metadata.
       example: one raw batch, for its shape.
       labels: int32 [N], given.
+      num_classes: K.
       metadata: see `methods.metadata`.
+      batch_size: examples per step.
+      meta_batch_size: examples of the meta set per step.
       first_epoch: at which the allocation begins; the base counts epochs from it.
       meta_every: look-ahead and meta-step every so many epochs.
       attributes: `attributes(memory, batch) -> batch`, adds what the weigher reads.
@@ -107,22 +111,22 @@ def allocation(
     """
     n, rows = len(labels), jnp.arange(len(labels), dtype=jnp.int32)
 
-    def init(key):
+    def init(key: jax.Array) -> TrainState:
         memory = {"weights": jnp.ones((n,), jnp.float32)} | metadata.memory
         if base.num_ranks is not None:
             memory["rank"] = jnp.zeros((n,), jnp.int32)
         return bilevel_start(network, bilevel, view, example, key, memory)
 
-    def read(memory, batch, key, epoch):
+    def read(memory: dict[str, Any], batch: Batch, key: jax.Array, epoch: jax.Array) -> Batch:
         batch = batch | {"epoch": epoch - first_epoch, "key": key}
         if base.num_ranks is not None:
             batch["rank"] = jnp.take(memory["rank"], batch["index"])
         return batch if attributes is None else attributes(memory, batch)
 
-    def shuffled(state, key, epoch):
+    def shuffled(state: TrainState, key: jax.Array, epoch: jax.Array) -> batches.Order:
         return batches.shuffled(key, rows, batch_size)
 
-    def with_metadata(state, key, epoch):
+    def with_metadata(state: TrainState, key: jax.Array, epoch: jax.Array) -> batches.Order:
         meta_rows = metadata.rows(state.memory)
         return batches.with_metadata(key, rows, meta_rows, batch_size, meta_batch_size)
 
@@ -138,7 +142,7 @@ def allocation(
     )
 
 
-def _report(base, metadata, state):
+def _report(base: Base, metadata: Metadata, state: TrainState) -> dict[str, Any]:
     """What has been learned, see `Method`."""
     memory = state.memory
     found = {"weights": memory["weights"]}
@@ -154,12 +158,15 @@ def _report(base, metadata, state):
     return found
 
 
-def learn_step(bilevel, view, read, meta_every):
-    def step(state, batch, meta_batch, key, epoch):
+def learn_step(bilevel: Bilevel, view: View, read: Any, meta_every: int) -> Step:
+    def step(
+        state: TrainState, batch: Batch, meta_batch: Batch | None, key: jax.Array, epoch: jax.Array
+    ) -> tuple[TrainState, StepInfo]:
         view_key, meta_key, draw_key, loss_key = jax.random.split(key, 4)
         batch = read(state.memory, batch, loss_key, epoch) | {"x": view(view_key, batch["x"])}
         # Smoothing is for the weights that train: the look-ahead learns from the new ones alone.
         last = {"last_weight": jnp.take(state.memory["weights"], batch["index"])}
+        assert meta_batch is not None
         meta_batch = meta_batch | {"x": view(meta_key, meta_batch["x"])}
         now = due(batch["epoch"], meta_every)
         state, info = bilevel.step(state, batch | last, meta_batch, draw_key, now, look_ahead=batch)
@@ -170,15 +177,19 @@ def learn_step(bilevel, view, read, meta_every):
     return step
 
 
-def keep_step(network, optimizer, view, objective, read):
-    def step(state, batch, meta_batch, key, epoch):
+def keep_step(
+    network: Network, optimizer: optax.GradientTransformation, view: View, objective: Any, read: Any
+) -> Step:
+    def step(
+        state: TrainState, batch: Batch, meta_batch: Batch | None, key: jax.Array, epoch: jax.Array
+    ) -> tuple[TrainState, StepInfo]:
         del meta_batch
         view_key, draw_key, loss_key = jax.random.split(key, 3)
         phi = state.meta_params["base"]
         batch = read(state.memory, batch, loss_key, epoch)
         weights = jnp.take(state.memory["weights"], batch["index"])
 
-        def loss(logits):
+        def loss(logits: jax.Array) -> jax.Array:
             seen = batch
             if objective.observe is not None:
                 seen = objective.observe(draw_key, jax.lax.stop_gradient(logits), batch)

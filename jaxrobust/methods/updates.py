@@ -76,7 +76,7 @@ def plain_update(
       The state, the loss before the step, and the logits [B, K] it was taken from.
     """
 
-    def objective(params):
+    def objective(params: Any) -> Any:
         logits, stats = network.apply(params, state.network_state, x, True)
         return loss(logits), (logits, stats)
 
@@ -135,7 +135,9 @@ def preparation(
     if not reads_logits and choose is None:
         return {}
 
-    def prepare(state, logits, key, epoch):
+    def prepare(
+        state: TrainState, logits: jax.Array, key: jax.Array, epoch: jax.Array
+    ) -> TrainState:
         del epoch
         memory, loss = dict(state.memory), None
         if reads_logits:

@@ -9,8 +9,9 @@ traced: a program that is compiled already stays as it is.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -81,7 +82,9 @@ def conv2d(x: jax.Array, kernel: jax.Array, stride: int, padding: tuple[int, int
     return _conv(x, kernel, stride, padding)
 
 
-def _conv2d_jvp(stride, padding, primals, tangents):
+def _conv2d_jvp(
+    stride: Any, padding: Any, primals: Any, tangents: Any
+) -> tuple[jax.Array, jax.Array]:
     (x, kernel), (dx, dkernel) = primals, tangents
     y = conv2d(x, kernel, stride, padding)
     terms = []
@@ -118,7 +121,7 @@ def is_tiny(x: jax.Array, kernel: jax.Array, stride: int, padding: tuple[int, in
     return small and active()
 
 
-def _conv(x, kernel, stride, padding):
+def _conv(x: jax.Array, kernel: jax.Array, stride: Any, padding: Any) -> jax.Array:
     if is_tiny(x, kernel, stride, padding):
         return _conv_as_product(x, kernel, stride, padding)
     return jax.lax.conv_general_dilated(
@@ -130,7 +133,7 @@ def _conv(x, kernel, stride, padding):
     )
 
 
-def _conv_as_product(x, kernel, stride, padding):
+def _conv_as_product(x: jax.Array, kernel: jax.Array, stride: Any, padding: Any) -> jax.Array:
     """One product, of the patches [B, H, W, h w C] under the kernel with the kernel."""
     x = jnp.pad(x, [(0, 0), *((p, p) for p in padding), (0, 0)])
     down, across = (
@@ -171,10 +174,10 @@ class DepthwiseConv(nn.Module):
         return depthwise_conv2d(x, kernel, self.stride, self.padding)
 
 
-def _per_channel(kernel_init):
+def _per_channel(kernel_init: Any) -> Callable[..., jax.Array]:
     """The initializer of one channel's kernel [k, k, 1, 1], drawn for C channels."""
 
-    def init(key, shape, dtype):
+    def init(key: jax.Array, shape: Any, dtype: Any) -> jax.Array:
         one = jax.vmap(lambda k: kernel_init(k, (*shape[:3], 1), dtype)[..., 0], out_axes=-1)
         return one(jax.random.split(key, shape[3]))
 

@@ -71,11 +71,11 @@ def from_linen(modules: nn.Module | Mapping[str, nn.Module]) -> Network:
         for name, module in modules.items()
     }
 
-    def stage(name, variables, x, train, **options) -> Any:
+    def stage(name: str, variables: Any, x: Any, train: bool, **options: Any) -> Any:
         flag = {"train": train} if takes_train[name] else {}
         return modules[name].apply(variables, x, **flag, **options)
 
-    def init(key, x):
+    def init(key: jax.Array, x: Any) -> tuple[Any, Any]:
         check(len(x.shape) >= 2, f"A network needs examples [B, ...], not shape {x.shape}.")
         x = jax.ShapeDtypeStruct((1, *x.shape[1:]), jnp.float32)
         params, state = {}, {}
@@ -88,7 +88,9 @@ def from_linen(modules: nn.Module | Mapping[str, nn.Module]) -> Network:
             x = jax.eval_shape(lambda v, x, name=name: stage(name, v, x, False), variables, x)
         return params, state
 
-    def run(params, state, x, train, start=0, stop=None):
+    def run(
+        params: Any, state: Any, x: Any, train: bool, start: int = 0, stop: int | None = None
+    ) -> tuple[jax.Array, Any]:
         stop = len(names) if stop is None else stop
         check(
             0 <= start <= stop <= len(names),
@@ -110,17 +112,17 @@ def from_linen(modules: nn.Module | Mapping[str, nn.Module]) -> Network:
             x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         return x, {**state, **changed}
 
-    def apply(params, state, x, train):
+    def apply(params: Any, state: Any, x: Any, train: bool) -> tuple[jax.Array, Any]:
         return run(params, state, x, train)
 
     return Network(init, apply, run, names)
 
 
-def _init_stage(module, key, x, flag):
+def _init_stage(module: nn.Module, key: jax.Array, x: Any, flag: dict[str, Any]) -> Any:
     """Variables of one stage; compiled, which leaves out everything but the initializers."""
     return jax.jit(lambda key: module.init(key, jnp.zeros(x.shape, x.dtype), **flag))(key)
 
 
 def count_parameters(params: Any) -> int:
-    """Number of scalars in `params`, arrays or shapes; batch statistics are not parameters."""
+    """Returns the number of scalars in `params`, a pytree of arrays or shapes."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from jaxrobust.errors import UserError, check, choose
+from jaxrobust.errors import UserError, check, choose, present
 from jaxrobust.networks import NETWORKS, weight_files
 from jaxrobust.networks.efficientnet import PLAN
 from jaxrobust.networks.network import Network
@@ -98,12 +98,10 @@ def variables(name: str, source: bool | str | Path = True) -> tuple[Any, Any]:
       UserError: no such network or file, weights of another network (names the first difference).
     """
     tensors = _tensors(name, source)
-    head = tensors.get(_architecture(name).head + ".weight")
-    check(
-        head is not None and head.ndim == 2,
-        f"{source} has no linear layer "
-        f"'{_architecture(name).head}.weight': not the published {name}.",
-    )
+    layer = _architecture(name).head + ".weight"
+    message = f"{source} has no linear layer '{layer}': not the published {name}."
+    head = present(tensors.get(layer), message)
+    check(head.ndim == 2, message)
     network = build(name, head.shape[0])
     return _convert(name, network, tensors, source, with_head=True)
 
@@ -134,7 +132,7 @@ def with_weights(
 
 
 def _initialized(network: Network, trunk: tuple[Any, Any]) -> Network:
-    def init(key, x):
+    def init(key: jax.Array, x: jax.Array) -> tuple[Any, Any]:
         params, state = network.init(key, x)
         return {**params, **_device(trunk[0])}, {**state, **_device(trunk[1])}
 
@@ -144,13 +142,15 @@ def _initialized(network: Network, trunk: tuple[Any, Any]) -> Network:
 def _frozen(network: Network, trunk: tuple[Any, Any]) -> Network:
     head, last = network.stages[-1], len(network.stages) - 1
 
-    def init(key, x):
+    def init(key: jax.Array, x: jax.Array) -> tuple[Any, Any]:
         params, _ = network.init(key, x)
         return {head: params[head]}, {
             "trunk": dict(zip(("params", "state"), _device(trunk), strict=True))
         }
 
-    def run(params, state, x, train, start=0, stop=None):
+    def run(
+        params: Any, state: Any, x: jax.Array, train: bool, start: int = 0, stop: int | None = None
+    ) -> tuple[jax.Array, Any]:
         stop = 1 if stop is None else stop
         check(0 <= start <= stop <= 1, f"Stages {start}:{stop} do not exist; there is 1: {head}.")
         if start == stop:
@@ -160,7 +160,7 @@ def _frozen(network: Network, trunk: tuple[Any, Any]) -> Network:
         logits, _ = network.run(params, fixed["state"], jax.lax.stop_gradient(maps), train, last)
         return logits, state
 
-    def apply(params, state, x, train):
+    def apply(params: Any, state: Any, x: jax.Array, train: bool) -> tuple[jax.Array, Any]:
         return run(params, state, x, train)
 
     return Network(init, apply, run, (head,))
@@ -261,7 +261,7 @@ def _forward(name: str, source: bool | str | Path) -> tuple[Callable, Any, Any]:
     mean, std = (a.reshape(1, 1, 1, -1) for a in normalization(name))
     last = len(network.stages) - 1
 
-    def forward(params, state, x):
+    def forward(params: Any, state: Any, x: jax.Array) -> jax.Array:
         x = (x.astype(jnp.float32) - mean) / std
         maps, _ = network.run(params, state, x, False, 0, last)
         return maps.mean((1, 2)) if maps.ndim == 4 else maps
@@ -337,7 +337,8 @@ def _convert(
     head, used, trees = network.stages[-1], set(), []
     for tree in shapes:
         found = {}
-        for path, expected in flatten_dict(tree).items():
+        leaves: dict[tuple[str, ...], jax.ShapeDtypeStruct] = flatten_dict(tree)  # pyright: ignore
+        for path, expected in leaves.items():
             if path[0] == head and not with_head:
                 continue
             key = _architecture(name).key(path[:-1]) + _LEAVES.get(path[-1], path[-1])

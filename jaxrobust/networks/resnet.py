@@ -7,6 +7,7 @@ stages "stem", "stage1", ..., "head". `width` and `blocks` are there to make sma
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -27,7 +28,7 @@ from jaxrobust.networks.layers import (
 from jaxrobust.networks.network import Network, from_linen
 
 
-def _normal_around_one(key, shape, dtype=jnp.float32):
+def _normal_around_one(key: jax.Array, shape: Any, dtype: Any = jnp.float32) -> jax.Array:
     return 1 + 0.02 * jax.random.normal(key, shape, dtype)
 
 

@@ -219,7 +219,7 @@ class _Dictionary(dict):
         del state
 
 
-def _rebuild_tensor(storage, offset, shape, strides, *_) -> _Tensor:
+def _rebuild_tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> _Tensor:
     sizes = (offset, *shape, *strides)
     _admit(all(isinstance(n, int) and n >= 0 for n in sizes), "a tensor has no whole sizes")
     _admit(len(shape) == len(strides) <= 8, "a tensor has no usual shape")
@@ -232,7 +232,7 @@ def _rebuild_tensor(storage, offset, shape, strides, *_) -> _Tensor:
     return _Tensor(storage, offset, tuple(shape), tuple(strides))
 
 
-def _rebuild_parameter(tensor, *_) -> _Tensor:
+def _rebuild_parameter(tensor: Any, *_: Any) -> _Tensor:
     _admit(isinstance(tensor, _Tensor), "a parameter is no tensor")
     return tensor
 

@@ -1,7 +1,7 @@
 """The dynamic loss: a label corrector and a margin generator (Jiang et al. 2023, arXiv 2211.12506).
 
-The rank r of an example, by its loss among those of the same given label, says how much the label
-is trusted: the corrected label is w * onehot(label) + (1 - w) * prediction with w = g[r, label].
+The rank r of an example, by its loss among those of the same given label, determines how far the
+label is trusted: the corrected label is w * onehot(label) + (1 - w) * prediction, w = g[r, label].
 A margin m per class is added to the logits. Both are learned. Symbols as in `base`.
 """
 
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from jaxrobust import losses
 from jaxrobust.errors import check
-from jaxrobust.objectives.base import BaseLoss, Batch, Perceptron
+from jaxrobust.objectives.base import BaseLoss, Batch, Perceptron, _array
 
 
 class LabelCorrector(nn.Module):
@@ -111,6 +111,9 @@ def dynamic_loss(
     say that an example's target is share * its own + (1 - share) * its partner's corrected label.
 
     Args:
+      num_classes: K.
+      num_ranks: R.
+      hidden: h, width of the perceptrons and embeddings.
       corrector: without it the given label is the target.
       margin: without it nothing is added to the logits.
       base_loss: any loss of `jaxrobust.losses`, its hyper-parameters bound.
@@ -123,46 +126,31 @@ def dynamic_loss(
     """
     check(corrector or margin, "dynamic_loss: corrector and margin are both off: nothing to learn.")
     check(min(num_classes, num_ranks, hidden) > 0, "dynamic_loss: sizes must be positive.")
-    label_corrector = LabelCorrector(num_classes, num_ranks, hidden, not shared_weight)
-    margin_generator = MarginGenerator(num_classes, hidden)
+    init, rank_weights, margins = _learned_parts(
+        LabelCorrector(num_classes, num_ranks, hidden, not shared_weight) if corrector else None,
+        MarginGenerator(num_classes, hidden) if margin else None,
+        (num_ranks, num_classes),
+    )
 
-    def init(key):
-        key_c, key_m = jax.random.split(key)
-        phi = {"corrector": label_corrector.init(key_c)["params"]} if corrector else {}
-        return phi | ({"margin": margin_generator.init(key_m)["params"]} if margin else {})
-
-    def rank_weights(phi):
-        if not corrector:
-            return jnp.ones((num_ranks, num_classes))
-        return label_corrector.apply({"params": phi["corrector"]})
-
-    def margins(phi):
-        if not margin:
-            return jnp.zeros((num_classes,))
-        return margin_generator.apply({"params": phi["margin"]})
-
-    def weights(phi, logits, batch):
+    def weights(phi: Any, logits: jax.Array, batch: Batch) -> jax.Array:
         del logits
         return rank_weights(phi)[batch["rank"], batch["labels"]]
 
-    def corrected_labels(phi, batch):
+    def corrected_labels(phi: Any, batch: Batch) -> jax.Array:
         if not corrector:
             return jax.nn.one_hot(batch["labels"], num_classes)
-        return _corrected(weights(phi, None, batch), batch["labels"], batch["pseudo_labels"])
+        w = rank_weights(phi)[batch["rank"], batch["labels"]]
+        return _corrected(w, batch["labels"], batch["pseudo_labels"], num_classes)
 
-    def _corrected(w, labels, prediction):
-        if prediction.ndim == 1:
-            prediction = jax.nn.one_hot(prediction, num_classes, dtype=w.dtype)
-        given = jax.nn.one_hot(labels, num_classes, dtype=w.dtype)
-        return w[:, None] * given + (1 - w)[:, None] * prediction
-
-    def margin_loss(phi, logits, labels, batch=MappingProxyType({})):
+    def margin_loss(
+        phi: Any, logits: jax.Array, labels: jax.Array, batch: Batch = MappingProxyType({})
+    ) -> jax.Array:
         if margin:
             logits = logits + margins(phi)[None, :]
         read = {name: batch[name] for name in reads}
         return base_loss(logits, labels, where=batch.get("where"), **read)
 
-    def loss(phi, logits, batch):
+    def loss(phi: Any, logits: jax.Array, batch: Batch) -> jax.Array:
         target = batch["labels"]
         if corrector or "mix_share" in batch:
             target = corrected_labels(phi, batch)
@@ -171,14 +159,14 @@ def dynamic_loss(
             target = share * target + (1 - share) * target[batch["mix_partner"]]
         return margin_loss(phi, logits, target, batch)
 
-    def observe(key, logits, batch):
+    def observe(key: jax.Array, logits: jax.Array, batch: Batch) -> Batch:
         return batch | {"pseudo_labels": sample_labels(key, logits, batch.get("index"))}
 
-    def fitting_loss(phi, logits, batch):
+    def fitting_loss(phi: Any, logits: jax.Array, batch: Batch) -> jax.Array:
         check(corrector, "dynamic_loss: without corrector there is nothing to fit.")
         prediction = jax.lax.stop_gradient(jax.nn.softmax(logits))
         w = weights(phi, logits, batch)
-        target = _corrected(w, batch["labels"], prediction)
+        target = _corrected(w, batch["labels"], prediction, num_classes)
         of_given = jnp.take_along_axis(target, batch["labels"][:, None], axis=1)[:, 0]
         return -jnp.log(of_given + 1e-8)
 
@@ -196,12 +184,48 @@ def dynamic_loss(
     )
 
 
+def _learned_parts(
+    corrector: LabelCorrector | None, generator: MarginGenerator | None, shape: tuple[int, int]
+) -> tuple[Callable[[jax.Array], Any], Callable[[Any], jax.Array], Callable[[Any], jax.Array]]:
+    """Returns `init(key) -> phi`, `rank_weights(phi)` and `margins(phi)` of `DynamicLoss`.
+
+    Without corrector the weights are 1, without generator the margins 0; `shape` is (R, K).
+    """
+
+    def init(key: jax.Array) -> Any:
+        key_c, key_m = jax.random.split(key)
+        phi = {} if corrector is None else {"corrector": corrector.init(key_c)["params"]}
+        return phi | ({} if generator is None else {"margin": generator.init(key_m)["params"]})
+
+    def rank_weights(phi: Any) -> jax.Array:
+        if corrector is None:
+            return jnp.ones(shape)
+        return _array(corrector.apply({"params": phi["corrector"]}))
+
+    def margins(phi: Any) -> jax.Array:
+        if generator is None:
+            return jnp.zeros(shape[1:])
+        return _array(generator.apply({"params": phi["margin"]}))
+
+    return init, rank_weights, margins
+
+
+def _corrected(
+    w: jax.Array, labels: jax.Array, prediction: jax.Array, num_classes: int
+) -> jax.Array:
+    """Returns w * onehot(label) + (1 - w) * prediction, [B, K], for int [B] or [B, K] ones."""
+    if prediction.ndim == 1:
+        prediction = jax.nn.one_hot(prediction, num_classes, dtype=w.dtype)
+    given = jax.nn.one_hot(labels, num_classes, dtype=w.dtype)
+    return w[:, None] * given + (1 - w)[:, None] * prediction
+
+
 def sample_labels(key: jax.Array, logits: jax.Array, index: jax.Array | None = None) -> jax.Array:
     """Draws a class from softmax(logits) per example: hard Gumbel-softmax, temperature 1.
 
     Args:
       logits: [B, K].
-      index: int [B], the draw's seed beside `key`; default the place in the batch.
+      index: int [B], folded into `key` for each draw; default: the position in the batch.
 
     Returns:
       int32 [B], without gradient.

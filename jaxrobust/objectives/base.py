@@ -7,16 +7,33 @@ of the learned objective, z logits [B, K].
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import flax.linen as nn
 import jax
 
+from jaxrobust.errors import present
+
 Batch = dict[str, Any]
 """Arrays with leading axis B: "labels" int32 [B] as given, and what else the objective reads."""
 
-BaseLoss = Callable[..., jax.Array]
-"""`loss(logits [B, K], labels [B] or [B, K], where=None) -> [B]`, see `jaxrobust.losses`."""
+
+class BaseLoss(Protocol):
+    """A loss without parameters, such as those of `jaxrobust.losses`."""
+
+    def __call__(
+        self, logits: Any, labels: Any, /, *, where: Any = None, **hyper: Any
+    ) -> jax.Array:
+        """Returns [B], for logits [B, K] and labels int [B] or distributions [B, K].
+
+        Args:
+          logits: [B, K].
+          labels: int [B], or distributions [B, K].
+          where: None or bool [B]; False rows give 0.
+          **hyper: what the loss reads from the batch by keyword, see `dynamic_loss`.
+        """
+        ...
+
 
 xavier_normal = nn.initializers.variance_scaling(1.0, "fan_avg", "normal")  # not truncated
 
@@ -48,7 +65,7 @@ def example_weighted(objective: Any) -> Any:
       objective: an `Objective`, or a record with more fields than that.
     """
 
-    def loss(phi, logits, batch):
+    def loss(phi: Any, logits: jax.Array, batch: Batch) -> jax.Array:
         return objective.loss(phi, logits, batch) * batch.get("sample_weight", 1.0)
 
     return objective._replace(loss=loss)
@@ -79,20 +96,22 @@ def weighted(weigher: Objective, base: Objective, smoothing: float = 1.0) -> Obj
       smoothing: a, in (0, 1]; smaller is smoother.
     """
 
-    def init(key):
+    weigh = present(weigher.weights, "weighted: the weigher has no weights.")
+
+    def init(key: jax.Array) -> Any:
         weigher_key, base_key = jax.random.split(key)
         return {"weigher": weigher.init(weigher_key), "base": base.init(base_key)}
 
-    def weights(phi, logits, batch):
-        new = weigher.weights(phi["weigher"], logits, batch)
+    def weights(phi: Any, logits: jax.Array, batch: Batch) -> jax.Array:
+        new = weigh(phi["weigher"], logits, batch)
         if smoothing == 1 or "last_weight" not in batch:
             return new
         return smoothing * new + (1 - smoothing) * batch["last_weight"]
 
-    def loss(phi, logits, batch):
+    def loss(phi: Any, logits: jax.Array, batch: Batch) -> jax.Array:
         return weights(phi, logits, batch) * base.loss(phi["base"], logits, batch)
 
-    def restart(phi):
+    def restart(phi: Any) -> dict[str, Any]:
         return phi | {
             name: part.restart(phi[name])
             for name, part in (("weigher", weigher), ("base", base))
@@ -101,6 +120,11 @@ def weighted(weigher: Objective, base: Objective, smoothing: float = 1.0) -> Obj
 
     restarts = weigher.restart is not None or base.restart is not None
     return Objective(init, loss, base.observe, weights, restart if restarts else None)
+
+
+def _array(output: Any) -> jax.Array:
+    """Returns what a module without mutable collections gives; Flax types it as a union."""
+    return output
 
 
 class Perceptron(nn.Module):

@@ -6,13 +6,15 @@ its given class. Symbols as in `base`.
 
 from __future__ import annotations
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from jaxrobust import losses
 from jaxrobust.errors import check
-from jaxrobust.objectives.base import BaseLoss, Objective, Perceptron
+from jaxrobust.objectives.base import BaseLoss, Batch, Objective, Perceptron, _array
 
 
 class CurveNet(nn.Module):
@@ -61,17 +63,24 @@ def curve_weighted(
 
     The batch holds "labels" int [B] and "curve" float [B, T]. The sum of the losses is to be
     divided by B, not by the sum of the weights.
+
+    Args:
+      num_classes: K.
+      length: T, of a curve.
+      hidden: h, width of the perceptrons.
+      factor, bias: of weight = factor * sigmoid + bias.
+      base_loss: the loss that is weighted, see `BaseLoss`.
     """
     net = CurveNet(num_classes, length, hidden, factor, bias)
 
-    def init(key):
+    def init(key: jax.Array) -> Any:
         return net.init(key, jnp.zeros((1, length)), jnp.zeros((1,), jnp.int32))["params"]
 
-    def weights(phi, logits, batch):
+    def weights(phi: Any, logits: jax.Array, batch: Batch) -> jax.Array:
         del logits
-        return net.apply({"params": phi}, batch["curve"], batch["labels"])
+        return _array(net.apply({"params": phi}, batch["curve"], batch["labels"]))
 
-    def loss(phi, logits, batch):
+    def loss(phi: Any, logits: jax.Array, batch: Batch) -> jax.Array:
         value = base_loss(logits, batch["labels"], where=batch.get("where"))
         return weights(phi, logits, batch) * value
 
@@ -79,9 +88,17 @@ def curve_weighted(
 
 
 def class_centred(curves: jax.Array, labels: jax.Array, num_classes: int) -> jax.Array:
-    """Subtracts from each curve [N, T] the mean curve of its given class, `labels` int [N].
+    """Returns loss curves less the mean curve of their given class.
 
     Source: Jiang et al. 2022, arXiv 2201.00849.
+
+    Args:
+      curves: [N, T].
+      labels: int [N], given.
+      num_classes: K.
+
+    Returns:
+      [N, T].
 
     Example:
       >>> print(class_centred(jnp.array([[4.0, 2.0], [2.0, 0.0]]), jnp.array([1, 1]), 2))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
 
 from jaxrobust import losses
-from jaxrobust.objectives.base import BaseLoss, Objective, Perceptron
+from jaxrobust.objectives.base import BaseLoss, Batch, Objective, Perceptron
 
 
 def meta_weight_net(hidden: int = 100, *, base_loss: BaseLoss = losses.cross_entropy) -> Objective:
@@ -19,20 +21,24 @@ def meta_weight_net(hidden: int = 100, *, base_loss: BaseLoss = losses.cross_ent
     int [B].
 
     Source: Shu et al. 2019, Meta-Weight-Net, arXiv 1902.07379, equations 1 and 6.
+
+    Args:
+      hidden: units of the perceptron.
+      base_loss: l, see `BaseLoss`.
     """
     net = Perceptron((hidden, 1))
 
-    def weigh(phi, value):
+    def weigh(phi: Any, value: jax.Array) -> jax.Array:
         value = jax.lax.stop_gradient(value)
         return jax.nn.sigmoid(net.apply({"params": phi}, value[:, None]))[:, 0]
 
-    def init(key):
+    def init(key: jax.Array) -> Any:
         return net.init(key, jnp.zeros((1, 1)))["params"]
 
-    def weights(phi, logits, batch):
+    def weights(phi: Any, logits: jax.Array, batch: Batch) -> jax.Array:
         return weigh(phi, base_loss(logits, batch["labels"], where=batch.get("where")))
 
-    def loss(phi, logits, batch):
+    def loss(phi: Any, logits: jax.Array, batch: Batch) -> jax.Array:
         value = base_loss(logits, batch["labels"], where=batch.get("where"))
         return weigh(phi, value) * value
 
@@ -50,23 +56,27 @@ def learning_to_reweight(
     ("where"), the weights sum to the number of examples that count.
 
     Source: Ren et al. 2018, arXiv 1803.09050, algorithm 1.
+
+    Args:
+      batch_size: B, examples per batch, padding rows included.
+      base_loss: the loss that is weighted, see `BaseLoss`.
     """
 
-    def weights(phi, logits, batch):
+    def weights(phi: Any, logits: jax.Array, batch: Batch) -> jax.Array:
         del logits
         where = batch.get("where")
         return phi if where is None else phi * jnp.mean(where)
 
-    def loss(phi, logits, batch):
+    def loss(phi: Any, logits: jax.Array, batch: Batch) -> jax.Array:
         value = base_loss(logits, batch["labels"], where=batch.get("where"))
         return weights(phi, logits, batch) * value
 
-    def to_weights(grad, phi):
+    def to_weights(grad: jax.Array, phi: Any) -> jax.Array:
         positive = jnp.maximum(-grad, 0)
         total = jnp.sum(positive)
         return batch_size * positive / jnp.where(total > 0, total, 1) - phi
 
-    def update(grads, state, phi):
+    def update(grads: Any, state: Any, phi: Any) -> tuple[Any, Any]:
         return jax.tree.map(to_weights, grads, phi), state  # A tree: `optax.partition` masks it.
 
     objective = Objective(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from jaxrobust.plots import weights as weight_figures
 from jaxrobust.plots.run import (
@@ -63,7 +64,7 @@ def weight_by_rank(
     true: np.ndarray | None,
     class_names: Sequence[str],
     most: int = 12,
-):
+) -> Figure:
     """Weight g[r, k] against rank, one panel a class, with the share of right labels in bins."""
     ranks, classes = weights.shape
     shown = np.unique(np.linspace(0, classes - 1, min(classes, most)).astype(int))
@@ -93,7 +94,9 @@ def weight_by_rank(
     return figure
 
 
-def clean_share(rank: np.ndarray, right: np.ndarray, ranks: int, bins: int = 10):
+def clean_share(
+    rank: np.ndarray, right: np.ndarray, ranks: int, bins: int = 10
+) -> tuple[np.ndarray, np.ndarray]:
     """Returns centers and share of right labels of `bins` equal ranges of rank; 0 if empty."""
     which = np.clip(rank * bins // ranks, 0, bins - 1)
     count = np.bincount(which, minlength=bins)
@@ -101,8 +104,8 @@ def clean_share(rank: np.ndarray, right: np.ndarray, ranks: int, bins: int = 10)
     return (np.arange(bins) + 0.5) * ranks / bins, share
 
 
-def margin_by_class(margins: np.ndarray, given: np.ndarray, class_names: Sequence[str]):
-    """Margin of each class beside the number of its examples."""
+def margin_by_class(margins: np.ndarray, given: np.ndarray, class_names: Sequence[str]) -> Figure:
+    """Draws the margin of each class next to the number of its examples."""
     k = len(class_names)
     figure, ax = canvas(max(6.4, 0.22 * k), 4.0)
     x = np.arange(k)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -18,7 +19,7 @@ BLUE, ORANGE, GREEN, GRAY = "#3465a4", "#d9711c", "#4e8f3a", "#888888"
 COLORS = (GRAY, BLUE, ORANGE, GREEN, "#8b5aa8", "#a0522d")  # of runs or methods side by side
 
 
-def canvas(width: float = 6.4, height: float = 4.0, rows: int = 1, columns: int = 1):
+def canvas(width: float = 6.4, height: float = 4.0, rows: int = 1, columns: int = 1) -> Any:
     """Returns `(figure, axes)` that belong to no window and no global state."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
@@ -100,13 +101,13 @@ def learning_curves(rows: list[dict[str, Any]], results: dict[str, Any]) -> Figu
     return figure
 
 
-def name_classes(ax, class_names: Sequence[str]) -> None:
+def name_classes(ax: Axes, class_names: Sequence[str]) -> None:
     """Writes class names below the axis, aslant where they are long."""
     aslant = {"rotation": 45, "ha": "right"} if max(map(len, class_names)) > 3 else {}
     ax.set_xticks(range(len(class_names)), class_names, **aslant)
 
 
-def series(ax, rows: list[dict[str, Any]], key: str, label: str, color: str) -> None:
+def series(ax: Axes, rows: list[dict[str, Any]], key: str, label: str, color: str) -> None:
     """Draws one column of metrics.jsonl; nothing where it is absent."""
     points = [(row["epoch"], row[key]) for row in rows if row.get(key) is not None]
     if points:
@@ -149,7 +150,7 @@ def per_class(
     noise: dict[str, Any],
     name: str = "accuracy",
 ) -> Figure:
-    """Accuracy of each class beside the number of its training examples."""
+    """Draws the accuracy of each class next to the number of its training examples."""
     figure, ax = canvas(max(6.4, 0.22 * len(class_names)), 4.0)
     x = np.arange(len(class_names))
     ax.bar(x, [a or 0 for a in accuracy], color=BLUE)

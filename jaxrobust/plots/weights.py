@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.figure import Figure
 
 from jaxrobust.plots.run import BLUE, GREEN, ORANGE, canvas
 
@@ -34,7 +35,7 @@ def kinds(given: np.ndarray, true: np.ndarray | None) -> list[tuple[str, str, np
     return [kind for kind in named if kind[2].any()]
 
 
-def _panels(given: np.ndarray, true: np.ndarray | None, class_names: Sequence[str]):
+def _panels(given: np.ndarray, true: np.ndarray | None, class_names: Sequence[str]) -> Any:
     """Returns a figure and, per group, its axes and its kinds."""
     counts = np.bincount(given, minlength=len(class_names))
     groups = {name: which for name, which in thirds(counts).items() if len(which)}
@@ -54,7 +55,7 @@ def _panels(given: np.ndarray, true: np.ndarray | None, class_names: Sequence[st
 
 def curves_by_kind(
     curves: np.ndarray, given: np.ndarray, true: np.ndarray | None, class_names: Sequence[str]
-):
+) -> Figure:
     """Mean loss curve of each kind, with the middle half of its examples.
 
     Args:
@@ -78,7 +79,7 @@ def curves_by_kind(
 
 def weights_by_kind(
     weights: np.ndarray, given: np.ndarray, true: np.ndarray | None, class_names: Sequence[str]
-):
+) -> Figure:
     """Histogram of the weights [N] of each kind, as shares of the kind."""
     figure, axes, panels = _panels(given, true, class_names)
     bins = np.linspace(0, max(float(weights.max()), 1e-6), 26)
@@ -106,7 +107,7 @@ def weight_against_loss(
     true: np.ndarray | None,
     class_names: Sequence[str],
     most: int = 5000,
-):
+) -> Figure:
     """Weight [N] of each example against its loss [N] at the end of the probe."""
     figure, axes, panels = _panels(given, true, class_names)
     for ax, named in panels:
@@ -126,7 +127,7 @@ def weight_against_loss(
 
 def weight_by_class_history(
     rows: list[dict[str, Any]], counts: Sequence[int], class_names: Sequence[str]
-):
+) -> Figure | None:
     """Mean weight of each given class over the epochs, the largest class darkest.
 
     Args:

@@ -24,6 +24,7 @@ from jaxrobust.data import manifest
 from jaxrobust.data.manifest import Manifest, Rows
 from jaxrobust.data.prepare import Everything, Part, everything, prepare
 from jaxrobust.errors import UserError, check, writing
+from jaxrobust.methods.method import TrainState
 from jaxrobust.runs import cross_validation, rematch
 from jaxrobust.runs import model as models
 from jaxrobust.runs.evaluation import Evaluated, evaluate
@@ -71,8 +72,8 @@ def weights_source(method: str) -> str:
 
 def gather(
     experiment: Experiment,
-    state,
-    say=lambda line: None,
+    state: TrainState,
+    say: Callable[[str], None] = lambda line: None,
     *,
     evaluated: dict[str, Evaluated] | None = None,
     pause: Callable = lambda *_: None,

@@ -202,12 +202,10 @@ def _gather(
 
 def _joined(parts: list[Part]) -> dict[str, Any]:
     """Returns labels, rows, names and groups of all parts, one after the other."""
-    groups = None
-    if all(p.groups is not None for p in parts):
-        groups = np.concatenate([p.groups for p in parts])
-    ids = None
-    if all(p.ids is not None for p in parts):
-        ids = [name for p in parts for name in p.ids]
+    grouped = [p.groups for p in parts if p.groups is not None]
+    groups = np.concatenate(grouped) if len(grouped) == len(parts) else None
+    named = [p.ids for p in parts if p.ids is not None]
+    ids = [name for names in named for name in names] if len(named) == len(parts) else None
     votes = None
     if all(p.votes is not None for p in parts):
         votes = np.concatenate([p.votes for p in parts])

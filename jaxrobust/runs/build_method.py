@@ -6,9 +6,10 @@ needs, and put the builder into `METHODS`.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,8 +26,8 @@ from jaxrobust.methods import metadata
 from jaxrobust.methods._agreement import Consistency, agreement
 from jaxrobust.methods._curvenet import Probe, curve_slice, curvenet, curves_of, mean_of_curves
 from jaxrobust.methods._dynamic_loss import dynamic_loss, dynamic_loss_steps
-from jaxrobust.methods._supervised import make_loss, make_memory, supervised
-from jaxrobust.methods.method import Method, Pass
+from jaxrobust.methods._supervised import LossOfEpoch, make_loss, make_memory, supervised
+from jaxrobust.methods.method import Method, Pass, TrainState
 from jaxrobust.methods.reweighting import Allocation, Base, allocation
 from jaxrobust.networks import Network
 from jaxrobust.runs import METHODS
@@ -34,8 +35,9 @@ from jaxrobust.runs import METHODS
 MIXING = ("supervised", "dynamic_loss", "agreement")  # methods that mix examples
 
 
-class Setup(NamedTuple):
-    """What a builder is given beside the configuration.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What a builder is given in addition to the configuration.
 
     Attributes:
       network: see `jaxrobust.networks`.
@@ -58,7 +60,7 @@ class Setup(NamedTuple):
     curves: np.ndarray | None = None
 
 
-def loss_of(config: ConfigDict, class_counts: jax.Array):
+def loss_of(config: ConfigDict, class_counts: jax.Array) -> LossOfEpoch:
     """Returns the loss that a configuration names, see `make_loss`."""
     general = {key: config.loss[key] for key in ("reweight_from", "reweight_beta", "logit_clip")}
     name, hyper = _named_loss(config)
@@ -228,7 +230,7 @@ def _base(config: ConfigDict, setup: Setup) -> Base:
         return Base(_dynamic_objective(config, setup), config.method.num_ranks)
     loss = loss_of(config, setup.class_counts)
 
-    def of_batch(logits, batch):
+    def of_batch(logits: jax.Array, batch: dict[str, Any]) -> jax.Array:
         return loss(
             logits, batch["labels"], epoch=batch["epoch"], key=batch["key"], where=batch["where"]
         )
@@ -245,8 +247,7 @@ def _metadata(config: ConfigDict, setup: Setup) -> metadata.Metadata:
     )
     check(
         setup.held_out == 0 or not own,
-        "Metadata are held out and to be chosen from the training data: choose one of "
-        "data.metadata.kind and method.low_loss_metadata.",
+        "data.metadata.kind and method.low_loss_metadata are both set; use one.",
     )
     if own:
         return metadata.low_loss(setup.labels, setup.class_counts, _sampling(config))
@@ -393,7 +394,16 @@ def make(
         "train.mixup_alpha and method.mixup_alpha are both set; use one.",
     )
     counts = np.bincount(np.asarray(labels), minlength=num_classes)
-    setup = Setup(network, make_optimizer, views, example, labels, counts, held_out, curves)
+    setup = Setup(
+        network=network,
+        make_optimizer=make_optimizer,
+        views=views,
+        example=example,
+        labels=labels,
+        class_counts=counts,
+        held_out=held_out,
+        curves=curves,
+    )
     module, function = METHODS[config.method.name].split(":")
     made = getattr(importlib.import_module(module), function)(config, setup)
     return _balanced(made, setup, config.data.balance)
@@ -412,7 +422,7 @@ def _balanced(method: Method, setup: Setup, balance: str) -> Method:
     labels, k, power = jnp.asarray(setup.labels), len(setup.class_counts), _POWERS[balance]
 
     def of(pass_: Pass) -> Pass:
-        def order(state, key, epoch):
+        def order(state: TrainState, key: jax.Array, epoch: jax.Array) -> batches.Order:
             found = pass_.order(state, key, epoch)
             return batches.balanced(jax.random.fold_in(key, 1), found, labels, k, power)
 

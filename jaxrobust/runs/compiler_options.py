@@ -9,6 +9,7 @@ program, so that the next run need not try again.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import math
@@ -59,14 +60,14 @@ def settle(
         stored = tuple(files.read_json(path).get("xla_options", ("",)))
         known = stored in ((), *candidates)
         check(known, f"{path} does not hold options that auto chooses. Put it back as it was.")
-        return experiment._replace(options=stored)
+        return dataclasses.replace(experiment, options=stored)
     if not _may_pay(experiment):
         return experiment
     least = LONG_ENOUGH if long_enough is None else long_enough
     chosen = _chosen(experiment, state, candidates, least)
     with files.whole(path) as file:
         file.write(json.dumps({"xla_options": chosen}) + "\n")
-    return experiment._replace(options=chosen)
+    return dataclasses.replace(experiment, options=chosen)
 
 
 def _may_pay(experiment: Experiment) -> bool:
@@ -87,7 +88,7 @@ def _chosen(
     stage = max(experiment.method.stages, key=lambda stage: stage.epochs)
 
     def step_with(options: Options) -> tuple[Callable[[TrainState], TrainState], int]:
-        runner = make_runner(experiment._replace(options=options))
+        runner = make_runner(dataclasses.replace(experiment, options=options))
         return runner.first_step(stage, stage.passes[0], state)
 
     default, steps = step_with(())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -28,7 +29,7 @@ def check_folds(experiment: Experiment, folds: int) -> None:
     """Checks that every part of a cross-validation can be trained on.
 
     Raises:
-      UserError: more folds than examples, or too few examples are left beside one of them: for a
+      UserError: more folds than examples, or too few examples outside one of them: for a
         batch, or for the metadata of a class.
     """
     data = experiment.data
@@ -81,11 +82,11 @@ def out_of_sample(
     return found
 
 
-def _rows(x, rows: np.ndarray):
+def _rows(x: Any, rows: np.ndarray) -> Any:
     return x[rows] if isinstance(x, (jax.Array, np.ndarray)) else View(x, rows)
 
 
-def _only(data: Prepared, rows: np.ndarray, x) -> Prepared:
+def _only(data: Prepared, rows: np.ndarray, x: Any) -> Prepared:
     """Returns the data with `rows` of the training part alone, `x` their examples, and nothing to
     measure on."""
     train, record = data.train, data.manifest

@@ -32,7 +32,7 @@ def numbers(
         return row
     wrong = given != true
 
-    def share(hit, among):
+    def share(hit: np.ndarray, among: np.ndarray) -> float | None:
         return float(hit[among].mean()) if among.any() else None
 
     if "corrected" in report:

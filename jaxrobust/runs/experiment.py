@@ -5,15 +5,17 @@ Configurations are read in `runs` and by the estimator; everything below takes p
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from ml_collections import ConfigDict
 
 from jaxrobust import networks
@@ -31,12 +33,22 @@ from jaxrobust.training.loop import Feed
 from jaxrobust.training.sharding import Layout, make_layout
 
 
-class Experiment(NamedTuple):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Experiment:
     """The parts of a run.
 
-    `forward(params, batch_stats, x) -> logits` evaluates; `scale` is the mean and the standard
-    deviation of the training examples, see `statistics`; `options` are those of the compiler that
-    `train.xla_options=auto` stands for.
+    Attributes:
+      config: the settings, validated.
+      data: prepared; training, validation and test parts.
+      network: see `jaxrobust.networks`.
+      method: see `methods.method`.
+      feed: the data as the loop takes them.
+      forward: `forward(params, batch_stats, x) -> logits [N, K]`, in evaluation mode.
+      loop: "epoch" (one compiled call per epoch) or "step".
+      layout: of the data over the devices.
+      key: PRNG key of the seed.
+      scale: mean and standard deviation of the training examples, see `statistics`.
+      options: of the compiler, for which `train.xla_options=auto` stands.
     """
 
     config: ConfigDict
@@ -54,7 +66,7 @@ class Experiment(NamedTuple):
     def with_arrays(self, **arrays: np.ndarray) -> Experiment:
         """Returns the experiment with more arrays [N, ...] whose rows enter the batches."""
         arrays = self.feed.arrays | self.layout.put(arrays)
-        return self._replace(feed=self.feed._replace(arrays=arrays))
+        return dataclasses.replace(self, feed=self.feed._replace(arrays=arrays))
 
 
 def load_source(config: ConfigDict) -> Source:
@@ -190,16 +202,16 @@ def assemble(
     _check_outputs(network, shapes, x, num_classes)
     feed = make_feed(config, data, layout)
     return Experiment(
-        config,
-        _on_device(data, feed, layout),
-        network,
-        method,
-        feed,
-        forward,
-        _loop(config, network, shapes, x),
-        layout,
-        jax.random.key(config.seed),
-        scale,
+        config=config,
+        data=_on_device(data, feed, layout),
+        network=network,
+        method=method,
+        feed=feed,
+        forward=forward,
+        loop=_loop(config, network, shapes, x),
+        layout=layout,
+        key=jax.random.key(config.seed),
+        scale=scale,
     )
 
 
@@ -211,7 +223,7 @@ def _published_scale(config: ConfigDict) -> tuple[np.ndarray, np.ndarray]:
     return mean / np.float32(255), std / np.float32(255)
 
 
-def _check_outputs(network: networks.Network, shapes, x, num_classes: int) -> None:
+def _check_outputs(network: networks.Network, shapes: Any, x: Any, num_classes: int) -> None:
     apply = functools.partial(network.apply, train=False)
     logits, _ = jax.eval_shape(apply, shapes.params, shapes.network_state, x)
     check(
@@ -242,7 +254,13 @@ def load_curves(config: ConfigDict, data: Prepared) -> np.ndarray | None:
     return loss_curves.load(path, data.manifest)
 
 
-def make_optimizer(config: ConfigDict, stages, *, cycle=None, learning_rate=None):
+def make_optimizer(
+    config: ConfigDict,
+    stages: Sequence[tuple[int, int]],
+    *,
+    cycle: tuple[int, int] | None = None,
+    learning_rate: float | None = None,
+) -> optax.GradientTransformation:
     """Returns the optimizer of the network.
 
     Args:
@@ -299,7 +317,9 @@ def evaluation_view(
     )
 
 
-def make_views(config: ConfigDict, data: Prepared, mean: np.ndarray, std: np.ndarray):
+def make_views(
+    config: ConfigDict, data: Prepared, mean: np.ndarray, std: np.ndarray
+) -> tuple[Callable[..., augment.View], augment.View]:
     """Returns `(views, evaluation view)`; `views(kind)` makes a training view by name."""
     a, shape = config.augment, np.asarray(data.train.x[0]).shape
     images, large = len(shape) == 3, _large(shape)
@@ -310,11 +330,11 @@ def make_views(config: ConfigDict, data: Prepared, mean: np.ndarray, std: np.nda
     fine_tuned = config.network.pretrained is not None
     side = own if fine_tuned else 224
 
-    def view(kind=None):
-        kind = kind or a.kind or default
-        size = side if large else own if kind.startswith("imagenet") else None
+    def view(kind: str | None = None) -> augment.View:
+        name: str = kind or a.kind or default
+        size = side if large else own if name.startswith("imagenet") else None
         return augment.make_view(
-            kind,
+            name,
             mean=mean,
             std=std,
             image_size=size,
@@ -371,7 +391,7 @@ def streams(config: ConfigDict, x: Any) -> bool:
     return x.nbytes > 0.4 * stats.get("bytes_limit", math.inf)
 
 
-def _loop(config: ConfigDict, network, shapes, x) -> str:
+def _loop(config: ConfigDict, network: networks.Network, shapes: Any, x: Any) -> str:
     """Chooses one call an epoch, or one a step.
 
     XLA runs convolutions within loops many times slower on CPU (jax-ml/jax#12868).

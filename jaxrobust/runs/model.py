@@ -26,7 +26,7 @@ from jaxrobust.data.examples import View, in_memory
 from jaxrobust.data.manifest import Manifest
 from jaxrobust.data.prepare import Part, Prepared
 from jaxrobust.data.table import from_array, from_frame
-from jaxrobust.errors import RunError, UserError, check
+from jaxrobust.errors import RunError, UserError, check, present
 from jaxrobust.methods import TrainState
 from jaxrobust.networks import Network
 from jaxrobust.runs import image_features
@@ -411,12 +411,11 @@ def _parameters(found: Found, place: Place, which: str, workdir: Path) -> tuple[
         check(bool(kept), f"{workdir} has kept no average: --config.train.ema=0.997 does.")
         return kept[first], kept.get(second), place.epoch
     if which == "label_wave":
-        position = label_wave.first_minimum(place.changes)
-        kept = found.arrays.get("label_wave")
-        check(
-            kept is not None and position is not None,
-            f"{workdir} has no epoch of Label Wave: --config.eval.label_wave=True looks for it.",
+        message = (
+            f"{workdir} has no epoch of Label Wave: --config.eval.label_wave=True looks for it."
         )
+        position = present(label_wave.first_minimum(place.changes), message)
+        kept = present(found.arrays.get("label_wave"), message)
         return *kept, place.epoch - len(place.changes) + position + 1
     if which == "selected" and place.selected_value is not None:
         return *found.arrays["selected"], place.selected_epoch
@@ -425,13 +424,13 @@ def _parameters(found: Found, place: Place, which: str, workdir: Path) -> tuple[
 
 def open_predictor(workdir: Path, config: ConfigDict, which: str) -> Predictor:
     """As `load`, with a configuration that may name another place for the data."""
-    model = load_model(workdir)
-    check(
-        model is not None,
+    model = present(
+        load_model(workdir),
         f"{workdir} has no {NAME}: an earlier version of jaxrobust trained it. Train again.",
     )
-    found = read(workdir / "checkpoints")
-    check(found is not None, f"{workdir} holds no checkpoint yet. Train first.")
+    found = present(
+        read(workdir / "checkpoints"), f"{workdir} holds no checkpoint yet. Train first."
+    )
     place, record = progress(found)
     check(
         record == model.fingerprint,
@@ -461,7 +460,7 @@ def open_predictor(workdir: Path, config: ConfigDict, which: str) -> Predictor:
 def _check_fits(model: Model, network: Network, view: Any, params: Any, batch_stats: Any) -> None:
     """Traces a prediction; raises what the network raises, or `UserError`."""
 
-    def logits(params, batch_stats, x):
+    def logits(params: Any, batch_stats: Any, x: Any) -> Any:
         return network.apply(params, batch_stats, view(jax.random.key(0), x), False)[0]
 
     x = jax.ShapeDtypeStruct((1, *model.shape), model.dtype)

@@ -16,7 +16,7 @@ from jaxrobust.audit import export
 from jaxrobust.data.prepare import Prepared
 from jaxrobust.data.readers import images
 from jaxrobust.data.readers.unlabeled import load_inputs
-from jaxrobust.errors import check, writing
+from jaxrobust.errors import check, present, writing
 from jaxrobust.runs import blended, cross_validation, image_features, results, seeds, summary
 from jaxrobust.runs import model as models
 from jaxrobust.runs.experiment import Experiment, assemble, load_data, make_views
@@ -59,12 +59,14 @@ def open_workdir(
             "Put them back as they were, or name their place: --config.data.path=.",
         )
     wanted = target(init_state(experiment))
-    found = restored(
-        read(workdir / "checkpoints", wanted),
-        experiment.config.eval.select,
-        experiment.method.epochs,
+    found = present(
+        restored(
+            read(workdir / "checkpoints", wanted),
+            experiment.config.eval.select,
+            experiment.method.epochs,
+        ),
+        f"{workdir} holds no checkpoint yet. Train first.",
     )
-    check(found is not None, f"{workdir} holds no checkpoint yet. Train first.")
     check(
         model is None or found.record == model.fingerprint,
         f"The checkpoints of {workdir} belong to another run than its {models.NAME}.",

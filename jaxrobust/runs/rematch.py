@@ -29,8 +29,9 @@ class _Named:
     def __init__(self, source: Source, names: Sequence[str]):
         self._found: dict[str, tuple[Any, int]] = {}
         for split in (source.train, source.test, source.validation):
-            for i, name in enumerate((split and split.ids) or ()):
-                self._found.setdefault(name, (split.x, i))
+            if split is not None:
+                for i, name in enumerate(split.ids or ()):
+                    self._found.setdefault(name, (split.x, i))
         self._names = names
         self.shape = (len(names), *source.train.x.shape[1:])
         self.gone = [name for name in names if name not in self._found]

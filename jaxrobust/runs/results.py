@@ -13,15 +13,20 @@ from typing import Any
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from jaxrobust import __version__, files
 from jaxrobust import config as configuration
 from jaxrobust.data import manifest
+from jaxrobust.data.prepare import Prepared
 from jaxrobust.errors import check
+from jaxrobust.methods.method import TrainState
 from jaxrobust.runs import audit as auditing
 from jaxrobust.runs import model as models
 from jaxrobust.runs.evaluation import Evaluated, evaluate
+from jaxrobust.runs.experiment import Experiment
 from jaxrobust.training import average, metrics
+from jaxrobust.training.loop import Place
 from jaxrobust.training.metric_table import METRICS
 from jaxrobust.training.metrics_log import read_rows
 from jaxrobust.training.saving import Wave
@@ -40,7 +45,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
 _LEAST = ("last", "selected")
 
 
-def write_start(experiment, model, workdir: Path) -> None:
+def write_start(experiment: Experiment, model: Any, workdir: Path) -> None:
     """Writes config.json, model.npz, environment.json and noise.npz into a folder that is there."""
     if not is_first():
         return
@@ -84,7 +89,7 @@ def _problem(found: dict[str, Any]) -> str | None:
 
 
 def environment() -> dict[str, Any]:
-    """Versions and devices: what a number depends on beside the configuration."""
+    """Returns versions and devices: what results depend on besides the configuration."""
     packages = (
         "jax",
         "jaxlib",
@@ -111,10 +116,10 @@ def environment() -> dict[str, Any]:
 
 
 def measure_run(
-    experiment,
-    state,
-    place,
-    selected,
+    experiment: Experiment,
+    state: TrainState,
+    place: Place,
+    selected: Any,
     last: dict[str, Evaluated] | None = None,
     wave: Wave | None = None,
 ) -> tuple[dict[str, Any], dict[str, Evaluated]]:
@@ -152,18 +157,20 @@ def measure_run(
     return measured, last
 
 
-def _measure(experiment, weights: tuple[Any, Any]) -> dict[str, Any]:
+def _measure(experiment: Experiment, weights: tuple[Any, Any]) -> dict[str, Any]:
     return _numbers(experiment, *weights, evaluate(experiment, *weights))
 
 
-def measured_on(config, data) -> str:
+def measured_on(config: ConfigDict, data: Prepared) -> str:
     """Returns what test numbers are measured on: "given labels", some of which may be wrong, where
     a user's own data come without any truth; else "true labels"."""
     own = config.data.name in configuration.OWN_DATA and not data.truth_known
     return GIVEN if own else "true labels"
 
 
-def _numbers(experiment, params, batch_stats, evaluated: dict[str, Evaluated]) -> dict[str, Any]:
+def _numbers(
+    experiment: Experiment, params: Any, batch_stats: Any, evaluated: dict[str, Evaluated]
+) -> dict[str, Any]:
     """Returns the numbers of test and validation data, and of wrong training labels."""
     data, numbers = experiment.data, {}
     for name, prefix in (("test", ""), ("validation", "validation_")):
@@ -176,7 +183,7 @@ def _numbers(experiment, params, batch_stats, evaluated: dict[str, Evaluated]) -
     return numbers
 
 
-def draw_learned(experiment, workdir: Path) -> None:
+def draw_learned(experiment: Experiment, workdir: Path) -> None:
     """Draws, from metrics.jsonl, how what was learned has changed over the epochs."""
     from jaxrobust.plots import learned
 
@@ -186,12 +193,12 @@ def draw_learned(experiment, workdir: Path) -> None:
 
 
 def write_end(
-    experiment,
-    workdir,
-    state,
-    place,
-    selected,
-    seconds,
+    experiment: Experiment,
+    workdir: Path,
+    state: TrainState,
+    place: Place,
+    selected: Any,
+    seconds: Any,
     last: dict[str, Evaluated] | None,
     pause: Callable = lambda *_: None,
     wave: Wave | None = None,
@@ -229,7 +236,7 @@ def write_end(
         from jaxrobust.plots import run as figures
 
         rows = read_rows(workdir / "metrics.jsonl")
-        test = (last["test"].logits, data.test.labels) if "test" in last else None
+        test = (last["test"].logits, data.test.labels) if data.test is not None else None
         figures.write_all(workdir / "figures", rows, test, data.class_names, results)
         draw_learned(experiment, workdir)
     auditing.save(found, workdir / "evidence.npz", auditing.fingerprint(workdir))
@@ -241,7 +248,7 @@ def write_end(
     return results
 
 
-def write_matrices(workdir: Path, data, last: dict[str, Evaluated]) -> None:
+def write_matrices(workdir: Path, data: Prepared, last: dict[str, Evaluated]) -> None:
     """Writes matrices.npz: what has a row and a column per class.
 
     Keys: class_names [K]; transition_counts int [K, K] `[true, given]` of the training labels;
@@ -255,14 +262,14 @@ def write_matrices(workdir: Path, data, last: dict[str, Evaluated]) -> None:
         "class_names": np.array(data.class_names, str),
         "transition_counts": manifest.realised(data.manifest)["transition_counts"],
     }
-    if "test" in last:
+    if data.test is not None:
         predicted = last["test"].logits.argmax(1)
         arrays["confusion"] = confusion_matrix(data.test.labels, predicted, labels=np.arange(k))
     with files.whole(workdir / MATRICES, "wb") as file:
         np.savez_compressed(file, **arrays)
 
 
-def noise_summary(data) -> dict[str, Any]:
+def noise_summary(data: Prepared) -> dict[str, Any]:
     """Returns what was asked of labels and class sizes, and what came of it, as plain values."""
     record = data.manifest
     made = manifest.realised(record)

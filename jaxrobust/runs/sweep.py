@@ -6,10 +6,11 @@ several seeds are, compile once. Each run has a workdir of its own inside the sw
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -24,8 +25,17 @@ from jaxrobust.training.signals import Interrupted
 _KEYS = ("methods", "noise", "imbalance", "seeds", "settings")
 
 
-class Run(NamedTuple):
-    """One run of a sweep; `noise` and `imbalance` are short names of what was set."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run:
+    """One run of a sweep.
+
+    Attributes:
+      name: of its folder.
+      method: name of the recipe within the sweep.
+      noise, imbalance: short names of what was set.
+      seed: the run's.
+      config: its settings, validated.
+    """
 
     name: str
     method: str
@@ -82,7 +92,10 @@ def runs(sweep: Mapping[str, Any], overrides: Mapping[str, Any] = {}) -> list[Ru
         configuration.validate(configuration.override(config, settings | dict(overrides)))
         names = _short(noise), _short(imbalance)
         name = "-".join((method, *names, f"seed{seed}"))
-        found.append(Run(name, method, *names, seed, config))
+        run = Run(
+            name=name, method=method, noise=names[0], imbalance=names[1], seed=seed, config=config
+        )
+        found.append(run)
     names = [run.name for run in found]
     twice = [name for name in names if names.count(name) > 1]
     check(not twice, f"Sweep: two runs would be called {twice[:1]}.")

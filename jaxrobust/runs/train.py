@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from jaxrobust import config as configuration
 from jaxrobust.data import manifest
 from jaxrobust.errors import UserError, check, writing
+from jaxrobust.methods.method import Stage, TrainState
 from jaxrobust.process import say
 from jaxrobust.runs import audit as auditing
 from jaxrobust.runs import (
@@ -27,7 +28,7 @@ from jaxrobust.runs import (
     seeds,
 )
 from jaxrobust.runs import model as models
-from jaxrobust.runs.evaluation import check_selection, evaluate
+from jaxrobust.runs.evaluation import Evaluated, check_selection, evaluate
 from jaxrobust.runs.experiment import Experiment, assemble, load_source
 from jaxrobust.runs.fit import init_state, make_runner
 from jaxrobust.runs.lock import Held, locked
@@ -47,7 +48,7 @@ _GO_ON = "The same command goes on from the last checkpoint."
 
 
 def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
-    """Trains what a configuration says, or goes on with it, and reports.
+    """Trains a configuration, or resumes its training, and reports.
 
     Args:
       config: see `jaxrobust.config`.
@@ -272,7 +273,7 @@ def _make_again(
     return results.load(workdir)
 
 
-def _check_record(workdir: Path, found, model: models.Model) -> None:
+def _check_record(workdir: Path, found: Any, model: models.Model) -> None:
     check(
         found.record == model.fingerprint,
         f"The checkpoints in {workdir} were saved with other settings or other data than these. "
@@ -338,7 +339,15 @@ def _run(
     )
 
 
-def _epochs(experiment, state, place, kept, saver, log, workdir):
+def _epochs(
+    experiment: Experiment,
+    state: TrainState,
+    place: Place,
+    kept: Any,
+    saver: Saver,
+    log: Any,
+    workdir: Path,
+) -> tuple[TrainState, dict[str, float], dict[str, Evaluated] | None]:
     """Runs the epochs that are left; `kept` are the `Selection` and the `Wave` or None.
 
     Returns:
@@ -382,7 +391,9 @@ def _columns(evaluated: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     }
 
 
-def _offer_wave(wave: Wave, method, state, place: Place, row: dict[str, float]) -> None:
+def _offer_wave(
+    wave: Wave, method: Any, state: TrainState, place: Place, row: dict[str, float]
+) -> None:
     """Adds an epoch to the prediction changes; the first of a fresh network has none."""
     stage, begins = method.stage(place.epoch - 1), method.stage_begins(place.epoch - 1)
     if begins and (place.epoch == 1 or stage.start is not None):
@@ -398,7 +409,9 @@ def _draws(log: ConfigDict, epoch: int) -> bool:
     return log.figures and is_first() and epoch % log.figures_every == 0
 
 
-def report_of_epoch(experiment, state, stage, epoch: int, workdir: Path) -> dict[str, Any]:
+def report_of_epoch(
+    experiment: Experiment, state: TrainState, stage: Stage, epoch: int, workdir: Path
+) -> dict[str, Any]:
     """Holds what the method has learned against the truth; draws it every few epochs."""
     method, data, log = experiment.method, experiment.data, experiment.config.log
     leaves = stage.leaves and method.stage_ends(epoch)

@@ -40,7 +40,7 @@ def move(average: Average, state: TrainState, decay: float) -> Average:
     if not average:
         return average
 
-    def moved(a, w):
+    def moved(a: Any, w: jax.Array) -> Any:
         if not jnp.issubdtype(w.dtype, jnp.floating):
             return w
         return decay * a + (1 - decay) * w

@@ -9,6 +9,7 @@ trains (`Checkpoints`) writes, moves and deletes; `read` leaves everything where
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import gc
 import hashlib
@@ -21,7 +22,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -39,7 +40,8 @@ _NUMBER = re.compile("0|[1-9][0-9]*")
 _SPECIAL = set("[]{}*?\\:%#")
 
 
-class Found(NamedTuple):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Found:
     """A checkpoint that was read.
 
     Attributes:
@@ -159,7 +161,13 @@ class Checkpoints:
         if found is None:
             self.unfinished = _problems(broken, "beginning anew")
             return None
-        return Found(arrays, place, _problems(broken), found, self.folder / str(found))
+        return Found(
+            arrays=arrays,
+            place=place or {},
+            problems=_problems(broken),
+            step=found,
+            folder=self.folder / str(found),
+        )
 
     def _set_aside(self, step: int) -> None:
         if jax.process_index() == 0:
@@ -219,7 +227,13 @@ def read(folder: Path, target: Any = None) -> Found | None:
     finally:
         if descriptor is not None:
             os.close(descriptor)
-    return Found(arrays, _read_place(folder, step), _problems(broken), step, folder / str(step))
+    return Found(
+        arrays=arrays,
+        place=_read_place(folder, step),
+        problems=_problems(broken),
+        step=step,
+        folder=folder / str(step),
+    )
 
 
 def check_path(path: Path) -> None:
@@ -359,7 +373,7 @@ def _check_structure(path: Path, described: Any, target: Any) -> None:
 def _shapes(tree: Any) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Returns type and shape of every array by its name, however its containers are kept."""
 
-    def name(key) -> str:
+    def name(key: jax.Array) -> str:
         names = (getattr(key, attribute, None) for attribute in ("key", "idx", "name"))
         return str(next(found for found in names if found is not None))
 

@@ -32,18 +32,18 @@ def make_forward(
     is filled up with the last example.
     """
 
-    def logits_of(params, batch_stats, x):
+    def logits_of(params: Any, batch_stats: Any, x: Any) -> jax.Array:
         x = layout.shard(view(jax.random.key(0), x))
         return network.apply(params, batch_stats, x, False)[0]
 
-    def logits_at(params, batch_stats, x, rows):
+    def logits_at(params: Any, batch_stats: Any, x: Any, rows: Any) -> jax.Array:
         return logits_of(params, batch_stats, jnp.take(x, rows, axis=0))
 
     copies = layout.copies()
     jit = shared_jit if copies is None else functools.partial(jax.jit, out_shardings=copies)
     whole, some = jit(logits_of), jit(logits_at)
 
-    def forward(params, batch_stats, x):
+    def forward(params: Any, batch_stats: Any, x: Any) -> jax.Array:
         n = len(x)
         size = min(batch_size, n)
         steps = batches.num_steps(n, size)

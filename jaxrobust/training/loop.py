@@ -1,6 +1,6 @@
 """From a method to a trained state: epochs, passes and steps, compiled and resumable.
 
-How a batch becomes a step: a pass says the epoch's order (`Order`), `take` gathers the rows, the
+How a batch becomes a step: a pass gives the epoch's order (`Order`), `take` gathers the rows, the
 method's step turns state and batch into the next state, `dynamics.record` keeps what was seen of
 each example, and `_add` sums what is reported. These are one compiled function: a whole epoch of
 it (`lax.scan`), or one step, called in a loop, where that is faster or the data is streamed from
@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -45,7 +45,7 @@ class Feed(NamedTuple):
 
 @dataclasses.dataclass
 class Place:
-    """Where in a run we are; everything a checkpoint needs beside the arrays.
+    """Progress of a run: all that a checkpoint holds besides the arrays.
 
     `sums` are those of the epoch's passes so far, by name; on the device while it lasts. `changes`
     are the fractions of predictions that changed, by epoch, since the network was last fresh.
@@ -71,7 +71,13 @@ def _check_place(stage: Stage, place: Place) -> None:
         )
 
 
-def _add(sums, info: StepInfo, batch, truth, step):
+def _add(
+    sums: dict[str, Any],
+    info: StepInfo,
+    batch: batches.Batch,
+    truth: jax.Array | None,
+    step: jax.Array,
+) -> dict[str, Any]:
     """Adds a step's numbers to the running sums of its pass."""
     where, labels = batch["where"], batch["labels"]
     predicted = jnp.argmax(info.logits, -1)
@@ -91,7 +97,7 @@ def _add(sums, info: StepInfo, batch, truth, step):
     return sums
 
 
-def _no_sums(scalars, with_truth: bool):
+def _no_sums(scalars: dict[str, Any], with_truth: bool) -> dict[str, Any]:
     names = ["count", "train_accuracy", *(f"train_{name}" for name in scalars)]
     names += ["wrong", "memorised"] if with_truth else []
     return {name: jnp.zeros((), jnp.float32) for name in names} | {"bad_step": jnp.int32(-1)}
@@ -124,7 +130,14 @@ class Compiled(NamedTuple):
     info: Callable
 
 
-def _jit(f, donate=(), out=None, *, options, layout: Layout):
+def _jit(
+    f: Callable[..., Any],
+    donate: tuple[int, ...] = (),
+    out: Any = None,
+    *,
+    options: Any,
+    layout: Layout,
+) -> Callable[..., Any]:
     if layout.mesh is None:
         return shared_jit(f, donate=donate, options=options)
     return jax.jit(f, donate_argnums=donate, out_shardings=out, compiler_options=options)
@@ -247,7 +260,7 @@ class Runner:
         args = (self.feed.arrays, self.feed.truth, order, epoch, i, streamed)
         return lambda state: compiled.one(state, sums, *args)[0], order.index.shape[-2]
 
-    def _compile(self, stage, pass_, state) -> Compiled:
+    def _compile(self, stage: Stage, pass_: Pass, state: TrainState) -> Compiled:
         name = (stage.name, pass_.name)
         if name not in self._compiled:
             key = self._pass_key(*name)
@@ -273,7 +286,7 @@ class Runner:
 
         Args:
           state: donated.
-          place: says where to begin; kept up to date.
+          place: progress of the run; where to begin; kept up to date.
           pause: `pause(state, place)`, called after each compiled call within a pass; may save,
             or raise to leave.
 
@@ -314,11 +327,12 @@ class Runner:
 
     def _start(self, stage: Stage, state: TrainState, key: jax.Array, epoch: int) -> TrainState:
         """Returns where a stage starts from, if it says so and this is its first epoch."""
-        if stage.start is None or not self.method.stage_begins(epoch):
+        begin = stage.start
+        if begin is None or not self.method.stage_begins(epoch):
             return state
 
-        def start(state, key):
-            fresh = stage.start(state, key)._replace(dynamics=state.dynamics)
+        def start(state: TrainState, key: jax.Array) -> TrainState:
+            fresh = begin(state, key)._replace(dynamics=state.dynamics)
             return fresh._replace(average=average.start(fresh) if state.average else {})
 
         jit = _jit(start, (0,), self._layout.of(state), options=self._options, layout=self._layout)
@@ -328,7 +342,9 @@ class Runner:
         x = self.feed.host_x if self.feed.host_x is not None else self.feed.arrays["x"]
         return self.forward(state.params, state.network_state, x)
 
-    def _pass(self, name, compiled, state, place, pause):
+    def _pass(
+        self, name: str, compiled: Compiled, state: TrainState, place: Place, pause: Any
+    ) -> TrainState:
         feed, epoch = self.feed, jnp.int32(place.epoch)
         order = compiled.order(state, epoch)
         sums = self._sums(compiled, state, place.sums.get(name), order, epoch)
@@ -349,7 +365,14 @@ class Runner:
             jax.block_until_ready(before)
         return state
 
-    def _sums(self, compiled, state, saved, order, epoch):
+    def _sums(
+        self,
+        compiled: Compiled,
+        state: TrainState,
+        saved: dict[str, Any] | None,
+        order: batches.Order,
+        epoch: jax.Array,
+    ) -> dict[str, Any]:
         """Returns the sums of a pass: zero, or where a checkpoint left them."""
         streamed = {}
         if self.feed.host_x is not None:
@@ -371,7 +394,7 @@ class Runner:
     def _zeros(self, scalars: dict[str, Any]) -> dict[str, jax.Array]:
         return _no_sums(scalars, self.feed.truth is not None)
 
-    def _steps(self, order, start):
+    def _steps(self, order: batches.Order, start: int) -> Iterator[tuple[np.int32, dict[str, Any]]]:
         """Yields the number of each step left, with its examples where these are streamed."""
         steps = range(start, order.index.shape[-2])
         if self.feed.host_x is None:

@@ -52,9 +52,8 @@ class Predictions:
         from sklearn.metrics import recall_score
 
         classes = np.arange(self.logits.shape[-1])
-        return recall_score(
-            self.labels, self.predicted, labels=classes, average=None, zero_division=np.nan
-        )
+        options: Any = {"average": None, "zero_division": np.nan}
+        return np.asarray(recall_score(self.labels, self.predicted, labels=classes, **options))
 
 
 def accuracy(p: Predictions) -> float:

@@ -151,12 +151,12 @@ class Log:
 
 
 class Silent:
-    """A `Log` that says nothing, for all processes of a distributed run but the first."""
+    """A `Log` without output, for all processes of a distributed run but the first."""
 
     missing: list[int] = []  # noqa: RUF012
     restored: list[int] = []  # noqa: RUF012
 
-    def __init__(self, workdir: Path, **options):
+    def __init__(self, workdir: Path, **options: Any):
         del workdir, options
 
     def write(self, row: dict[str, Any]) -> None:

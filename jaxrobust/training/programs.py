@@ -3,6 +3,11 @@
 A run's step closes over arrays: class sizes, the mean of the images, labels. `jax.jit` builds them
 into the program, so that another seed would be compiled anew. Here they become arguments, and a
 program that has been compiled in this process is found again by its text.
+
+The alternatives are worse. Arrays handed down by name would be in the signature of every view,
+loss, objective and method, a caller's own included. `jax.jit` with the method as a static argument
+finds programs by a key that must list all that tracing reads; what is forgotten in it gives one
+run the program of another. Text cannot lie: other numbers in the program are another program.
 """
 
 from __future__ import annotations
@@ -46,7 +51,7 @@ def shared_jit(
     """
     found: dict[Any, Callable] = {}
 
-    def call(*args):
+    def call(*args: Any) -> Any:
         leaves, structure = jax.tree.flatten(args)
         signature = (structure, *map(jax.typeof, leaves))
         if signature not in found:
@@ -56,13 +61,15 @@ def shared_jit(
     return call
 
 
-def _find(f, args, signature, donate, options) -> Callable:
+def _find(
+    f: Callable[..., Any], args: Any, signature: Any, donate: tuple[int, ...], options: Any
+) -> Callable:
     """Returns the program of `f` for arguments like `args`, compiled now or before."""
     global _compiled
     closed, shapes = jax.make_jaxpr(f, return_shape=True)(*args)
     out = jax.tree.structure(shapes)
 
-    def program(arrays, *args):
+    def program(arrays: Any, *args: Any) -> Any:
         return out.unflatten(eval_jaxpr(closed.jaxpr, arrays, *jax.tree.leaves(args)))
 
     arrays = [jax.numpy.asarray(a) for a in closed.consts]

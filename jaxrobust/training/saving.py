@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -66,7 +66,8 @@ class Wave:
         return self._params if self.epoch and self._params is not None else _weights(state)
 
 
-class Restored(NamedTuple):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Restored:
     """A run as its newest whole checkpoint left it.
 
     Attributes:
@@ -127,7 +128,15 @@ def restored(found: Found | None, metric: str, epochs: int) -> Restored | None:
     if _waves(state):
         wave = Wave(place, jax.device_get(found.arrays["label_wave"]))
     rows = read_rows(found.folder / LOG)
-    return Restored(state, place, selection, wave, record, found.problems, rows)
+    return Restored(
+        state=state,
+        place=place,
+        selection=selection,
+        wave=wave,
+        record=record,
+        problems=found.problems,
+        rows=rows,
+    )
 
 
 def progress(found: Found) -> tuple[Place, str]:
@@ -204,7 +213,7 @@ class Saver:
         if stopped:
             raise Interrupted(stopped)
 
-    def check(self, *_) -> None:
+    def check(self, *_: Any) -> None:
         """Raises `Interrupted` if a signal came to any process; all of them must ask."""
         stopped = self._agree.at_step(self._interrupt.received)
         if stopped:
@@ -233,7 +242,7 @@ class Saver:
 
 
 class _Agreement:
-    """Numbers on which all processes agree: the largest of what each of them says.
+    """Numbers on which all processes agree: the maximum over the processes.
 
     To ask the others waits for the device, so steps are asked about once a second or so: after a
     number of steps that is agreed on too.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
 
-def epoch_of(count, stages: Sequence[tuple[int, int]]):
+def epoch_of(count: Any, stages: Sequence[tuple[int, int]]) -> jax.Array:
     """Returns the epoch, with its fraction, after `count` steps; see `make_schedule`."""
     count = jnp.asarray(count)
     t, start = jnp.zeros((), jnp.float32), 0
@@ -59,7 +60,7 @@ def make_schedule(
 
     epochs = sum(n for n, _ in stages)
 
-    def schedule(count):
+    def schedule(count: Any) -> jax.Array:
         fractional = epoch_of(count, stages)
         t = fractional if per_step else jnp.floor(fractional)
         if name == "cosine":
@@ -92,7 +93,7 @@ def make_schedule(
 def add_l1(weight: float) -> optax.GradientTransformation:
     """Adds the gradient of `weight` * sum |parameter| over all parameters; 0 at 0."""
 
-    def update(updates, state, params):
+    def update(updates: Any, state: Any, params: Any) -> tuple[Any, Any]:
         return jax.tree.map(lambda g, x: g + weight * jnp.sign(x), updates, params), state
 
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)

@@ -25,12 +25,13 @@ class Layout(NamedTuple):
 
         Arrays whose leading axis is no multiple of the number of devices stay as they are.
         """
-        if self.mesh is None:
+        mesh = self.mesh
+        if mesh is None:
             return batch
-        spread = NamedSharding(self.mesh, PartitionSpec("data"))
+        spread = NamedSharding(mesh, PartitionSpec("data"))
 
-        def over_devices(a):
-            even = a.shape[0] % self.mesh.size == 0
+        def over_devices(a: Any) -> Any:
+            even = a.shape[0] % mesh.size == 0
             return jax.lax.with_sharding_constraint(a, spread) if even else a
 
         return jax.tree.map(over_devices, batch)
@@ -43,7 +44,7 @@ class Layout(NamedTuple):
         if jax.process_count() == 1:
             return jax.device_put(tree, copied)
 
-        def everywhere(a):
+        def everywhere(a: Any) -> Any:
             a = np.asarray(a)
             return jax.make_array_from_callback(a.shape, copied, lambda index: a[index])
 
@@ -58,13 +59,14 @@ class Layout(NamedTuple):
         Args:
           shapes: pytree of arrays or shapes.
         """
-        if self.mesh is None:
+        mesh = self.mesh
+        if mesh is None:
             return None
-        spread = NamedSharding(self.mesh, PartitionSpec("data"))
+        spread = NamedSharding(mesh, PartitionSpec("data"))
 
-        def sharding(path, leaf):
+        def sharding(path: Any, leaf: Any) -> Any:
             named = any(getattr(key, "key", None) in names for key in path)
-            even = leaf.ndim > 0 and leaf.shape[0] % self.mesh.size == 0
+            even = leaf.ndim > 0 and leaf.shape[0] % mesh.size == 0
             return spread if named and even and jax.process_count() == 1 else self.copies()
 
         return jax.tree_util.tree_map_with_path(sharding, shapes)

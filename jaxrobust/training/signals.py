@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+from typing import Any
 
 from jaxrobust.process import say, was_interrupted
 
@@ -54,16 +55,16 @@ class Interrupt:
                     self._before[number] = signal.signal(number, self._handle)
         return self
 
-    def __exit__(self, *exc) -> None:
+    def __exit__(self, *exc: Any) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def check(self, *_) -> None:
+    def check(self, *_: Any) -> None:
         """Raises `Interrupted` if a signal has come."""
         if self.received:
             raise Interrupted(self.received)
 
-    def _handle(self, number, frame) -> None:
+    def _handle(self, number: Any, frame: Any) -> None:
         del frame
         if self.received and number == signal.SIGINT:
             raise KeyboardInterrupt

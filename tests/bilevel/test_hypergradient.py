@@ -240,9 +240,9 @@ def test_approximations_differentiate_the_last_step_only(toy, x64):
 
 @pytest.mark.parametrize("mode", ["exact", "finite_difference"])
 def test_held_parameters_are_constants(toy, x64, mode):
-    # Clipping by the global norm must not see the gradients of what is held either.
+    # Clipping by the global norm must not see the gradients of what is frozen either.
     problem = Problem(toy, OPTIMIZERS["clipping and schedule"])
-    found = problem.compute(held=lambda path: path.startswith("l1/"), mode=mode)
+    found = problem.compute(frozen=lambda path: path.startswith("l1/"), mode=mode)
     for before, after in zip(
         jax.tree.leaves(problem.params["l1"]), jax.tree.leaves(found.params["l1"]), strict=True
     ):
@@ -287,8 +287,8 @@ def disconnect(problem, how):
     elif how == "the optimizer takes signs":
         problem.optimizer = optax.sign_sgd(0.1)
         problem.opt_state = problem.optimizer.init(problem.params)
-    elif how == "everything is held":
-        return {"held": lambda path: True}
+    elif how == "everything is frozen":
+        return {"frozen": lambda path: True}
     elif how == "the meta-loss has no network":
         problem.meta = lambda p, b: meta(jax.lax.stop_gradient(p), b)
     return {}
@@ -303,7 +303,7 @@ def disconnect(problem, how):
         "phi only adds",
         "the optimizer does nothing",
         "the optimizer takes signs",
-        "everything is held",
+        "everything is frozen",
         "the meta-loss has no network",
     ],
 )

@@ -63,6 +63,7 @@ def test_a_flax_module_in_a_line():
         ),
         ({"batch": (BATCH["x"], BATCH["labels"])}, "must be a dictionary with 'x'.* not a tuple"),
         ({"batch": without("x")}, "must be a dictionary with 'x'.* of index, labels, rank"),
+        ({"batch": BATCH | {"real_step": BATCH}}, r"'real_step'. is from .* look_ahead"),
         ({"batch": without("rank")}, "needs 'rank', which is not there"),
         ({"batch": without("labels")}, "needs 'labels', which is not there"),
         ({"batch": BATCH | {"labels": np.eye(3)[BATCH["labels"]]}}, r"labels \[6, 3\]"),

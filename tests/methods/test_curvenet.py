@@ -216,7 +216,14 @@ def test_a_step_with_kept_weights_is_the_weighted_loss_over_the_batch_size(loss)
 def test_classes_are_reweighted_from_the_chosen_epoch_of_the_allocation(epoch, by_class):
     """(1 - beta) / (1 - beta^n), normalized to sum K; what counts epochs is shown above."""
     config = settings(loss__reweight_from=2, loss__reweight_beta=0.9)
-    setup = build_method.Setup(None, None, None, None, None, np.array([50, 10, 1]))
+    setup = build_method.Setup(
+        network=None,
+        make_optimizer=None,
+        views=None,
+        example=None,
+        labels=None,
+        class_counts=np.array([50, 10, 1]),
+    )
     batch = {
         "labels": jnp.arange(3),
         "where": jnp.ones(3, bool),

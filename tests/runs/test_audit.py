@@ -1,6 +1,7 @@
 """The audit of runs: what is left in the workdir, made again, and fed to the next run."""
 
 import csv
+import dataclasses
 import json
 from types import SimpleNamespace
 
@@ -348,7 +349,7 @@ def test_what_a_method_has_learned_is_a_source(run):
     experiment = assemble(configuration.validate(settings()))
     n = len(experiment.data.train.labels)
     learned = experiment.method._replace(report=lambda state: {"weights": np.linspace(0, 1, n)})
-    experiment = experiment._replace(config=made, method=learned)
+    experiment = dataclasses.replace(experiment, config=made, method=learned)
     state = fit.init_state(experiment)
     found = auditing.gather(experiment, state)
     np.testing.assert_allclose(found["weights_corrector"], np.linspace(0, 1, n))

@@ -198,7 +198,14 @@ def test_the_recipes_of_sweeps_are_valid():
 
 
 def test_numbers_that_are_missing_stay_missing():
-    run = sweep.Run("a", "ce", "none", "none", 0, configuration.default_config())
+    run = sweep.Run(
+        name="a",
+        method="ce",
+        noise="none",
+        imbalance="none",
+        seed=0,
+        config=configuration.default_config(),
+    )
     row = sweep_table.summarize([run], {"a": None})[0]
     assert row["seeds"] == 0 and row["last_accuracy"] is None
     assert sweep_table.markdown([row]).count("–") == len(sweep_table.COLUMNS)

@@ -1,5 +1,6 @@
 """`train`: what it leaves behind, what it promises about selection, resuming and errors."""
 
+import dataclasses
 import json
 import re
 
@@ -121,7 +122,7 @@ def test_nothing_is_evaluated_twice(tiny, tmp_path, monkeypatch, best_is_last):
             calls.append(next(n for n in parts if getattr(made.data, n).x is x))
             return made.forward(params, batch_stats, x)
 
-        return made._replace(forward=forward)
+        return dataclasses.replace(made, forward=forward)
 
     def offer(self, state, numbers):
         if self._place.epoch == (2 if best_is_last else 1):
@@ -148,7 +149,7 @@ def test_what_is_learned_is_looked_at_only_where_it_is_told(tmp_path, monkeypatc
             calls.append(int(state.step))
             return made.method.report(state)
 
-        return made._replace(method=made.method._replace(report=report))
+        return dataclasses.replace(made, method=made.method._replace(report=report))
 
     monkeypatch.setattr(train, "assemble", counted)
     config = configuration.load("digits_curvenet:ce")
@@ -253,7 +254,8 @@ def test_selection_never_sees_the_test_data(tiny, tmp_path, monkeypatch):
         made = assemble(config)
         test = made.data.test
         shuffled = np.random.default_rng(0).permutation(test.labels)
-        return made._replace(data=made.data._replace(test=test._replace(labels=shuffled)))
+        data = made.data._replace(test=test._replace(labels=shuffled))
+        return dataclasses.replace(made, data=data)
 
     monkeypatch.setattr(train, "assemble", other_test_labels)
     second = jaxrobust.train(config, tmp_path / "b")

@@ -122,7 +122,7 @@ def test_after_an_epoch_it_saves_when_it_is_time_or_the_last(monkeypatch):
 def test_progress_beyond_the_last_epoch_is_refused(tmp_path, epoch, fine):
     place = vars(Place(epoch=epoch)) | {"record": "r"}
     arrays = {"state": state(1), "selected": {"w": np.zeros(2)}}
-    found = Found(arrays, place, [], 1, tmp_path)
+    found = Found(arrays=arrays, place=place, problems=[], step=1, folder=tmp_path)
     if fine:
         again = saving.restored(found, "accuracy", 3)
         assert again.place.epoch == 3 and again.record == "r" and again.rows == []

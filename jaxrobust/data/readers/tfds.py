@@ -209,7 +209,7 @@ def _rows(ids: list[str]) -> np.ndarray:
     """The numbers at the end of the ids if these number the examples, else the record order."""
     found = [re.search(r"(\d+)$", i) for i in ids]
     if all(found):
-        numbers = np.array([int(m.group()) for m in found])
+        numbers = np.array([int(m.group()) for m in found if m])
         if np.array_equal(np.sort(numbers), np.arange(len(ids))):
             return numbers
     return np.arange(len(ids))

@@ -66,8 +66,8 @@ def _array(x: np.ndarray, path: Path, encoder: Encoder | None) -> np.ndarray:
             f"{len(encoder.inputs)} columns.",
         )
         return encoder.transform(from_array(x, str(path), encoder.inputs))
-    x = tables.as_examples(x, "x", str(path))
-    return _numbers(x) if isinstance(x, Table) else x
+    examples = tables.as_examples(x, "x", str(path))
+    return _numbers(examples) if isinstance(examples, Table) else examples
 
 
 def _table(path: Path, encoder: Encoder | None) -> tuple[np.ndarray, list[str]]:
