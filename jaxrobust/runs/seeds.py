@@ -120,7 +120,7 @@ def train(
 def _members(config: ConfigDict, first: Experiment, workdir: Path) -> list[Member]:
     found, model = [], models.of(first)
     for seed in config.train.seeds:
-        own = first._replace(config=config_of(config, seed), key=jax.random.key(seed))
+        own = dataclasses.replace(first, config=config_of(config, seed), key=jax.random.key(seed))
         its_model = dataclasses.replace(model, config=own.config)
         found.append(Member(seed, own, its_model, folder(workdir, seed)))
     return found
