@@ -81,6 +81,7 @@ MAKERS = {
     "withheld": never_predicted,
     "two_fits_differ": lambda: find_label_issues(*overlapping()),
     "few_examples": lambda: find_label_issues(TRUE[:12], GOOD[:12]),
+    "similar_names": lambda: find_label_issues(GIVEN, GOOD, class_names=["cat", "Cat", "dog"]),
     "long_tail": tail,
     "duplicates_in_conflict": repeated,
     "test_in_train": lambda: find_label_issues(

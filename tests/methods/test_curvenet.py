@@ -357,7 +357,7 @@ def test_the_dynamic_loss_takes_losses_that_change_or_draw(method, name, setting
     "options, message",
     [
         ({"held_out": 0}, "needs metadata: set data.metadata.kind=clean"),
-        ({"method__low_loss_metadata": True}, "choose one of"),
+        ({"method__low_loss_metadata": True}, "are both set; use one"),
         ({"method__curve_start": 3}, "curve_start=3 .*length 3"),
         ({"method__curve_end": 4}, "curve_end=4.*length 3"),
         ({"method__skip_stages": 2}, "2 stages .hidden1, head."),

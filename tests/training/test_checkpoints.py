@@ -89,10 +89,10 @@ def test_a_damaged_one_is_set_aside_and_the_one_before_taken(tmp_path):
     before = contents(tmp_path)
     assert checkpoints.read(tmp_path / "c", tree(0)).place == {"epoch": 1}
     assert contents(tmp_path) == before  # Who only reads moves nothing.
-    arrays, place, problems, step, folder = manager.restore(tree(0))
-    assert place["epoch"] == step == int(folder.name) == 1
-    assert_same(arrays, tree(1))
-    assert len(problems) == 1 and problems[0].startswith("Checkpoint 2 is damaged")
+    found = manager.restore(tree(0))
+    assert found.place["epoch"] == found.step == int(found.folder.name) == 1
+    assert_same(found.arrays, tree(1))
+    assert len(found.problems) == 1 and found.problems[0].startswith("Checkpoint 2 is damaged")
     assert manager.steps() == [1] and (tmp_path / "damaged" / "2").is_dir()
     manager.save(2, tree(2), {"epoch": 2})
     assert manager.restore(tree(0)).place["epoch"] == 2
