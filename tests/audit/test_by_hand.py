@@ -430,7 +430,7 @@ def test_of_near_ones_alone_the_same_direction_is_no_exact_duplicate():
 
 def test_annotators_that_are_seldom_right_count_little():
     """Dawid and Skene: of five, three are drawn by lot; the other two decide."""
-    from jaxrobust.audit import crowd
+    from jaxrobust.data import crowd
 
     rng, true = np.random.default_rng(0), np.arange(600) % 3
     votes = rng.integers(0, 3, (600, 5))
@@ -445,7 +445,7 @@ def test_annotators_that_are_seldom_right_count_little():
 
 def test_a_posterior_of_few_votes_is_shrunk_to_what_is_common():
     """One vote of a new annotator counts about as an average one, not as a certainty."""
-    from jaxrobust.audit import crowd
+    from jaxrobust.data import crowd
 
     votes = np.full((101, 3), -1)
     votes[:100, 0] = votes[:100, 1] = np.arange(100) % 2
