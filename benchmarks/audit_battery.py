@@ -8,8 +8,8 @@
 A cell is a data set, a classifier, a kind and rate of label noise, a balance of the classes and a
 seed. Its out-of-sample predictions (five stratified folds) are made once and cached; a command
 that was stopped goes on where it was. Both libraries get the same labels and predictions. Three
-draws of cells exist: settings were chosen by looking at `main` and `other`; `held-out` has other
-classifiers and seeds and was only measured.
+draws of cells exist, of different classifiers and seeds. Settings were chosen while looking at all
+three, so that none is an independent test.
 
 The main draw ends with `LISTED` cells that are not drawn: 50,000 examples, this library's own
 networks on digits, and people's labels of CIFAR-10 (judged by a small network and by a logistic
