@@ -193,6 +193,9 @@ def curvenet(
         structure as the allocation's. None: there are `curves`.
       curves: [N, T], of another training.
       curves_dtype: float16 or float32.
+
+    Raises:
+      UserError: the objective has no weights, or its curves do not fit.
     """
     n, probing = len(labels), ()
     if curves is not None:

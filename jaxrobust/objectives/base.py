@@ -94,6 +94,9 @@ def weighted(weigher: Objective, base: Objective, smoothing: float = 1.0) -> Obj
       weigher: an objective with weights; its loss is not used.
       base: any objective: a loss (see `fixed`) or one that learns, as the dynamic loss.
       smoothing: a, in (0, 1]; smaller is smoother.
+
+    Raises:
+      UserError: the weigher has no weights.
     """
 
     weigh = present(weigher.weights, "weighted: the weigher has no weights.")

@@ -94,7 +94,7 @@ def shown(page):
 
 
 def audit(root, name=None):
-    more = [f"--write_corrected={root / name}"] if name else []
+    more = [f"--write_corrected={root / name}", "--force"] if name else []
     return main.run(
         [
             "",

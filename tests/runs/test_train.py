@@ -114,8 +114,8 @@ def test_nothing_is_evaluated_twice(tiny, tmp_path, monkeypatch, best_is_last):
     """At the end what the last epoch's evaluation gave is used again."""
     assemble, calls = train.assemble, []
 
-    def counted(config):
-        made = assemble(config)
+    def counted(config, **given):
+        made = assemble(config, **given)
 
         def forward(params, batch_stats, x):
             parts = ("train", "validation", "test")
@@ -142,8 +142,8 @@ def test_what_is_learned_is_looked_at_only_where_it_is_told(tmp_path, monkeypatc
     """Of a probe when it ends, to keep its curves; of what follows in every epoch."""
     assemble, calls = train.assemble, []
 
-    def counted(config):
-        made = assemble(config)
+    def counted(config, **given):
+        made = assemble(config, **given)
 
         def report(state):
             calls.append(int(state.step))
@@ -250,8 +250,8 @@ def test_selection_never_sees_the_test_data(tiny, tmp_path, monkeypatch):
     first = jaxrobust.train(config, tmp_path / "a")
     assemble = train.assemble
 
-    def other_test_labels(config):
-        made = assemble(config)
+    def other_test_labels(config, **given):
+        made = assemble(config, **given)
         test = made.data.test
         shuffled = np.random.default_rng(0).permutation(test.labels)
         data = made.data._replace(test=test._replace(labels=shuffled))
@@ -295,6 +295,7 @@ def test_without_validation_the_last_network_predicts(tiny, tmp_path, capsys):
     assert f"{tmp_path.name} (last)" in said and "selected" not in said
     again = json.loads((tmp_path / "evaluation.json").read_text())
     assert again == {key: results[key] for key in again} and set(again) == {
+        "measured_on",
         "selection_split",
         "selection_metric",
         "last",
