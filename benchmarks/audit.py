@@ -1,4 +1,4 @@
-"""What the audit costs: scores, report, and the recording of training dynamics in a step.
+"""Cost of the audit: scores, report, and the recording of training dynamics in a step.
 
     python -m benchmarks.audit [--sizes 50000x10 1000000x100] [--networks small_cnn resnet32]
                                [--reports 50000x10 50000x100]

@@ -1,4 +1,4 @@
-"""What augmentation and sampling cost: views, image operations, ranks, beside a ResNet-32 step.
+"""Cost of augmentation and sampling relative to a ResNet-32 step: views, operations, ranks.
 
     python -m benchmarks.augment [--json out.json] [--rounds 30] [--batch_size 128] [--tiny]
 

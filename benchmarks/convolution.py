@@ -1,4 +1,4 @@
-"""What convolving a map smaller than its kernel costs: XLA's convolution beside `conv2d`'s product.
+"""Cost of convolving a map smaller than its kernel: XLA's convolution against `conv2d`'s product.
 
     OMP_WAIT_POLICY=passive python -m benchmarks.convolution [--rounds 9] [--tiny]
 

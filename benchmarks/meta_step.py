@@ -1,4 +1,4 @@
-"""What a bilevel step costs beside a plain one: FLOPs and memory from the compiler, and time.
+"""Cost of a bilevel step relative to a plain one: FLOPs and memory from the compiler, and time.
 
     python -m benchmarks.meta_step --json out.json [--network resnet32] [--batch 128] [--quick]
 

@@ -1,4 +1,4 @@
-"""What a user waits for at the start: processor time of commands, as ratios to importing JAX.
+"""Start-up cost: processor time of commands, as ratios to importing JAX.
 
     python -m benchmarks.start [--rounds 3] [--only typo dry_run] [--json out.json]
 

@@ -1,5 +1,7 @@
-"""From predictions, loss curves and weights to evidence: numbers that are larger where the given
-label is more suspect, and the classes that would stand in its place.
+"""Label evidence from predictions, loss curves and weights.
+
+Evidence is a number per example, larger where the given label is more suspect, and the classes that
+the label may be instead.
 
 Symbols: N examples, K classes, T points of a curve, P beginnings of a training, A alternatives.
 """

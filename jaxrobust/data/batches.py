@@ -1,4 +1,4 @@
-"""Which examples make up a batch, and the batch itself.
+"""Batches: the order of the examples in an epoch, and the arrays of a batch.
 
 A batch is a pure function of (seed, epoch, step): an epoch's order is drawn from a key that is
 folded with the epoch, and a step reads its row of that order. Shapes: N examples, S steps, B

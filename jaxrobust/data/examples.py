@@ -1,4 +1,4 @@
-"""What a data set is on the host: examples with labels, and how some of them are taken.
+"""Data sets on the host: examples with labels, and subsets of them.
 
 Symbols: N examples, K classes, [H, W, C] images as uint8, [D] features as float32.
 """

@@ -1,4 +1,4 @@
-"""Which class is mistaken for which: the maps of asymmetric label noise."""
+"""Class maps of asymmetric label noise."""
 
 from __future__ import annotations
 

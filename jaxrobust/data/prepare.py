@@ -1,4 +1,4 @@
-"""From a source to the disjoint parts that a run works on, all drawn from one seed."""
+"""Disjoint parts of a data set for a run (training, metadata, validation, test), from one seed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the metadata of a look-ahead come from: held out, or chosen from the training data.
+"""Metadata for a look-ahead: held out, or chosen from the training data.
 
 A hold-out's rows follow the training rows of the data. Symbols: N training examples, M metadata.
 """

@@ -1,4 +1,4 @@
-"""What a network is: pure functions of parameters and batch statistics, stage by stage.
+"""The `Network` record: pure functions of parameters and batch statistics, stage by stage.
 
 Symbols: B batch, K classes; `params` and `state` are nested dicts whose first-level keys are the
 names of the stages.

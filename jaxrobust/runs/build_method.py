@@ -1,4 +1,4 @@
-"""From the settings of a run to its method. No file below this one sees a configuration.
+"""Construction of a run's method from its settings. No file below this one sees a configuration.
 
 To add a method: write a function that returns a `Method`, a builder that hands it the settings it
 needs, and put the builder into `METHODS`.

@@ -1,4 +1,4 @@
-"""From a configuration to the parts of a run: data, network, views, method.
+"""Construction of the parts of a run from its configuration: data, network, views, method.
 
 Configurations are read in `runs` and by the estimator; everything below takes plain values.
 """

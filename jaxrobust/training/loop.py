@@ -1,4 +1,4 @@
-"""From a method to a trained state: epochs, passes and steps, compiled and resumable.
+"""The training loop: epochs, passes and steps, compiled and resumable.
 
 How a batch becomes a step: a pass gives the epoch's order (`Order`), `take` gathers the rows, the
 method's step turns state and batch into the next state, `dynamics.record` keeps what was seen of
