@@ -564,7 +564,7 @@ def _without_mask(X: Any) -> Any:
     """Returns a masked array as floats, NaN where masked."""
     if not isinstance(X, np.ma.MaskedArray) or X.dtype.kind not in "biuf":
         return X
-    return X.astype(np.float64).filled(np.nan)
+    return np.where(np.ma.getmaskarray(X), np.nan, X.data.astype(np.float64))
 
 
 def _as_votes(votes: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -132,7 +133,8 @@ def _digits_table() -> tuple[np.ndarray, np.ndarray]:
             return table[:, :-1], table[:, -1].astype(int)
     from sklearn import datasets
 
-    return datasets.load_digits(return_X_y=True)
+    digits: Any = datasets.load_digits()
+    return digits.data, digits.target
 
 
 def _first_classes(loaded: Loaded, num_classes: int) -> Loaded:

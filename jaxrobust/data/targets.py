@@ -22,7 +22,7 @@ def as_array(y: Any) -> np.ndarray:
         y = np.where(np.ma.getmaskarray(y), None, y.data.astype(object))
     nested = isinstance(y, (list, tuple)) and y and isinstance(y[0], (list, tuple, np.ndarray))
     try:
-        values = np.asarray(y) if nested or getattr(y, "ndim", None) == 2 else y
+        values: Any = np.asarray(y) if nested or getattr(y, "ndim", None) == 2 else y
     except ValueError:
         raise UserError(
             "y holds lists of several lengths; expected one label per example. Several labels per "
@@ -90,9 +90,10 @@ def absent_labels(y: np.ndarray) -> np.ndarray:
     if y.dtype.kind == "f":
         missing = np.isnan(y)
     elif y.dtype.kind in "OUT":
-        missing = np.frompyfunc(table.is_missing, 1, 1)(y.astype(object)).astype(bool)
+        missing = np.asarray(np.frompyfunc(table.is_missing, 1, 1)(y.astype(object)), bool)
     else:
         missing = np.zeros(y.shape, bool)
     if y.dtype.kind in "if" and y.size and (y[~missing] == 0).any() and (y == -1).any():
-        missing |= y == -1 if y[~missing].min() == -1 else False
+        if y[~missing].min() == -1:
+            missing |= y == -1
     return missing

@@ -48,15 +48,16 @@ class Place:
     """Progress of a run: all that a checkpoint holds besides the arrays.
 
     `sums` are those of the epoch's passes so far, by name; on the device while it lasts. `changes`
-    are the fractions of predictions that changed, by epoch, since the network was last fresh.
+    are the fractions of predictions that changed, by epoch, since the network was last fresh. The
+    selected epoch and value are lists with an entry per seed where several are trained at once.
     """
 
     epoch: int = 0
     pass_index: int = 0
     position: int = 0
     sums: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
-    selected_epoch: int = 0
-    selected_value: float | None = None
+    selected_epoch: Any = 0
+    selected_value: Any = None
     changes: list[float] = dataclasses.field(default_factory=list)
 
 

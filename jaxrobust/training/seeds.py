@@ -97,9 +97,11 @@ class SeedsRunner(Runner):
 
             return jax.vmap(numbers)(keys, states, orders)
 
+        of_pass: Any = pass_.prepare
+
         def prepare(states, logits, keys, epoch):
             def of_one(state, logits, key):
-                return pass_.prepare(state, logits, key, epoch)
+                return of_pass(state, logits, key, epoch)
 
             axes = (0, None if logits is None else 0, 0)
             return jax.vmap(of_one, in_axes=axes)(states, logits, keys)
@@ -114,8 +116,10 @@ class SeedsRunner(Runner):
         if stage.start is None or not self.method.stage_begins(epoch):
             return state
 
+        begin = stage.start
+
         def start(state, key):
-            return stage.start(state, key)._replace(dynamics=state.dynamics)
+            return begin(state, key)._replace(dynamics=state.dynamics)
 
         keys = jax.vmap(jax.random.split)(key)[:, 0]
         return shared_jit(jax.vmap(start), donate=(0,), options=self._options)(state, keys)
