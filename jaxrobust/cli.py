@@ -231,7 +231,7 @@ def audit(values: flags.FlagValues, workdir: Path) -> int:
         tell("Wrote " + ", ".join(str(found.folder / name) for name in auditing.FILES) + ".")
     if corrected:
         changed, note = corrections.write_corrected(
-            workdir, found.issues, corrected, chosen, values.decisions, values.force
+            workdir, found.every, corrected, chosen, values.decisions, values.force
         )
         if note:
             say(f"note: {note}")
@@ -242,7 +242,7 @@ def audit(values: flags.FlagValues, workdir: Path) -> int:
             f"--config.data.labels_file={corrected}{without}"
         )
     if write_export is not None:
-        tell(f"Wrote {write_export(found.issues)}.")
+        tell(f"Wrote {write_export(found.every)}.")
     return _failed(values.fail_on, found.summary)
 
 

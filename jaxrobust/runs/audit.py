@@ -64,6 +64,19 @@ class Audited(NamedTuple):
     folder: Path | None = None
     outside: LabelIssues | None = None
 
+    @property
+    def every(self) -> LabelIssues:
+        """The issues of all judged examples: those trained on, then those of `outside`."""
+        return self.issues if self.outside is None else self.issues.joined(self.outside)
+
+
+def split_of(found: Evidence, issues: LabelIssues, trained: int) -> np.ndarray:
+    """Returns the split str [N] of each example of `Audited.every`, or of the `trained` first."""
+    if "split" in found:
+        return found["split"]
+    outside = found.get("outside_split", np.zeros(0, str))
+    return np.concatenate([np.full(trained, "train"), outside])[: len(issues)]
+
 
 def weights_source(method: str) -> str:
     """Returns what a method's weights are called as evidence."""
@@ -393,14 +406,11 @@ def write(
     if not isinstance(train, str) and len(train.x) < len(audited.issues):
         train = "Examples are not shown: those of test and validation are judged as well."
     output = output or workdir
-    export.write_csv(audited.issues, output / "label_issues.csv", true, found.get("split"))
+    every = audited.every
+    judged = "split" in found or audited.outside is not None
+    split = split_of(found, every, len(audited.issues)) if judged else None
+    export.write_csv(every, output / "label_issues.csv", true, split)
     export.write_weights(audited.issues, output / "sample_weights.npz")
-    every, split = audited.issues, found.get("split")
-    if audited.outside is not None:
-        split = np.concatenate([np.full(len(every), "train"), found["outside_split"]])
-        every = every.joined(audited.outside)
-    export.write_csv(every, workdir / "label_issues.csv", true, split)
-    export.write_weights(audited.issues, workdir / "sample_weights.npz")
     page = report.render(
         audited.issues,
         name=workdir.resolve().name,

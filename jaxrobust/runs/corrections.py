@@ -20,7 +20,7 @@ from jaxrobust.data.examples import Examples, Source, positions, rows_of
 from jaxrobust.data.manifest import Manifest
 from jaxrobust.errors import check
 from jaxrobust.runs import rematch
-from jaxrobust.runs.audit import Evidence, fingerprint, load, load_record
+from jaxrobust.runs.audit import Evidence, fingerprint, load, load_record, split_of
 from jaxrobust.runs.experiment import load_source
 from jaxrobust.runs.workdir import read_config
 
@@ -56,7 +56,7 @@ def write_corrected(
 
     Args:
       workdir: of a finished run.
-      issues: found by its audit.
+      issues: found by its audit, of all judged examples (`Audited.every`) or of those trained on.
       path: of the labels file.
       settings: by full name, instead of the run's own: where the data are now.
       reviewed: a file of decisions saved from the report: exactly these are applied, and nothing
@@ -120,7 +120,7 @@ def _places(
     source: Source, record: Manifest, found: Evidence, issues: LabelIssues, same: bool
 ) -> tuple[list[_Place], str]:
     """Returns where the issues are: in the training split, and in others that were judged."""
-    split = found.get("split", np.full(len(issues), "train"))
+    split = split_of(found, issues, len(record.train.index))
     outside = {"test": source.test}
     outside |= {"validation": source.validation} if record.validation_kind == "own" else {}
     if same:
@@ -129,7 +129,9 @@ def _places(
         place = positions(rows_of(source.train), issues.index[rows])
     else:
         given = rematch.given_by_name(source, record, _names(found))
-        rows, place = np.flatnonzero(split == "train"), given.place
+        inside = [name for name in given.places if name not in outside and name in split]
+        rows = np.concatenate([np.flatnonzero(split == name) for name in inside])
+        place = np.concatenate([given.places[name] for name in inside])
     places = [_Place("train", source.train, rows, given.labels, place)]
     for name, part in outside.items():
         rows = np.flatnonzero(split == name)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxrobust.data.examples import Source, positions, rows_of
-from jaxrobust.data.manifest import Manifest
+from jaxrobust.data.manifest import Manifest, Rows
 from jaxrobust.errors import check
 
 
@@ -64,23 +64,29 @@ class Given(NamedTuple):
     Attributes:
       labels: int32 [R], of the source's training split; an example that the run did not have
         keeps its label, as does one whose label was changed by hand since.
-      place: int64 [N], where in it the run's training examples are; -1: not to be changed.
+      places: by part of the run (`train`, `metadata`, `validation`), int64 [N], where in it the
+        part's examples are; -1: not to be changed.
       note: what has changed, or an empty text.
     """
 
     labels: np.ndarray
-    place: np.ndarray
+    places: dict[str, np.ndarray]
     note: str
 
 
 def by_row(source: Source, record: Manifest) -> Given:
     """Returns the labels given, of a source that is what was trained on."""
-    labels, places = source.train.labels.copy(), []
-    for part in (record.train, record.metadata, record.validation):
-        if part is not None:
-            places.append(positions(rows_of(source.train), part.index))
-            labels[places[-1]] = part.given_labels
-    return Given(labels, places[0], "")
+    labels, places = source.train.labels.copy(), {}
+    for name, part in _parts(record).items():
+        places[name] = positions(rows_of(source.train), part.index)
+        labels[places[name]] = part.given_labels
+    return Given(labels, places, "")
+
+
+def _parts(record: Manifest) -> dict[str, Rows]:
+    """Returns the parts of a run that were taken from the training split of its source."""
+    names = ("train", "metadata", *(("validation",) if record.validation_kind != "own" else ()))
+    return {name: part for name in names if (part := getattr(record, name)) is not None}
 
 
 def given_by_name(source: Source, record: Manifest, names: dict[str, np.ndarray]) -> Given:
@@ -92,8 +98,7 @@ def given_by_name(source: Source, record: Manifest, names: dict[str, np.ndarray]
     Raises:
       UserError: there are no names to go by, or other classes.
     """
-    parts = {p: getattr(record, p) for p in ("train", "metadata", "validation")}
-    parts = {p: rows for p, rows in parts.items() if rows is not None}
+    parts = _parts(record)
     check(
         source.train.ids is not None and set(parts) <= set(names),
         "The data have changed since the run, and there are no names to find its examples by: "
@@ -120,7 +125,7 @@ def given_by_name(source: Source, record: Manifest, names: dict[str, np.ndarray]
         f"on now; {len(labels) - known} are new to it and keep their label"
     )
     note += f"; {by_hand} with another label than then keep that one." if by_hand else "."
-    return Given(labels, places["train"], note)
+    return Given(labels, places, note)
 
 
 def find_places(keys: Sequence[str], wanted: Sequence[str]) -> np.ndarray:

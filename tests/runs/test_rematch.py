@@ -132,15 +132,12 @@ def test_a_changed_folder_gives_its_own_pictures_and_each_file_its_own_label(
         found = {row["path"]: row for row in csv.DictReader(file)}
     files = {
         f.relative_to(copied / "data").as_posix(): f.parent.name
-        for f in (copied / "data/train").glob("*/*.png")
+        for f in (copied / "data").glob("*/*/*.png")
     }
     assert set(written) == set(files)
     replaced = 0
     for path, own in files.items():
-        row = found.get(
-            path, {}
-        )  # of networks, labels of held-out examples are judged, not replaced
-        flagged = row.get("is_label_issue") == "True" and row.get("split", "train") == "train"
+        flagged = path in found and found[path]["is_label_issue"] == "True"
         assert written[path] == (found[path]["predicted_label"] if flagged else own), path
         replaced += written[path] != own
     said = capsys.readouterr()
@@ -211,7 +208,7 @@ def test_labels_that_were_changed_by_hand_stay(truth_known, labels, place):
     source = Source("folder", train, None, None, ("a", "b", "c"))
     names = {"train": np.array(["p", "q", "r"]), "validation": np.array(["s"])}
     given = rematch.given_by_name(source, record(truth_known), names)
-    np.testing.assert_array_equal(given.place, place)
+    np.testing.assert_array_equal(given.places["train"], place)
     np.testing.assert_array_equal(given.labels, labels)
     assert "1 are not among" in given.note and "2 are new" in given.note
     assert ("3 with another label" in given.note) == (not truth_known)
