@@ -15,13 +15,14 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import compile_cache
 import jax
 import numpy as np
+import pytest
 
 ROOT = Path(__file__).parents[1]
 # A run that takes a second: digits and a perceptron, nothing drawn, every epoch saved.
@@ -98,6 +99,31 @@ def settings(recipe: str = "digits_losses:ce", small: dict | None = None, **over
 
 class Killed(BaseException):
     """Stands for a kill: nothing of the program runs after it."""
+
+
+def train_until_killed(config, workdir: Path, when: int | Callable) -> list[dict]:
+    """Trains a run that is killed right after a checkpoint; returns the progress of all of them.
+
+    Args:
+      config: of the run.
+      workdir: in which the run goes on when it is trained again.
+      when: the number of checkpoints after which it dies, or a function of the progress saved.
+    """
+    import jaxrobust
+    from jaxrobust.runs import train
+
+    save, places = train.Checkpoints.save, []
+
+    def save_then_die(self, step, arrays, place):
+        save(self, step, arrays, place)
+        places.append(place)
+        if when(place) if callable(when) else len(places) == when:
+            raise Killed
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(train.Checkpoints, "save", save_then_die)
+        jaxrobust.train(config, workdir)
+    return places
 
 
 def params_of(workdir: Path):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import Killed, settings
+from helpers import settings, train_until_killed
 from sklearn.datasets import load_digits, load_iris
 
 import jaxrobust
@@ -18,7 +18,7 @@ from jaxrobust.data.examples import Examples, Source
 from jaxrobust.data.prepare import prepare
 from jaxrobust.errors import RunError
 from jaxrobust.objectives import Objective
-from jaxrobust.runs import build_method, experiment, train
+from jaxrobust.runs import build_method, experiment
 from jaxrobust.training import checkpoints
 from jaxrobust.training.metrics_log import read_rows
 
@@ -74,18 +74,8 @@ def test_the_epoch_of_the_smallest_validation_loss_is_selected_whatever_the_test
     assert found["selected"]["epoch"] == validation.argmin() + 1
 
 
-def test_a_resumed_run_remembers_the_best_epoch(misleading, tmp_path, monkeypatch):
-    save = train.Checkpoints.save
-
-    def save_then_die(self, step, arrays, place):
-        save(self, step, arrays, place)
-        if place["epoch"] == 4:
-            raise Killed
-
-    monkeypatch.setattr(train.Checkpoints, "save", save_then_die)
-    with pytest.raises(Killed):
-        jaxrobust.train(misleading, tmp_path / "w")
-    monkeypatch.setattr(train.Checkpoints, "save", save)
+def test_a_resumed_run_remembers_the_best_epoch(misleading, tmp_path):
+    train_until_killed(misleading, tmp_path / "w", lambda place: place["epoch"] == 4)
     found = jaxrobust.train(misleading, tmp_path / "w")
     validation = rows_of(tmp_path / "w", "validation_negative_log_likelihood")
     assert validation.argmin() < 3 and found["selected"]["epoch"] == validation.argmin() + 1

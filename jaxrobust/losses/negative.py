@@ -119,7 +119,7 @@ def draw_complementary(
     )
     given = labels if jnp.issubdtype(labels.dtype, jnp.integer) else jnp.argmax(labels, axis=-1)
     others, per_word = classes - 1, 1
-    while others ** (per_word + 1) <= _COARSEST:
+    while others > 1 and others ** (per_word + 1) <= _COARSEST:
         per_word += 1
     shape = (*given.shape, -(-num_negatives // per_word))
     words = jax.random.bits(key, shape, jnp.uint32)

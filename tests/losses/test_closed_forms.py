@@ -7,6 +7,7 @@ import pytest
 
 from jaxrobust import losses
 from jaxrobust.errors import UserError
+from jaxrobust.losses import negative
 
 CLASSES = 4
 LOGITS = np.random.default_rng(0).normal(size=(6, CLASSES)).astype(np.float32) * 2
@@ -205,6 +206,18 @@ def test_negative_learning_of_more_draws_than_classes():
         for m in (many, few)
     )
     assert_close(several, 2 * one)
+
+
+@pytest.mark.parametrize("classes, drawn", [(2, 7), (3, 1), (10, 110), (200, 5)])
+def test_complementary_labels_are_drawn_from_all_other_classes(classes, drawn):
+    labels = jnp.arange(600) % classes
+    found = np.asarray(negative.draw_complementary(jax.random.key(1), labels, classes, drawn))
+    assert found.shape == (600, drawn) and found.min() >= 0 and found.max() < classes
+    offsets = (found - np.asarray(labels)[:, None]) % classes
+    count = np.bincount(offsets.ravel(), minlength=classes)
+    assert count[0] == 0 and count[1:].sum() == found.size
+    mean = found.size / (classes - 1)
+    assert np.abs(count[1:] - mean).max() <= 5 * np.sqrt(mean) and count[1:].min() > 0
 
 
 @pytest.mark.parametrize("t2", [1.25, 1.5, 2.0])

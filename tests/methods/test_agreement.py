@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import TINY, Killed, assert_same, settings
+from helpers import TINY, assert_same, settings, train_until_killed
 
 import jaxrobust
 from jaxrobust import main, networks
@@ -13,7 +13,7 @@ from jaxrobust.data import batches
 from jaxrobust.errors import UserError
 from jaxrobust.methods import Consistency, agreement, make_loss
 from jaxrobust.methods._agreement import aligned, targets
-from jaxrobust.runs import predict, train
+from jaxrobust.runs import predict
 from jaxrobust.runs.experiment import assemble
 from jaxrobust.training.metrics_log import read_rows
 
@@ -152,24 +152,13 @@ def test_it_selects_the_right_labels_and_beats_cross_entropy_on_the_digits(tmp_p
 
 
 @pytest.mark.parametrize("count, mixup", [(1, 1.0), (2, None)])
-def test_killed_within_an_epoch_it_goes_on_bit_for_bit(tmp_path, monkeypatch, count, mixup):
+def test_killed_within_an_epoch_it_goes_on_bit_for_bit(tmp_path, count, mixup):
     small = {"method.networks": count, "train.loop": "step", "checkpoint.every_steps": 1}
     small |= {"train.batch_size": 400, "train.epochs": 3, "method.consistency_from": 2}
     small |= {"method.warmup_epochs": 1, "train.mixup_alpha": mixup}
     made = settings(small=AGREEMENT | small)
     jaxrobust.train(made, tmp_path / "whole")
-    save, saved = train.Checkpoints.save, []
-
-    def save_then_die(self, *args):
-        save(self, *args)
-        saved.append(args[0])
-        if len(saved) == 5:
-            raise Killed
-
-    monkeypatch.setattr(train.Checkpoints, "save", save_then_die)
-    with pytest.raises(Killed):
-        jaxrobust.train(made, tmp_path / "killed")
-    monkeypatch.setattr(train.Checkpoints, "save", save)
+    train_until_killed(made, tmp_path / "killed", 5)
     jaxrobust.train(made, tmp_path / "killed")
     ends = [predict.open_workdir(tmp_path / name)[1]["state"] for name in ("whole", "killed")]
     assert_same(ends[0].params, ends[1].params)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from helpers import Killed
 
 import jaxrobust
 from jaxrobust import config as configuration
@@ -428,10 +429,6 @@ def test_a_run_draws_what_it_learned_and_its_audit_reads_it(whole):
         "learned.png",
     } <= figures
     assert {"curvenet", "dynamics"} <= set(results["audit"]["sources"])
-
-
-class Killed(BaseException):
-    """Stands for a kill: nothing of the program runs after it."""
 
 
 @pytest.mark.slow

@@ -6,12 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import train_until_killed
 
 import jaxrobust
 from jaxrobust import config
 from jaxrobust.errors import UserError
 from jaxrobust.methods import dynamic_loss_steps, metadata
-from jaxrobust.runs import build_method, predict, results, train
+from jaxrobust.runs import build_method, predict, results
 from jaxrobust.training import loop
 from jaxrobust.training.metrics_log import read_rows
 
@@ -193,10 +194,6 @@ def test_a_run_shows_what_it_learned(tiny, tmp_path, monkeypatch):
     assert {"corrector", "dynamics"} <= set(written["audit"]["sources"])
 
 
-class Killed(BaseException):
-    """Stands for a kill: nothing of the program runs after it."""
-
-
 @pytest.fixture(scope="module")
 def by_step(tiny, tmp_path_factory):
     """The configuration with a checkpoint after every step, and its undisturbed run."""
@@ -216,25 +213,14 @@ def by_step(tiny, tmp_path_factory):
         pytest.param(7, "fine-tuning", marks=pytest.mark.slow),
     ],
 )
-def test_killed_within_any_stage_it_ends_the_same(by_step, tmp_path, monkeypatch, after, stage):
+def test_killed_within_any_stage_it_ends_the_same(by_step, tmp_path, after, stage):
     made, whole, rows, folder = by_step
-    save, saved = train.Checkpoints.save, []
-
-    def save_then_die(self, step, arrays, place):
-        save(self, step, arrays, place)
-        saved.append(place)
-        if len(saved) == after:
-            raise Killed
-
-    monkeypatch.setattr(train.Checkpoints, "save", save_then_die)
-    with pytest.raises(Killed):
-        jaxrobust.train(made, tmp_path)
+    saved = train_until_killed(made, tmp_path, after)
     last = saved[-1]
     assert {"warm-up": (0, 0), "look-ahead": (1, 0), "fine-tuning": (1, 1)}[stage] == (
         last["epoch"],
         last["pass_index"],
     ) and last["position"] > 0
-    monkeypatch.setattr(train.Checkpoints, "save", save)
     assert jaxrobust.train(made, tmp_path)["last"] == whole["last"]
     assert read_rows(tmp_path / "metrics.jsonl") == rows
     states = (predict.open_workdir(f)[1]["state"] for f in (tmp_path, folder))

@@ -6,12 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import train_until_killed
 
 import jaxrobust
 from jaxrobust import config, losses
 from jaxrobust.errors import UserError
 from jaxrobust.methods import make_loss
-from jaxrobust.runs import predict, train
+from jaxrobust.runs import predict
 from jaxrobust.runs.experiment import assemble
 
 
@@ -58,27 +59,12 @@ def test_every_example_s_row_moves_and_no_other(tmp_path):
     assert not rows[len(examples) :].any()
 
 
-class Killed(BaseException):
-    """Stands for a kill: nothing of the program runs after it."""
-
-
 @pytest.mark.parametrize("loss, hyper", [("elr", {}), ("selc", {"es": 1, "momentum": 0.5})])
-def test_killed_within_an_epoch_its_memory_goes_on(tmp_path, monkeypatch, loss, hyper):
+def test_killed_within_an_epoch_its_memory_goes_on(tmp_path, loss, hyper):
     made = config.from_mapping(json.loads(config.to_json(small(loss, **hyper))))
     made.checkpoint.every_seconds, made.checkpoint.every_steps = 0, 1
     whole = trained(made, tmp_path / "whole")
-    save, saved = train.Checkpoints.save, []
-
-    def save_then_die(self, step, arrays, place):
-        save(self, step, arrays, place)
-        saved.append(place)
-        if len(saved) == 6:
-            raise Killed
-
-    monkeypatch.setattr(train.Checkpoints, "save", save_then_die)
-    with pytest.raises(Killed):
-        jaxrobust.train(made, tmp_path / "killed")
-    monkeypatch.setattr(train.Checkpoints, "save", save)
+    saved = train_until_killed(made, tmp_path / "killed", 6)
     assert saved[-1]["position"] > 0
     jax.tree.map(np.testing.assert_array_equal, trained(made, tmp_path / "killed"), whole)
     start = losses.MEMORY_LOSSES[loss].init(jnp.zeros(4, jnp.int32), 10)

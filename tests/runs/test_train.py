@@ -7,6 +7,7 @@ import re
 import jax
 import numpy as np
 import pytest
+from helpers import Killed, train_until_killed
 
 import jaxrobust
 from jaxrobust import config as configuration
@@ -176,10 +177,6 @@ def test_what_is_learned_is_looked_at_only_where_it_is_told(tmp_path, monkeypatc
     assert (tmp_path / "curves.npz").exists()
 
 
-class Killed(BaseException):
-    """Stands for a kill: nothing of the program runs after it."""
-
-
 @pytest.fixture(scope="module", params=["epoch", "step"])
 def undisturbed(request, tmp_path_factory):
     """A configuration that saves after every call, its whole run, and the run's folder."""
@@ -193,21 +190,10 @@ def undisturbed(request, tmp_path_factory):
 
 
 @pytest.mark.parametrize("after", [1, 2, 5])
-def test_a_run_killed_after_any_checkpoint_ends_the_same(undisturbed, tmp_path, monkeypatch, after):
+def test_a_run_killed_after_any_checkpoint_ends_the_same(undisturbed, tmp_path, after):
     config, whole, folder = undisturbed
-    save, saved = train.Checkpoints.save, []
     after = min(after, 3) if config.train.loop == "epoch" else after
-
-    def save_then_die(self, *args):
-        save(self, *args)
-        saved.append(args[0])
-        if len(saved) == after:
-            raise Killed
-
-    monkeypatch.setattr(train.Checkpoints, "save", save_then_die)
-    with pytest.raises(Killed):
-        jaxrobust.train(config, tmp_path)
-    monkeypatch.setattr(train.Checkpoints, "save", save)
+    train_until_killed(config, tmp_path, after)
     resumed = jaxrobust.train(config, tmp_path)
     for which in ("last", "selected"):
         assert resumed[which] == whole[which]

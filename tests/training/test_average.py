@@ -5,14 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import TINY, Killed, assert_same, settings
+from helpers import TINY, assert_same, settings, train_until_killed
 
 import jaxrobust
 from jaxrobust import config as configuration
 from jaxrobust import main, networks
 from jaxrobust.errors import UserError
 from jaxrobust.methods import make_loss, supervised
-from jaxrobust.runs import predict, train
+from jaxrobust.runs import predict
 from jaxrobust.runs.experiment import assemble
 from jaxrobust.runs.fit import init_state
 from jaxrobust.training import average
@@ -114,25 +114,14 @@ def test_the_other_weights_train_as_without_it(tmp_path, gallery):
 
 
 @pytest.mark.parametrize("recipe", ["digits_losses:ce", "digits_curvenet:ce"])
-def test_killed_within_an_epoch_it_goes_on_bit_for_bit(tmp_path, monkeypatch, recipe):
+def test_killed_within_an_epoch_it_goes_on_bit_for_bit(tmp_path, recipe):
     """Also where a stage starts with a fresh network, with which the average starts anew."""
     small = EMA | {"train.loop": "step", "checkpoint.every_steps": 1, "train.batch_size": 400}
     small |= {"train.epochs": 2, "method.probe_epochs": 2, "method.meta_batch_size": 16}
     small |= {"optimizer.milestones": (1,)} if "curvenet" in recipe else {}
     made = settings(recipe, small=small)
     jaxrobust.train(made, tmp_path / "whole")
-    save, saved = train.Checkpoints.save, []
-
-    def save_then_die(self, *args):
-        save(self, *args)
-        saved.append(args[0])
-        if len(saved) == 5:
-            raise Killed
-
-    monkeypatch.setattr(train.Checkpoints, "save", save_then_die)
-    with pytest.raises(Killed):
-        jaxrobust.train(made, tmp_path / "killed")
-    monkeypatch.setattr(train.Checkpoints, "save", save)
+    train_until_killed(made, tmp_path / "killed", 5)
     jaxrobust.train(made, tmp_path / "killed")
     ends = [predict.open_workdir(tmp_path / name)[1]["state"] for name in ("whole", "killed")]
     assert_same(ends[0].average, ends[1].average)

@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import TINY, Killed, assert_same, settings
+from helpers import TINY, assert_same, settings, train_until_killed
 
 import jaxrobust
 from jaxrobust.data import batches
 from jaxrobust.methods import Method, Pass, Stage, StepInfo, TrainState
-from jaxrobust.runs import predict, train
+from jaxrobust.runs import predict
 from jaxrobust.training import dynamics
 from jaxrobust.training.label_wave import PATIENCE, first_minimum, smooth
 from jaxrobust.training.loop import Feed, Place, Runner
@@ -73,20 +73,9 @@ def test_a_run_reports_the_epoch_and_its_weights(tmp_path):
     assert model.epoch == epoch
 
 
-def test_killed_at_any_epoch_the_wave_goes_on(tmp_path, monkeypatch):
+def test_killed_at_any_epoch_the_wave_goes_on(tmp_path):
     whole = jaxrobust.train(settings(small=SMALL), tmp_path / "whole")
-    save, saved = train.Checkpoints.save, []
-
-    def save_then_die(self, *args):
-        save(self, *args)
-        saved.append(args[0])
-        if len(saved) == 6:
-            raise Killed
-
-    monkeypatch.setattr(train.Checkpoints, "save", save_then_die)
-    with pytest.raises(Killed):
-        jaxrobust.train(settings(small=SMALL), tmp_path / "killed")
-    monkeypatch.setattr(train.Checkpoints, "save", save)
+    train_until_killed(settings(small=SMALL), tmp_path / "killed", 6)
     resumed = jaxrobust.train(settings(small=SMALL), tmp_path / "killed")
     assert resumed["label_wave"] == whole["label_wave"]
     waves = [predict.open_workdir(tmp_path / name)[1]["wave"] for name in ("whole", "killed")]
