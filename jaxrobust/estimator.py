@@ -333,7 +333,7 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
         encoder of tables."""
         self._encoder = None
         check(
-            not isinstance(X, Mapping),
+            not isinstance(X, Mapping) or hasattr(X, "shape"),  # a sparse DOK matrix is a dict too
             "X is a dictionary: pass a table, such as pandas.DataFrame(X).",
         )
         X = _without_mask(X)

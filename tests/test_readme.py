@@ -122,6 +122,7 @@ def empty_folder(tmp_path, monkeypatch):
             Image.fromarray(image).save(tmp_path / "photos" / kind / f"{i}.png")
     rows = [f"{rng.normal():.3f},{'abc'[i % 3]},{'sick' if i % 2 else 'well'}" for i in range(60)]
     (tmp_path / "patients.csv").write_text("age,ward,label\n" + "\n".join(rows) + "\n")
+    np.savez(tmp_path / "embeddings.npz", x=rng.normal(size=(60, 8)), y=np.arange(60) % 3)
     labels = (np.arange(150) % 10).astype(np.int32)
     np.save(tmp_path / "human_worst.npy", labels)
     x = rng.integers(0, 256, (150, 32, 32, 3), np.uint8)
@@ -147,7 +148,7 @@ def test_every_command_passes_a_dry_run(command, empty_folder, capsys):
 
 
 def test_there_are_commands():
-    assert len(list(commands(README))) == 11
+    assert len(list(commands(README))) == 12
 
 
 def test_every_measured_number_is_in_the_documentation():

@@ -168,6 +168,7 @@ def test_every_epoch_has_other_batches(iris):
     assert {tuple(row) for row in one} != {tuple(row) for row in two}
 
 
+@pytest.mark.filterwarnings(r"ignore:[\s\S]*\[(collapsed|not_learned)\]")
 def test_every_epoch_has_other_views():
     """All images are equal: what differs was drawn."""
     x = np.tile(np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1), (32, 1, 1, 1))
@@ -299,11 +300,12 @@ def test_sample_weights_count_in_proportion(iris):
 
 def test_fewer_epochs_bring_the_milestones_forward(iris):
     model = RobustClassifier("curvenet", epochs=6)
-    config = model._make_config(np.asarray(iris[0]))
+    config = model._make_config(np.asarray(iris[0]), np.asarray(iris[1]))
     assert config.train.epochs == 6
     assert 0 < min(config.optimizer.milestones) and max(config.optimizer.milestones) < 6
 
 
+@pytest.mark.filterwarnings(r"ignore:[\s\S]*\[not_learned\]")
 def test_a_pixel_is_rounded_to_the_nearest_byte():
     x = (np.arange(64 * 40) % 251).reshape(40, 8, 8).astype(np.uint8)
     model = RobustClassifier(network="mlp", epochs=1, random_state=0).fit(x, np.arange(40) % 2)

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import rankdata
 
 WHOLESALE, FEW = 0.9, 10  # fraction of a class, of so many examples at least
 MOST = 0.5  # fraction of a class that is not flagged on the word of a collapsed model
@@ -106,6 +105,8 @@ def ranking(p: np.ndarray, labels: np.ndarray) -> float:
       p: [N, K], out-of-sample predictions; rows of NaN are left out.
       labels: int [N], given.
     """
+    from scipy.stats import rankdata  # half a second, where it is needed
+
     rows = np.flatnonzero(np.isfinite(p[:, 0]))
     if len(rows) > RANKED:
         rows = np.random.default_rng(0).choice(rows, RANKED, replace=False)

@@ -30,7 +30,7 @@ def as_array(y: Any) -> np.ndarray:
         ) from None
     check(
         getattr(getattr(values, "dtype", None), "kind", "") != "c",
-        "y holds complex numbers; expected classes.",
+        "y holds complex numbers. Complex data not supported; expected classes.",
     )
     if str(getattr(values, "dtype", "")).startswith(("bfloat16", "float8")):
         values = np.asarray(values, np.float32)
